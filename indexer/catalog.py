@@ -1,0 +1,251 @@
+"""The catalog, as the one build at a time writes it (tables: `schema`). What it says is true; all else follows it.
+
+A file is pending while it has neither an image nor a reason; an image is pending while it has neither a row in the
+store nor a reason; an image without files is gone.
+
+Rule: one batch is one transaction, committed only after its rows are on the disk.
+"""
+
+import os
+import sqlite3
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from indexer.schema import bound_paths, connect_to_write, read_value
+
+WORK_PAGE = 1000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """A file to read: pending itself, or the first of an image that has no row in the store."""
+
+    path: str
+    size_bytes: int
+    is_new: bool
+    known: tuple[bytes, ...]
+    """Hashes of images of this size that need no embedding: only such a one can be the same content."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """What was learnt from reading one file; the catalog records it."""
+
+    path: str
+    size_bytes: int
+    mtime_ns: int
+    content_hash: bytes | None
+    """None: the file could not be read, and `reason` says why."""
+    width: int | None = None
+    height: int | None = None
+    format: str | None = None
+    reason: str | None = None
+    row: int | None = None
+    """Where its embedding stands in the store; None: the image has a row already, or a reason."""
+
+
+class Catalog:
+    """The writer's side: one connection, one build at a time (the conductor holds the lock).
+
+    Raises: CatalogTooNew if a later version wrote it; CollectionDamaged if it is not a catalog.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._connection = connect_to_write(path)
+
+    def close(self) -> None:
+        """Fold the write-ahead log into the file, so that a read-only copy opens, and close."""
+        try:
+            self._connection.execute("PRAGMA journal_mode=DELETE")
+        except sqlite3.OperationalError:
+            pass  # A reader is at work; the next build's end tries again.
+        self._connection.close()
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield self._connection
+        except BaseException:
+            self._connection.execute("ROLLBACK")
+            raise
+        self._connection.execute("COMMIT")
+
+    def add_folders(self, folders: list[Path]) -> None:
+        """Remember picture folders; those that are known stay."""
+        with self._transaction() as connection:
+            connection.executemany(
+                "INSERT OR IGNORE INTO folders VALUES (?)", [(os.fsencode(folder),) for folder in folders]
+            )
+
+    def list_folders(self) -> list[Path]:
+        """The picture folders of this collection."""
+        found = self._connection.execute("SELECT path FROM folders ORDER BY path")
+        return [Path(os.fsdecode(path)) for (path,) in found]
+
+    def count_files_under(self, folder: Path) -> int:
+        """How many files the catalog knows below this folder."""
+        low, high = bound_paths(str(folder))
+        return read_value(self._connection, "SELECT count(*) FROM files WHERE path >= ? AND path < ?", (low, high))
+
+    def record_walk(self, found: Iterable[tuple[str, int, int]], kept: Iterable[str] = ()) -> list[int | None]:
+        """Take in one whole walk: new and changed files become pending, missing ones are forgotten.
+
+        Args:
+            found: (path, size in bytes, mtime in nanoseconds) of every file that is there.
+            kept: folders that could not be listed; what is known below them stays as it is.
+        Returns: the image of each file that is no longer there; None for one that had not been read.
+        """
+        with self._transaction() as connection:
+            connection.execute(
+                "CREATE TEMP TABLE IF NOT EXISTS seen (path BLOB PRIMARY KEY, size, mtime) WITHOUT ROWID"
+            )
+            connection.execute("DELETE FROM seen")
+            connection.executemany(
+                "INSERT OR IGNORE INTO seen VALUES (?, ?, ?)", ((os.fsencode(path), *stamp) for path, *stamp in found)
+            )
+            for folder in kept:
+                low, high = bound_paths(folder)
+                connection.execute(
+                    "INSERT OR IGNORE INTO seen SELECT path, size_bytes, mtime_ns FROM files WHERE path >= ? AND path < ?",
+                    (low, high),
+                )
+            return _compare_with_seen(connection)
+
+    def retry_failed(self) -> None:
+        """Let every image that could not be read have another try."""
+        with self._transaction() as connection:
+            connection.execute("UPDATE images SET reason = NULL WHERE reason IS NOT NULL")
+
+    def open_store(self, fingerprint: str, dimension: int) -> int:
+        """The number of the store for this fingerprint; a new one if there is none."""
+        with self._transaction() as connection:
+            connection.execute(
+                "INSERT INTO stores (fingerprint, dimension) VALUES (?, ?) ON CONFLICT DO NOTHING",
+                (fingerprint, dimension),
+            )
+            return read_value(connection, "SELECT store FROM stores WHERE fingerprint = ?", (fingerprint,))
+
+    def count_rows(self, store: int) -> int:
+        """Rows that this store must have: one more than the largest recorded."""
+        return read_value(self._connection, "SELECT coalesce(max(row) + 1, 0) FROM rows WHERE store = ?", (store,))
+
+    def forget_rows(self, store: int, first_row: int) -> None:
+        """Take back every row from `first_row` on; their images are pending again."""
+        with self._transaction() as connection:
+            connection.execute("DELETE FROM rows WHERE store = ? AND row >= ?", (store, first_row))
+
+    def drop_stores(self, keep: set[int]) -> None:
+        """Forget all stores but these, with their rows."""
+        with self._transaction() as connection:
+            for (store,) in connection.execute("SELECT store FROM stores").fetchall():
+                if store not in keep:
+                    connection.execute("DELETE FROM rows WHERE store = ?", (store,))
+                    connection.execute("DELETE FROM stores WHERE store = ?", (store,))
+
+    def count_work(self, store: int) -> int:
+        """Files that still have to be read for this store."""
+        return read_value(self._connection, f"SELECT count(*) {_WORK}", (store, b""))
+
+    def list_work(self, store: int) -> Iterator[Work]:
+        """The files to read for this store, by path; what is recorded meanwhile does not disturb the order."""
+        last = b""
+        while page := self._read_work_page(store, last):
+            for path, size_bytes, image_id in page:
+                known = self._list_known(store, size_bytes)
+                yield Work(path=os.fsdecode(path), size_bytes=size_bytes, is_new=image_id is None, known=known)
+            last = page[-1][0]
+
+    def _read_work_page(self, store: int, last: bytes) -> list[tuple[bytes, int, int | None]]:
+        query = f"SELECT f.path, f.size_bytes, f.image_id {_WORK} ORDER BY f.path LIMIT {WORK_PAGE}"
+        return self._connection.execute(query, (store, last)).fetchall()
+
+    def _list_known(self, store: int, size_bytes: int) -> tuple[bytes, ...]:
+        query = """SELECT content_hash FROM images i LEFT JOIN rows r ON r.store = ? AND r.image_id = i.image_id
+            WHERE i.size_bytes = ? AND (r.row IS NOT NULL OR i.reason IS NOT NULL)"""
+        return tuple(found for (found,) in self._connection.execute(query, (store, size_bytes)))
+
+    def has_row(self, store: int, content_hash: bytes) -> bool:
+        """Whether this content has its row already."""
+        query = "SELECT count(*) FROM rows JOIN images USING (image_id) WHERE store = ? AND content_hash = ?"
+        return bool(read_value(self._connection, query, (store, content_hash)))
+
+    def record(self, store: int, entries: list[Entry]) -> list[int | None]:
+        """Record one batch in one transaction. Their rows must be on the disk already.
+
+        Returns: the image of each entry; None where the file could not be read.
+        """
+        with self._transaction() as connection:
+            return [_record_entry(connection, store, entry) for entry in entries]
+
+    def read_image_ids(self, store: int) -> list[int | None]:
+        """The image of each row of the store, in order; None for a row that nothing refers to."""
+        ids: list[int | None] = [None] * self.count_rows(store)
+        for row, image_id in self._connection.execute("SELECT row, image_id FROM rows WHERE store = ?", (store,)):
+            ids[row] = image_id
+        return ids
+
+    def count_failed_files(self) -> int:
+        """Files that were seen and cannot be searched."""
+        query = """SELECT count(*) FROM files f LEFT JOIN images i USING (image_id)
+            WHERE f.reason IS NOT NULL OR i.reason IS NOT NULL"""
+        return read_value(self._connection, query)
+
+    def count_images(self, store: int) -> int:
+        """Images that have a file and a row in this store."""
+        query = """SELECT count(*) FROM rows r WHERE store = ?
+            AND EXISTS (SELECT 1 FROM files f WHERE f.image_id = r.image_id)"""
+        return read_value(self._connection, query, (store,))
+
+
+_WORK = """FROM files f LEFT JOIN images i ON i.image_id = f.image_id
+    LEFT JOIN rows r ON r.store = ? AND r.image_id = f.image_id
+    WHERE f.path > ? AND f.reason IS NULL AND i.reason IS NULL AND r.row IS NULL"""
+
+
+def _compare_with_seen(connection: sqlite3.Connection) -> list[int | None]:
+    gone = connection.execute(
+        "SELECT image_id FROM files WHERE NOT EXISTS (SELECT 1 FROM seen WHERE seen.path = files.path)"
+    ).fetchall()
+    connection.execute("DELETE FROM files WHERE NOT EXISTS (SELECT 1 FROM seen WHERE seen.path = files.path)")
+    # A file that could not be read (no permission, vanished) has another try: its stamp would not show a repair.
+    connection.execute("UPDATE files SET reason = NULL WHERE reason IS NOT NULL")
+    connection.execute(
+        """INSERT INTO files (path, size_bytes, mtime_ns, seen_at) SELECT path, size, mtime, ? FROM seen WHERE true
+        ON CONFLICT (path) DO UPDATE SET size_bytes = excluded.size_bytes, mtime_ns = excluded.mtime_ns,
+            image_id = NULL, seen_at = excluded.seen_at
+        WHERE size_bytes != excluded.size_bytes OR mtime_ns != excluded.mtime_ns""",
+        (time.time(),),
+    )
+    return [image_id for (image_id,) in gone]
+
+
+def _record_entry(connection: sqlite3.Connection, store: int, entry: Entry) -> int | None:
+    path = os.fsencode(entry.path)
+    if entry.content_hash is None:
+        connection.execute("UPDATE files SET reason = ?, image_id = NULL WHERE path = ?", (entry.reason, path))
+        return None
+    image_id = _record_image(connection, entry)
+    if entry.row is not None:
+        connection.execute("INSERT INTO rows VALUES (?, ?, ?)", (store, entry.row, image_id))
+    connection.execute(
+        "UPDATE files SET image_id = ?, reason = NULL, size_bytes = ?, mtime_ns = ? WHERE path = ?",
+        (image_id, entry.size_bytes, entry.mtime_ns, path),
+    )
+    return image_id
+
+
+def _record_image(connection: sqlite3.Connection, entry: Entry) -> int:
+    # Known content comes without its width or reason: what is recorded stays.
+    connection.execute(
+        """INSERT INTO images (content_hash, size_bytes, width, height, format, reason, added_at)
+        VALUES (?, ?, ?, ?, ?, ?, ?)
+        ON CONFLICT (content_hash) DO UPDATE SET width = coalesce(excluded.width, width),
+            height = coalesce(excluded.height, height), format = coalesce(excluded.format, format),
+            reason = coalesce(excluded.reason, reason)""",
+        (entry.content_hash, entry.size_bytes, entry.width, entry.height, entry.format, entry.reason, time.time()),
+    )
+    return read_value(connection, "SELECT image_id FROM images WHERE content_hash = ?", (entry.content_hash,))

@@ -1,0 +1,150 @@
+"""The catalog as readers see it: what is searchable, what is not and why, which rows are gone.
+
+Rule: read-only, and safe from several threads: one lock around every question.
+"""
+
+import os
+import sqlite3
+import threading
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from indexer.schema import connect_to_read, read_value
+
+_HAS_FILE = "EXISTS (SELECT 1 FROM files f WHERE f.image_id = i.image_id)"
+
+
+@dataclass(frozen=True)
+class ImageDetails:
+    """One image: its content, and every file that holds it. `width` and `height` in pixels, upright."""
+
+    image_id: int
+    content_hash: str
+    paths: list[Path]
+    width: int
+    height: int
+    format: str
+    size_bytes: int
+    modified: datetime
+    """When the first of its files was last changed, in local time."""
+
+    @property
+    def path(self) -> Path:
+        """The first of its files."""
+        return self.paths[0]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A file that was seen and cannot be searched."""
+
+    path: Path
+    reason: str
+    when: datetime
+
+
+class CatalogReader:
+    """Answers questions about a catalog that a build may be writing at the same time.
+
+    Raises: CollectionMissing, CatalogTooNew, CollectionDamaged.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._connection = connect_to_read(path)
+        self._lock = threading.Lock()
+
+    def close(self) -> None:
+        """Give the file back."""
+        with self._lock:
+            self._connection.close()
+
+    def _ask(self, query: str, values: tuple = ()) -> list[tuple]:
+        with self._lock:
+            return self._connection.execute(query, values).fetchall()
+
+    def read_change_count(self) -> int:
+        """A number that differs whenever a build has committed something since it was last asked for."""
+        with self._lock:
+            return read_value(self._connection, "PRAGMA data_version")
+
+    def list_folders(self) -> list[Path]:
+        """The picture folders of this collection."""
+        return [Path(os.fsdecode(path)) for (path,) in self._ask("SELECT path FROM folders ORDER BY path")]
+
+    def list_gone_rows(self, store: int, rows: int) -> list[int]:
+        """Those of a store's first `rows` rows whose image no longer has a file."""
+        query = """SELECT row FROM rows i WHERE store = ? AND row < ? AND NOT """ + _HAS_FILE
+        return [row for (row,) in self._ask(query, (store, rows))]
+
+    def find_row(self, store: int, image_id: int) -> int | None:
+        """The row of an image in a store; None if it has none, or if the image is gone."""
+        found = self._ask(f"SELECT row FROM rows i WHERE store = ? AND image_id = ? AND {_HAS_FILE}", (store, image_id))
+        return found[0][0] if found else None
+
+    def find_image(self, content_hash: bytes) -> int | None:
+        """The image with this content; None if there is none, or if it has no file any more."""
+        query = f"SELECT image_id FROM images i WHERE content_hash = ? AND reason IS NULL AND {_HAS_FILE}"
+        found = self._ask(query, (content_hash,))
+        return found[0][0] if found else None
+
+    def read_images(self, image_ids: list[int]) -> dict[int, ImageDetails]:
+        """Details of those of these images that still have a file."""
+        with self._lock:
+            return {
+                image_id: details
+                for image_id in image_ids
+                if (details := _read_image(self._connection, image_id)) is not None
+            }
+
+    def list_images(self, store: int, rows: int, first: int, count: int) -> list[int]:
+        """Images that have a file and one of the store's first `rows` rows, the newest first."""
+        query = f"""SELECT image_id FROM rows i WHERE store = ? AND row < ? AND {_HAS_FILE}
+            ORDER BY row DESC LIMIT ? OFFSET ?"""
+        return [image_id for (image_id,) in self._ask(query, (store, rows, count, first))]
+
+    def list_failures(self, first: int, count: int) -> list[Failure]:
+        """Files that were seen and cannot be searched, by path."""
+        query = """SELECT f.path, coalesce(f.reason, i.reason), f.seen_at FROM files f LEFT JOIN images i USING (image_id)
+            WHERE f.reason IS NOT NULL OR i.reason IS NOT NULL ORDER BY f.path LIMIT ? OFFSET ?"""
+        return [
+            Failure(Path(os.fsdecode(path)), reason, datetime.fromtimestamp(seen_at))
+            for path, reason, seen_at in self._ask(query, (count, first))
+        ]
+
+    def count_files(self) -> dict[str, int]:
+        """`files` that were found, and how many of them `failed`."""
+        query = (
+            """SELECT count(*), count(coalesce(f.reason, i.reason)) FROM files f LEFT JOIN images i USING (image_id)"""
+        )
+        files, failed = self._ask(query)[0]
+        return {"files": files, "failed": failed}
+
+    def count_searchable(self, store: int, rows: int) -> dict[str, int]:
+        """`images` among the store's first `rows` rows that have a file, and the `files` that hold them."""
+        query = """SELECT count(DISTINCT f.image_id), count(*) FROM rows r JOIN files f USING (image_id)
+            WHERE r.store = ? AND r.row < ?"""
+        images, files = self._ask(query, (store, rows))[0]
+        return {"images": images, "files": files}
+
+
+def _read_image(connection: sqlite3.Connection, image_id: int) -> ImageDetails | None:
+    image = connection.execute(
+        "SELECT content_hash, width, height, format, size_bytes FROM images WHERE image_id = ?", (image_id,)
+    ).fetchone()
+    files = connection.execute(
+        "SELECT path, mtime_ns FROM files WHERE image_id = ? ORDER BY path", (image_id,)
+    ).fetchall()
+    if image is None or not files:
+        return None
+    content_hash, width, height, picture_format, size_bytes = image
+    return ImageDetails(
+        image_id=image_id,
+        content_hash=content_hash.hex(),
+        paths=[Path(os.fsdecode(path)) for path, _ in files],
+        width=width,
+        height=height,
+        format=picture_format,
+        size_bytes=size_bytes,
+        modified=datetime.fromtimestamp(files[0][1] / 1e9),
+    )

@@ -1,0 +1,358 @@
+"""The door for readers: a collection that can be asked what is most like a picture.
+
+    with Collection(folder) as collection:
+        collection.find_similar(picture_bytes, count=10)
+
+It is read-only, may be shared by threads, and takes up the next generation by itself. Additions appear with the next
+generation; removals apply at once, since every answer is checked against the catalog.
+
+Rule: an image of the collection is found by its stored row, without the model; similarities are true cosines, computed
+from the stored rows.
+"""
+
+import threading
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+import numpy as np
+
+from indexer.catalog_reader import CatalogReader, Failure, ImageDetails
+from indexer.decode import hash_content
+from indexer.errors import CollectionEmpty, FingerprintMismatch, QueryError
+from indexer.generations import Generation, open_generation, read_current
+from indexer.layout import CATALOG, STORES, THUMBNAILS, name_store
+from indexer.thumbnails import ThumbnailReader
+from indexer.vectors import Store
+
+if TYPE_CHECKING:
+    from indexer.embed import Backbone
+    from indexer.index import RowIndex
+
+__all__ = ["UNTRAINED", "Collection", "CollectionStatus", "Failure", "ImageDetails", "Neighbour", "show_similarity"]
+
+UNTRAINED = "The model is untrained: it finds near-copies of a picture, not yet pictures of the same subject."
+MARGIN = 16
+"""Rows proposed beyond those asked for, so that rounding in the index cannot push out one that belongs."""
+MEDIA_TYPES = {"JPEG": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp", "GIF": "image/gif"} | {
+    "TIFF": "image/tiff",
+    "BMP": "image/bmp",
+    "AVIF": "image/avif",
+}
+
+
+@dataclass(frozen=True)
+class Neighbour:
+    """One answer. `rank` counts from 1; `similarity` is a cosine in [-1, 1]; `width`, `height` in pixels, upright."""
+
+    rank: int
+    image_id: int
+    similarity: float
+    paths: list[Path]
+    content_hash: str
+    width: int
+    height: int
+    is_same: bool
+    """Its content is identical with the query's."""
+
+    @property
+    def path(self) -> Path:
+        """The first of its files."""
+        return self.paths[0]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CollectionStatus:
+    """What a collection holds. `images` can be searched now; `files`, `failed`, `pending` count files."""
+
+    folder: Path
+    folders: list[Path]
+    images: int
+    files: int
+    failed: int
+    pending: int
+    generation: str | None
+    updated: datetime | None
+    model: str | None
+    is_trained: bool | None
+    dimension: int | None
+    index: str | None
+    recall: float | None
+
+
+class _Snapshot:
+    """One generation, opened: its rows, its images, and the index once a search needs it."""
+
+    def __init__(self, folder: Path, generation: Generation) -> None:
+        self.generation = generation
+        manifest = generation.manifest
+        self.number, self.rows, self.dimension = manifest["store"], manifest["rows"], manifest["dimension"]
+        self.image_ids = generation.read_image_ids()
+        self.store = Store(folder / STORES / name_store(self.number), self.dimension, self.rows)
+        self._gone: tuple[int, np.ndarray] | None = None
+
+    @cached_property
+    def index(self) -> "RowIndex":
+        # Imported here: `seer status` must not wait for FAISS.
+        from indexer.index import RowIndex
+
+        return RowIndex(self.generation.index_path)
+
+    def list_gone(self, catalog: CatalogReader) -> np.ndarray:
+        """Rows (int64) that must not be answered any more; asked anew only when a build has committed something."""
+        changes = catalog.read_change_count()
+        if self._gone is None or self._gone[0] != changes:
+            rows = catalog.list_gone_rows(self.number, self.rows)
+            orphans = np.flatnonzero(self.image_ids < 0)
+            self._gone = changes, np.union1d(np.array(rows, dtype=np.int64), orphans)
+        return self._gone[1]
+
+
+class Collection:
+    """A collection on disk, opened to be read.
+
+    Args:
+        folder: the collection.
+        device: where a query's model runs: `auto`, `cpu`, `cuda` or `cuda:N`.
+    Raises: CollectionMissing, CatalogTooNew, CollectionDamaged. A collection without a generation opens; questions
+        that need one raise CollectionEmpty.
+    """
+
+    def __init__(self, folder: Path | str, *, device: str = "auto") -> None:
+        self.folder = Path(folder)
+        self._device = device
+        self._catalog = CatalogReader(self.folder / CATALOG)
+        self._thumbnails = ThumbnailReader(self.folder / THUMBNAILS)
+        self._lock = threading.Lock()
+        self._model_lock = threading.Lock()
+        self._snapshot: _Snapshot | None = None
+        self._backbone: Backbone | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give the files back."""
+        self._catalog.close()
+        self._thumbnails.close()
+
+    def find_similar(
+        self, picture: bytes, count: int = 10, *, at_least: float | None = None, first: int = 0
+    ) -> list[Neighbour]:
+        """The images most like a picture, best first.
+
+        Args:
+            picture: the bytes of a picture file. If the collection has this content, no model is needed.
+            count: how many at most.
+            at_least: leave out what is less similar than this cosine.
+            first: how many of the nearest to pass over, for paging.
+        Raises: PictureError if the bytes are no picture; CollectionEmpty; FingerprintMismatch; QueryError.
+        """
+        image_id = self._find_image(hash_content(picture))
+        if image_id is not None and self._find_row(image_id) is not None:
+            return self.find_similar_to(image_id, count, at_least=at_least, first=first)
+        from indexer.embed import embed_query
+
+        snapshot = self._open_snapshot()
+        _check_range(count, first)
+        backbone = self._open_backbone(snapshot)
+        limit = snapshot.generation.manifest["settings"]["max_megapixels"]
+        with self._model_lock:
+            query = embed_query(backbone, picture, max_megapixels=limit)
+        return self._search(snapshot, query, None, count, at_least, first)
+
+    def find_similar_to(
+        self, image_id: int, count: int = 10, *, at_least: float | None = None, first: int = 0
+    ) -> list[Neighbour]:
+        """The images most like one of the collection, which itself comes first. Arguments as in `find_similar`.
+
+        Raises: QueryError if the image is not (or no longer) searchable; CollectionEmpty; CollectionDamaged.
+        """
+        _check_range(count, first)
+        snapshot = self._open_snapshot()
+        row = self._find_row(image_id)
+        if row is None:
+            raise QueryError(f"Image {image_id} is not in the collection any more. Choose another one.")
+        return self._search(snapshot, snapshot.store.read_embedding(row), row, count, at_least, first)
+
+    def read_embeddings(self) -> tuple[np.ndarray, np.ndarray]:
+        """The generation's images (N,) int64 and their rows (N, D) float16, a read-only memory map.
+
+        A row is of length 1 up to float16's rounding. An image that is gone keeps its row until the store is pruned.
+        """
+        snapshot = self._open_snapshot()
+        return snapshot.image_ids, snapshot.store.rows
+
+    def find_image(self, content_hash: str) -> int | None:
+        """The image with this content hash (hex); None if it is not, or no longer, in the collection."""
+        try:
+            return self._find_image(bytes.fromhex(content_hash))
+        except ValueError:
+            return None
+
+    def read_image(self, image_id: int) -> ImageDetails:
+        """Everything known of an image. Raises: QueryError if it is not in the collection."""
+        details = self._catalog.read_images([image_id]).get(image_id)
+        if details is None:
+            raise QueryError(f"Image {image_id} is not in the collection any more. Choose another one.")
+        return details
+
+    def list_images(self, first: int = 0, count: int = 60) -> list[ImageDetails]:
+        """Searchable images, those that came last first."""
+        snapshot = self._open_snapshot()
+        image_ids = self._catalog.list_images(snapshot.number, snapshot.rows, first, count)
+        return list(self._catalog.read_images(image_ids).values())
+
+    def list_failures(self, first: int = 0, count: int = 100) -> list[Failure]:
+        """Files that were seen and cannot be searched, by path."""
+        return self._catalog.list_failures(first, count)
+
+    def read_thumbnail(self, content_hash: str) -> bytes | None:
+        """The WebP thumbnail of an image of this collection (hash in hex); None for any other."""
+        return self._thumbnails.read(bytes.fromhex(content_hash)) if self.find_image(content_hash) else None
+
+    def read_original(self, content_hash: str) -> tuple[bytes, str] | None:
+        """The bytes and the media type of an image of this collection; None for any other.
+
+        None too if none of its files still holds this content: what is handed out is what was asked for.
+        """
+        image_id = self.find_image(content_hash)
+        if image_id is None:
+            return None
+        details = self.read_image(image_id)
+        for path in details.paths:
+            try:
+                data = path.read_bytes()
+            except OSError:
+                continue
+            if hash_content(data).hex() == content_hash:
+                return data, MEDIA_TYPES.get(details.format, "application/octet-stream")
+        return None
+
+    def read_status(self) -> CollectionStatus:
+        """Counts, and what answers at present. Needs neither the model nor FAISS."""
+        counts = self._catalog.count_files()
+        try:
+            snapshot = self._open_snapshot()
+        except CollectionEmpty:
+            return _describe_empty(self.folder, self._catalog.list_folders(), counts)
+        manifest = snapshot.generation.manifest
+        searchable = self._catalog.count_searchable(snapshot.number, snapshot.rows)
+        return CollectionStatus(
+            folder=self.folder,
+            folders=self._catalog.list_folders(),
+            images=searchable["images"],
+            pending=counts["files"] - counts["failed"] - searchable["files"],
+            **counts,
+            generation=snapshot.generation.name,
+            updated=datetime.fromisoformat(manifest["created_at"]).astimezone(),
+            model=manifest["settings"]["model"],
+            is_trained=manifest["model"]["is_trained"],
+            dimension=manifest["dimension"],
+            index=manifest["index"],
+            recall=manifest["recall"],
+        )
+
+    @property
+    def is_model_loaded(self) -> bool:
+        """Whether a picture from outside can be answered without waiting for the model."""
+        return self._backbone is not None
+
+    def load_model(self) -> None:
+        """Load the current generation's model, unless it is there. Raises: as `find_similar`."""
+        self._open_backbone(self._open_snapshot())
+
+    def _find_image(self, content_hash: bytes) -> int | None:
+        return self._catalog.find_image(content_hash)
+
+    def _find_row(self, image_id: int) -> int | None:
+        snapshot = self._open_snapshot()
+        row = self._catalog.find_row(snapshot.number, image_id)
+        return row if row is not None and row < snapshot.rows else None
+
+    def _open_snapshot(self) -> _Snapshot:
+        with self._lock:
+            current = read_current(self.folder)
+            if self._snapshot is None or self._snapshot.generation.name != current:
+                self._snapshot = _Snapshot(self.folder, open_generation(self.folder))
+            return self._snapshot
+
+    def _open_backbone(self, snapshot: _Snapshot) -> "Backbone":
+        """The model of this generation; refused if it would embed otherwise than the generation's did."""
+        from indexer.embed import open_backbone
+
+        manifest = snapshot.generation.manifest
+        with self._model_lock:
+            if self._backbone is None or self._backbone.fingerprint != manifest["fingerprint"]:
+                # One picture at a time: a query must not pay for a whole padded batch.
+                backbone = open_backbone(manifest["settings"]["model"], device=self._device, batch_size=1)
+                _require_same_fingerprint(backbone.fingerprint, manifest)
+                self._backbone = backbone
+            return self._backbone
+
+    def _search(
+        self,
+        snapshot: _Snapshot,
+        query: np.ndarray,
+        own_row: int | None,
+        count: int,
+        at_least: float | None,
+        first: int,
+    ) -> list[Neighbour]:
+        gone = snapshot.list_gone(self._catalog)
+        rows = snapshot.index.search(query, first + count + MARGIN, without=gone)
+        similarities = snapshot.store.compare(query, rows)
+        # The image itself goes before others that are equal to it in every number.
+        order = np.lexsort((rows, rows != (-1 if own_row is None else own_row), -similarities))
+        chosen = [(rank, place) for rank, place in enumerate(order, start=1)][first : first + count]
+        if at_least is not None:
+            chosen = [(rank, place) for rank, place in chosen if similarities[place] >= at_least]
+        details = self._catalog.read_images([int(snapshot.image_ids[rows[place]]) for _, place in chosen])
+        return [
+            _make_neighbour(rank, float(similarities[place]), image, bool(rows[place] == own_row))
+            for rank, place in chosen
+            if (image := details.get(int(snapshot.image_ids[rows[place]]))) is not None
+        ]
+
+
+def show_similarity(neighbour: Neighbour) -> str:
+    """A similarity for people: 1.000 only for identical content, however near another one is."""
+    return "1.000" if neighbour.is_same else f"{min(neighbour.similarity, 0.999):.3f}"
+
+
+def _make_neighbour(rank: int, similarity: float, image: ImageDetails, is_same: bool) -> Neighbour:
+    return Neighbour(
+        rank=rank,
+        image_id=image.image_id,
+        similarity=similarity,
+        paths=image.paths,
+        content_hash=image.content_hash,
+        width=image.width,
+        height=image.height,
+        is_same=is_same,
+    )
+
+
+def _describe_empty(folder: Path, folders: list[Path], counts: dict[str, int]) -> CollectionStatus:
+    nothing = dict.fromkeys(("generation", "updated", "model", "is_trained", "dimension", "index", "recall"))
+    pending = counts["files"] - counts["failed"]
+    return CollectionStatus(folder=folder, folders=folders, images=0, pending=pending, **counts, **nothing)
+
+
+def _check_range(count: int, first: int) -> None:
+    if count < 1 or first < 0:
+        raise QueryError(f"count is {count} and first is {first}; allowed are 1 or more, and 0 or more.")
+
+
+def _require_same_fingerprint(found: str, manifest: dict) -> None:
+    if found != manifest["fingerprint"]:
+        raise FingerprintMismatch(
+            f"The model {manifest['settings']['model']} is not the one that this collection was made with "
+            f"(fingerprint {found[:12]}, the collection has {manifest['fingerprint'][:12]}): its answers would mean "
+            "nothing. Run seer build again: it embeds the pictures with the model as it is now."
+        )

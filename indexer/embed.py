@@ -1,0 +1,44 @@
+"""From decoded pictures to rows: the one place of this floor that runs the backbone.
+
+Rule: a row is finite and of length 1, or its picture has a reason instead.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from indexer.errors import QueryError
+from seer_model.backbone import Backbone, open_backbone
+from seer_model.pictures import open_picture
+from seer_model.preprocess import prepare
+
+NO_EMBEDDING = "The network gave no finite embedding for it; another model may."
+
+__all__ = ["Backbone", "embed_batch", "embed_query", "open_backbone"]
+
+
+def embed_batch(backbone: Backbone, pixels: Sequence[np.ndarray]) -> tuple[np.ndarray, list[bool]]:
+    """Embed prepared pictures.
+
+    Args:
+        pixels: B arrays (H, W, 3) uint8.
+    Returns: (b, D) float32, rows of length 1, of the b pictures that have an embedding; and for each of the B
+        pictures whether it has one.
+    """
+    rows = backbone.embed(pixels)
+    usable = np.isfinite(rows).all(axis=1)
+    return rows[usable], usable.tolist()
+
+
+def embed_query(backbone: Backbone, data: bytes, *, max_megapixels: float) -> np.ndarray:
+    """Embed one picture's bytes by the same path as the job's.
+
+    Returns: (D,) float32 of length 1.
+    Raises: PictureError if the bytes are no picture; QueryError if the network gives no finite embedding.
+    """
+    how = backbone.preprocessing
+    picture = open_picture(data, max_megapixels=max_megapixels, short_side_px=how.short_side_px)
+    rows, _ = embed_batch(backbone, [prepare(picture.pixels, how)])
+    if not len(rows):
+        raise QueryError("The network gives no finite embedding for this picture. Try another picture.")
+    return rows[0]

@@ -1,0 +1,62 @@
+"""What the person can put right about folders and collections; every class stands under `UserError`.
+
+    CollectionError
+    |-- CollectionMissing     no collection there, or none at all
+    |-- CollectionAmbiguous   several, and none was chosen
+    |-- CollectionEmpty       nothing has been published yet
+    |-- CollectionBusy        another build holds the lock
+    |-- CollectionDamaged     a file of the collection is not what the catalog or the manifest says
+    |-- CatalogTooNew         written by a later version of this program
+    `-- FingerprintMismatch   the query's model is not the one the generation was made with
+    SourceError               a picture folder is missing, empty where it was full, or not a folder
+    DiskTooSmall              what is coming would not fit
+    QueryError                a query that cannot be answered
+
+Rule: the text says what is wrong, where, and what to run next.
+"""
+
+from seer_model.errors import UserError
+
+
+class CollectionError(UserError):
+    """Something about a collection as a whole."""
+
+
+class CollectionMissing(CollectionError):
+    """There is no collection at this place, or none at all."""
+
+
+class CollectionAmbiguous(CollectionError):
+    """There are several collections and none was chosen."""
+
+
+class CollectionEmpty(CollectionError):
+    """The collection has no published generation yet."""
+
+
+class CollectionBusy(CollectionError):
+    """Another build holds the collection's lock."""
+
+
+class CollectionDamaged(CollectionError):
+    """A file of the collection is not what the catalog or the manifest says."""
+
+
+class CatalogTooNew(CollectionError):
+    """The catalog was written by a later version of this program."""
+
+
+class FingerprintMismatch(CollectionError):
+    """The query would be embedded by another model than the collection was."""
+
+
+class SourceError(UserError):
+    """A picture folder is missing, or empty where it was full."""
+
+
+class DiskTooSmall(UserError):
+    """What is coming would not fit on the disk."""
+
+
+class QueryError(UserError):
+    """A query that cannot be answered as it stands."""

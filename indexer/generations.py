@@ -1,0 +1,181 @@
+"""Generations: each one published index with its manifest, immutable; `CURRENT` names the one that answers.
+
+A generation is written under a name that readers pass over, synced, renamed, and only then named in `CURRENT`.
+The hashes of its files are checked when it is opened, unless the stamp of a file says that it is the one verified.
+
+Rule: FAISS reads no byte that is not in the manifest.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+
+from indexer.errors import CollectionDamaged, CollectionEmpty
+from indexer.layout import CURRENT, GENERATIONS, name_store
+from seer_model.durable import sync_file, sync_folder, write_text_durably
+
+SCHEMA_VERSION = 1
+INDEX, IMAGE_IDS, MANIFEST, VERIFIED = "index.faiss", "image_ids.npy", "manifest.json", "verified.json"
+KEPT = 2
+
+
+@dataclass(frozen=True)
+class Generation:
+    """One published generation. `manifest` as in `publish_generation`."""
+
+    name: str
+    folder: Path
+    manifest: dict
+
+    @property
+    def index_path(self) -> Path:
+        """Where its index lies."""
+        return self.folder / INDEX
+
+    def read_image_ids(self) -> np.ndarray:
+        """(N,) int64: the image of each row."""
+        return np.load(self.folder / IMAGE_IDS, allow_pickle=False)
+
+
+def publish_generation(
+    collection: Path,
+    manifest: dict,
+    image_ids: np.ndarray,
+    write_index: Callable[[Path], None],
+    on_step: Callable[[str], None],
+) -> Generation:
+    """Write the next generation and let it answer.
+
+    Args:
+        manifest: JSON-able; at least `store`, `rows`, `dimension`, `fingerprint`, `model`, `index`, `recall`.
+        image_ids: (N,) int64.
+        write_index: writes the index file to the path it is given.
+        on_step: is told each step by name once it is done.
+    """
+    name = name_store(_find_last_number(collection) + 1)
+    folder, aside = collection / GENERATIONS / name, collection / GENERATIONS / f".{name}"
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    write_index(aside / INDEX)
+    np.save(aside / IMAGE_IDS, image_ids)
+    files = {file: _describe_file(aside / file) for file in (INDEX, IMAGE_IDS)}
+    manifest = {
+        "schema_version": SCHEMA_VERSION,
+        "created_at": datetime.now(UTC).isoformat(),
+        **manifest,
+        "files": files,
+    }
+    write_text_durably(aside / MANIFEST, json.dumps(manifest, indent=1))
+    on_step("generation written")
+    os.rename(aside, folder)
+    sync_folder(folder.parent)
+    _write_verified(folder, files)
+    on_step("generation renamed")
+    write_text_durably(collection / CURRENT, name + "\n")
+    on_step("generation published")
+    return Generation(name, folder, manifest)
+
+
+def read_current(collection: Path) -> str | None:
+    """The name of the generation that answers; None before the first."""
+    try:
+        return (collection / CURRENT).read_text(encoding="ascii").strip() or None
+    except FileNotFoundError:
+        return None
+
+
+def open_generation(collection: Path) -> Generation:
+    """The current generation, its files verified.
+
+    Raises: CollectionEmpty if nothing was published; CollectionDamaged if a file is missing or has changed.
+    """
+    name = read_current(collection)
+    if name is None:
+        raise CollectionEmpty(f"Nothing can be searched in {collection} yet. Run: seer build --collection {collection}")
+    generation = read_generation(collection, name)
+    _verify(generation)
+    return generation
+
+
+def read_generation(collection: Path, name: str) -> Generation:
+    """A generation by name, its files not verified. Raises: CollectionDamaged."""
+    folder = collection / GENERATIONS / name
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise _damaged(folder / MANIFEST, f"cannot be read ({error})") from None
+    return Generation(name, folder, manifest)
+
+
+def list_generations(collection: Path) -> list[str]:
+    """The names of all complete generations, oldest first."""
+    place = collection / GENERATIONS
+    return sorted(entry.name for entry in place.iterdir() if entry.name.isdigit()) if place.is_dir() else []
+
+
+def remove_old_generations(collection: Path) -> None:
+    """Keep the current generation and the ones before it, `KEPT` in all; unfinished ones go too."""
+    current = read_current(collection)
+    kept = [name for name in list_generations(collection) if current and name <= current][-KEPT:]
+    for entry in (collection / GENERATIONS).iterdir():
+        if entry.name not in kept:
+            # A reader on Windows may still hold a file open; the next build tries again.
+            shutil.rmtree(entry, ignore_errors=True)
+
+
+def _find_last_number(collection: Path) -> int:
+    names = list_generations(collection)
+    return int(names[-1]) if names else 0
+
+
+def _describe_file(path: Path) -> dict:
+    sync_file(path)
+    with open(path, "rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return {"sha256": digest, "size_bytes": path.stat().st_size}
+
+
+def _verify(generation: Generation) -> None:
+    files = generation.manifest["files"]
+    try:
+        known = json.loads((generation.folder / VERIFIED).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        known = {}
+    if all(_read_stamp(generation.folder / name) == known.get(name) for name in files):
+        return
+    for name, told in files.items():
+        path = generation.folder / name
+        with open(path, "rb") as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() != told["sha256"]:
+                raise _damaged(path, "is not the file that was published: its hash differs from the manifest's")
+    _write_verified(generation.folder, files)
+
+
+def _read_stamp(path: Path) -> list[int]:
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise _damaged(path, f"cannot be read ({error.strerror})") from None
+    return [status.st_ino, status.st_size, status.st_mtime_ns]
+
+
+def _write_verified(folder: Path, files: dict) -> None:
+    stamps = {name: _read_stamp(folder / name) for name in files}
+    try:
+        (folder / VERIFIED).write_text(json.dumps(stamps), encoding="utf-8")
+    except OSError:
+        pass  # A read-only copy is verified at every open instead.
+
+
+def _damaged(path: Path, what: str) -> CollectionDamaged:
+    return CollectionDamaged(
+        f"{path} {what}. Delete the folder {path.parent} and run seer build again: it makes the index anew, "
+        "nothing is embedded twice."
+    )

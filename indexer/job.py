@@ -1,0 +1,339 @@
+"""The build: from folders to a published generation.
+
+    walk -> catalog -> decode (worker processes) -> backbone -> thumbnails, rows (synced) -> catalog -> index -> CURRENT
+
+It may be stopped or killed at any point: what one batch has committed stays, and running it again goes on from there.
+
+Rule: only the conductor knows more than one step, and only one build at a time holds the collection.
+"""
+
+import logging
+import os
+import shutil
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from filelock import FileLock, Timeout
+
+from indexer import generations
+from indexer.catalog import Catalog, Entry, Work
+from indexer.decode import DecodedFile, DecodePool, DecodeSettings, DecodeTask
+from indexer.errors import CollectionBusy, DiskTooSmall, SourceError
+from indexer.layout import CATALOG, LOCK, STORES, THUMBNAILS, name_store
+from indexer.report import BuildReport, Progress, Tally, Watchers
+from indexer.settings import BuildSettings
+from indexer.sources import Walk, resolve_folders
+from indexer.thumbnails import ThumbnailWriter
+from indexer.vectors import Store, StoreWriter, measure_row
+from seer_model.errors import UserError
+
+THUMBNAIL_BYTES = 16_000
+SPARE_BYTES = 64 << 20
+IDLE_ENTRIES = 256
+"""Files without an embedding (copies, failures) that are recorded together."""
+
+log = logging.getLogger(__name__)
+
+
+def build_collection(
+    folder: Path, pictures: list[Path], settings: BuildSettings, watchers: Watchers | None = None
+) -> BuildReport:
+    """Bring a collection up to date with its picture folders, and publish.
+
+    Args:
+        folder: the collection; made if it is not there.
+        pictures: folders to add to those it has; may be empty if it has some.
+    Raises: CollectionBusy, SourceError, DiskTooSmall, CollectionDamaged, CatalogTooNew, SettingsError, ModelError,
+        DeviceError. What was committed before stays.
+    """
+    added = resolve_folders(pictures)
+    folder.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        stack.enter_context(_hold(folder))
+        catalog = stack.enter_context(closing(Catalog(folder / CATALOG)))
+        return _Build(folder, catalog, settings, watchers or Watchers(), stack).run(added)
+
+
+class _Build:
+    """One run of the job over an open catalog; its methods stand in the order in which they run."""
+
+    def __init__(
+        self, folder: Path, catalog: Catalog, settings: BuildSettings, watchers: Watchers, stack: ExitStack
+    ) -> None:
+        self.folder, self.catalog, self.watchers, self.stack = folder, catalog, watchers, stack
+        self.settings = replace(settings, model=settings.model or _read_model(folder) or "seer-mini")
+        self.tally = Tally()
+        self.is_stopped = False
+        self.started = time.monotonic()
+
+    def run(self, added: list[Path]) -> BuildReport:
+        """Walk, embed, publish, report."""
+        walk, gone, found = self._walk(added)
+        self._open_backbone()
+        waiting = self.catalog.count_work(self.store)
+        failed_before = self.catalog.count_failed_files()
+        total = waiting if self.settings.limit is None else min(waiting, self.settings.limit)
+        if total:
+            self._require_disk(total)
+            self._embed_pending(total)
+        generation = self._publish()
+        seconds = time.monotonic() - self.started
+        return BuildReport(
+            found=found,
+            ignored=walk.ignored,
+            embedded=self.tally.embedded,
+            unchanged=found - waiting - failed_before + self.tally.copies,
+            moved=self.tally.moved.total(),
+            removed=(Counter(gone) - self.tally.moved).total(),
+            failed=self.catalog.count_failed_files(),
+            pending=self.catalog.count_work(self.store),
+            images=self.catalog.count_images(self.store),
+            generation=generation,
+            is_stopped=self.is_stopped,
+            seconds=round(seconds, 3),
+            images_per_second=round(self.tally.embedded / seconds, 2) if seconds else 0.0,
+        )
+
+    def _walk(self, added: list[Path]) -> tuple[Walk, list[int | None], int]:
+        folders = resolve_folders([*added, *self.catalog.list_folders()])
+        if not folders:
+            raise SourceError(f"{self.folder} has no picture folders yet. Name them: seer build PICTURES")
+        walk = Walk(folders, self.settings.exclude)
+        found = [(file.path, file.size_bytes, file.mtime_ns) for file in self._watch_walk(walk)]
+        self._refuse_emptied(folders, found)
+        for unreadable in walk.unreadable:
+            log.warning("%s may not be listed; what is known of it stays as it is", unreadable)
+        self.catalog.add_folders(added)
+        gone = self.catalog.record_walk(found, walk.unreadable)
+        if self.settings.retry_failed:
+            self.catalog.retry_failed()
+        self.watchers.on_step("walk recorded")
+        return walk, gone, len(found)
+
+    def _watch_walk(self, walk: Walk) -> Iterator:
+        for done, file in enumerate(walk, start=1):
+            if done % 500 == 0:
+                self.watchers.on_progress(Progress("walking", done))
+            yield file
+
+    def _refuse_emptied(self, folders: list[Path], found: list[tuple]) -> None:
+        """A folder that held pictures and holds none now is more likely an unmounted disk than a wish."""
+        for folder in folders:
+            known = self.catalog.count_files_under(folder)
+            if known and not self.settings.accept_removals and not _has_any_under(folder, found):
+                raise SourceError(
+                    f"{folder} held {known} pictures and holds none now. If its disk is not mounted, mount it; "
+                    "if they are gone for good, run again with --accept-removals."
+                )
+
+    def _open_backbone(self) -> None:
+        # Imported here: `seer status` and the walk must not wait for torch.
+        from indexer.embed import open_backbone
+
+        self.watchers.on_progress(Progress("loading the model"))
+        self.backbone = open_backbone(
+            self.settings.model, device=self.settings.device, batch_size=self.settings.batch_size
+        )
+        self.store = self.catalog.open_store(self.backbone.fingerprint, self.backbone.dimension)
+        known = self.catalog.count_rows(self.store)
+        place = self.folder / STORES / name_store(self.store)
+        self.writer = self.stack.enter_context(closing(StoreWriter(place, self.backbone.dimension, known)))
+        if self.writer.rows < known:
+            log.warning("%s is %d rows short; they are embedded again", place, known - self.writer.rows)
+            self.catalog.forget_rows(self.store, self.writer.rows)
+        self.watchers.on_step("store opened")
+
+    def _require_disk(self, files: int) -> None:
+        needed = SPARE_BYTES + files * (measure_row(self.backbone.dimension) + THUMBNAIL_BYTES)
+        needed += self._measure_index(self.writer.rows + files)
+        free = shutil.disk_usage(self.folder).free
+        if free < needed:
+            raise DiskTooSmall(
+                f"Embedding {files} files needs about {needed >> 20} MB in {self.folder}, and {free >> 20} MB are free. "
+                "Free some space, or put the collection elsewhere with --collection."
+            )
+
+    def _measure_index(self, rows: int) -> int:
+        from indexer.index import measure_index
+
+        return measure_index(rows, self.backbone.dimension)
+
+    def _embed_pending(self, total: int) -> None:
+        decoding = DecodeSettings(
+            preprocessing=self.backbone.preprocessing,
+            max_megapixels=self.settings.max_megapixels,
+            thumbnail_px=self.settings.thumbnail_px,
+        )
+        thumbnails = self.stack.enter_context(closing(ThumbnailWriter(self.folder / THUMBNAILS)))
+        self.watchers.on_progress(Progress("embedding", 0, total))
+        with closing(DecodePool(decoding, self.settings.workers)) as pool:
+            for batch in self._form_batches(pool, total):
+                self._commit(batch, thumbnails)
+                self.watchers.on_progress(Progress("embedding", self.tally.read, total, self.tally.failed))
+                if self.watchers.should_stop():
+                    self.is_stopped = True
+                    return
+
+    def _form_batches(self, pool: DecodePool, total: int) -> Iterator[list[tuple[DecodedFile, bool]]]:
+        """Decoded files in order, cut so that each batch has at most `batch_size` to embed."""
+        new: dict[str, bool] = {}
+        batch: list[tuple[DecodedFile, bool]] = []
+        waiting = 0
+        for decoded in pool.decode(_list_tasks(self.catalog.list_work(self.store), total, new)):
+            batch.append((decoded, new.pop(decoded.path)))
+            waiting += decoded.pixels is not None
+            if waiting == self.settings.batch_size or len(batch) == IDLE_ENTRIES:
+                yield batch
+                batch, waiting = [], 0
+        if batch:
+            yield batch
+
+    def _commit(self, batch: list[tuple[DecodedFile, bool]], thumbnails: ThumbnailWriter) -> None:
+        """Embed a batch and make it last: rows first, the catalog after them."""
+        from indexer.embed import NO_EMBEDDING, embed_batch
+
+        fresh = self._choose_fresh([decoded for decoded, _ in batch])
+        rows, usable = embed_batch(self.backbone, [decoded.pixels for decoded in fresh]) if fresh else ([], [])
+        self.watchers.on_step("batch embedded")
+        thumbnails.write([(decoded.content_hash, decoded.thumbnail) for decoded in fresh])
+        self.watchers.on_step("thumbnails written")
+        next_row = self.writer.append(rows) if len(rows) else self.writer.rows
+        self.watchers.on_step("rows appended")
+        placed: dict[bytes, int | None] = {}
+        for decoded, is_usable in zip(fresh, usable, strict=True):
+            placed[decoded.content_hash] = next_row if is_usable else None
+            next_row += is_usable
+        entries = [_make_entry(decoded, placed, NO_EMBEDDING) for decoded, _ in batch]
+        image_ids = self.catalog.record(self.store, entries)
+        self.watchers.on_step("batch recorded")
+        self._count(batch, entries, image_ids)
+
+    def _choose_fresh(self, batch: list[DecodedFile]) -> list[DecodedFile]:
+        """Those to embed: decoded, one of each content, and without a row (an earlier batch may have given it one)."""
+        distinct = {decoded.content_hash: decoded for decoded in reversed(batch) if decoded.pixels is not None}
+        return [
+            decoded
+            for decoded in batch
+            if distinct.get(decoded.content_hash) is decoded
+            and not self.catalog.has_row(self.store, decoded.content_hash)
+        ]
+
+    def _count(self, batch: list, entries: list[Entry], image_ids: list[int | None]) -> None:
+        for (_, is_new), entry, image_id in zip(batch, entries, image_ids, strict=True):
+            self.tally.read += 1
+            if entry.row is not None:
+                self.tally.embedded += 1
+            elif entry.reason is not None:
+                self.tally.failed += 1
+                log.warning("%s: %s", entry.path, entry.reason)
+            elif is_new:
+                self.tally.moved[image_id] += 1
+            else:
+                self.tally.copies += 1
+
+    def _publish(self) -> str | None:
+        """Publish if there is something that the current generation does not have. Returns: the one that answers."""
+        current = generations.read_current(self.folder)
+        if self.is_stopped or (current and self._is_up_to_date(current)):
+            return current
+        self.watchers.on_progress(Progress("building the index"))
+        ids = self.catalog.read_image_ids(self.store)
+        image_ids = np.array([-1 if image_id is None else image_id for image_id in ids], dtype=np.int64)
+        published = generations.publish_generation(
+            self.folder, self._describe(len(ids)), image_ids, self._write_index, self.watchers.on_step
+        )
+        generations.remove_old_generations(self.folder)
+        self._remove_old_stores()
+        self.watchers.on_step("old generations removed")
+        return published.name
+
+    def _is_up_to_date(self, current: str) -> bool:
+        try:
+            manifest = generations.open_generation(self.folder).manifest
+        except UserError as error:
+            log.warning("generation %s is made anew: %s", current, error)
+            return False
+        return (manifest["store"], manifest["rows"]) == (self.store, self.writer.rows)
+
+    def _describe(self, rows: int) -> dict:
+        from indexer.index import KIND
+
+        return {
+            "store": self.store,
+            "rows": rows,
+            "dimension": self.backbone.dimension,
+            "fingerprint": self.backbone.fingerprint,
+            "model": self.backbone.describe(),
+            "settings": self.settings.describe(),
+            "index": KIND,
+            "recall": 1.0,
+        }
+
+    def _write_index(self, path: Path) -> None:
+        from indexer.index import build_index
+
+        stored = Store(self.folder / STORES / name_store(self.store), self.backbone.dimension, self.writer.rows)
+        build_index(stored.rows, stored.norms, path)
+
+    def _remove_old_stores(self) -> None:
+        kept = {
+            generations.read_generation(self.folder, name).manifest["store"]
+            for name in generations.list_generations(self.folder)
+        }
+        self.catalog.drop_stores(kept)
+        for place in (self.folder / STORES).iterdir():
+            if place.name not in {name_store(store) for store in kept}:
+                shutil.rmtree(place, ignore_errors=True)
+
+
+def _hold(folder: Path) -> FileLock:
+    lock = FileLock(folder / LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise CollectionBusy(
+            f"Another build is at work in {folder}. Wait for it to end, or stop it; then run again."
+        ) from None
+    return lock
+
+
+def _read_model(folder: Path) -> str | None:
+    current = generations.read_current(folder)
+    return generations.read_generation(folder, current).manifest["settings"]["model"] if current else None
+
+
+def _has_any_under(folder: Path, found: list[tuple]) -> bool:
+    below = str(folder).rstrip(os.sep) + os.sep
+    return any(path.startswith(below) for path, *_ in found)
+
+
+def _list_tasks(work: Iterator[Work], total: int, new: dict[str, bool]) -> Iterator[DecodeTask]:
+    for number, task in enumerate(work):
+        if number == total:
+            return
+        new[task.path] = task.is_new
+        yield DecodeTask(task.path, task.known)
+
+
+def _make_entry(decoded: DecodedFile, placed: dict[bytes, int | None], no_embedding: str) -> Entry:
+    # Of two files with one content in a batch, the first carries the row; both belong to the image.
+    row, reason = None, decoded.reason
+    if decoded.pixels is not None and decoded.content_hash in placed:
+        row = placed.pop(decoded.content_hash)
+        reason = no_embedding if row is None else None
+    return Entry(
+        path=decoded.path,
+        size_bytes=decoded.size_bytes,
+        mtime_ns=decoded.mtime_ns,
+        content_hash=decoded.content_hash,
+        width=decoded.width,
+        height=decoded.height,
+        format=decoded.format,
+        reason=reason,
+        row=row,
+    )

@@ -1,0 +1,124 @@
+"""The catalog's tables, the story of how they came to be, and the ways to connect to them.
+
+    folders  the picture folders of this collection
+    files    a path where picture bytes were found: stamp, and its image once it has been read
+    images   one content, known by its BLAKE3 hash; `reason` says why it cannot be searched
+    stores   one for each fingerprint that rows were made with
+    rows     which row of a store holds which image
+
+Paths are bytes, as the file system has them. Times are seconds since 1970.
+
+Rule: a migration is appended, never edited; it and the record of it are one transaction.
+"""
+
+import os
+import sqlite3
+from pathlib import Path
+from urllib.parse import quote
+
+from indexer.errors import CatalogTooNew, CollectionDamaged, CollectionMissing
+
+BUSY_SECONDS = 30
+
+
+def m001_create_tables(connection: sqlite3.Connection) -> None:
+    """Folders, files, images, stores and rows."""
+    for statement in (
+        "CREATE TABLE folders (path BLOB PRIMARY KEY) WITHOUT ROWID",
+        """CREATE TABLE images (image_id INTEGER PRIMARY KEY, content_hash BLOB NOT NULL UNIQUE,
+            size_bytes INTEGER NOT NULL, width INTEGER, height INTEGER, format TEXT, reason TEXT, added_at REAL)""",
+        "CREATE INDEX images_by_size ON images (size_bytes)",
+        """CREATE TABLE files (path BLOB PRIMARY KEY, size_bytes INTEGER NOT NULL, mtime_ns INTEGER NOT NULL,
+            image_id INTEGER REFERENCES images, reason TEXT, seen_at REAL) WITHOUT ROWID""",
+        "CREATE INDEX files_by_image ON files (image_id)",
+        """CREATE TABLE stores (store INTEGER PRIMARY KEY AUTOINCREMENT, fingerprint TEXT NOT NULL UNIQUE,
+            dimension INTEGER NOT NULL)""",
+        """CREATE TABLE rows (store INTEGER NOT NULL REFERENCES stores, row INTEGER NOT NULL,
+            image_id INTEGER NOT NULL REFERENCES images, PRIMARY KEY (store, row)) WITHOUT ROWID""",
+        "CREATE UNIQUE INDEX rows_by_image ON rows (store, image_id)",
+    ):
+        connection.execute(statement)
+
+
+MIGRATIONS = (m001_create_tables,)
+
+
+def connect_to_write(path: Path) -> sqlite3.Connection:
+    """A connection for the one writer; makes the catalog, or brings an older one up to date.
+
+    Raises: CatalogTooNew if a later version wrote it; CollectionDamaged if it is not a catalog.
+    """
+    # Transactions are explicit: isolation_level=None switches off the ones that sqlite3 opens by itself.
+    connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)
+    try:
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=FULL")
+        _migrate(connection, path)
+    except sqlite3.DatabaseError as error:
+        connection.close()
+        raise _damaged(path, error) from None
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def connect_to_read(path: Path) -> sqlite3.Connection:
+    """A read-only connection that several threads may share, one at a time.
+
+    Raises: CollectionMissing, CatalogTooNew, CollectionDamaged.
+    """
+    if not path.is_file():
+        raise CollectionMissing(f"No collection in {path.parent}. Make one: seer build PICTURES")
+    connection = open_read_only(path)
+    try:
+        _refuse_newer(read_value(connection, "PRAGMA user_version"), path)
+    except sqlite3.DatabaseError as error:
+        connection.close()
+        raise _damaged(path, error) from None
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def open_read_only(path: Path) -> sqlite3.Connection:
+    """A connection that can change nothing and may be handed from thread to thread."""
+    address = f"file:{quote(os.fsencode(path.absolute()))}?mode=ro"
+    return sqlite3.connect(address, uri=True, timeout=BUSY_SECONDS, check_same_thread=False)
+
+
+def read_value(connection: sqlite3.Connection, query: str, values: tuple = ()) -> int:
+    """The first column of a query's first row."""
+    return connection.execute(query, values).fetchone()[0]
+
+
+def bound_paths(folder: str) -> tuple[bytes, bytes]:
+    """The half-open range of paths below a folder, as (low, high): no LIKE, so % and _ are letters like others."""
+    below = os.fsencode(folder).rstrip(b"/\\") + os.fsencode(os.sep)
+    return below, below[:-1] + bytes([below[-1] + 1])
+
+
+def _migrate(connection: sqlite3.Connection, path: Path) -> None:
+    found = read_value(connection, "PRAGMA user_version")
+    _refuse_newer(found, path)
+    for number, migration in enumerate(MIGRATIONS[found:], start=found + 1):
+        connection.execute("BEGIN IMMEDIATE")
+        migration(connection)
+        connection.execute(f"PRAGMA user_version = {number}")
+        connection.execute("COMMIT")
+
+
+def _refuse_newer(found: int, path: Path) -> None:
+    if found > len(MIGRATIONS):
+        raise CatalogTooNew(
+            f"{path} has schema {found}; this program knows up to {len(MIGRATIONS)}. "
+            "Update the program, or build into a new folder."
+        )
+
+
+def _damaged(path: Path, error: sqlite3.Error) -> CollectionDamaged:
+    return CollectionDamaged(
+        f"{path} cannot be read as a catalog ({error}). If the folder is read-only or the disk is full, put that "
+        "right; else move the collection away and build again: the pictures are untouched."
+    )

@@ -1,0 +1,54 @@
+"""What a person may choose about a build, checked once, saved in the manifest.
+
+Rule: settings are frozen and keyword-only; a wrong one is refused before any work begins.
+"""
+
+from dataclasses import asdict, dataclass
+
+from seer_model.errors import SettingsError
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildSettings:
+    """How to turn folders into a collection.
+
+    Raises: SettingsError when a value is outside its range.
+    """
+
+    model: str | None = None
+    """A model's name, or the path of a checkpoint; None: the collection's own, `seer-mini` for a new one."""
+    device: str = "auto"
+    """`auto`, `cpu`, `cuda` or `cuda:N`."""
+    batch_size: int = 16
+    """Pictures in one pass of the backbone; also what one commit covers at most."""
+    workers: int | None = None
+    """Decoding processes; None: one for each processor."""
+    max_megapixels: float = 200.0
+    """Larger pictures are listed as not searchable, before they are decoded."""
+    thumbnail_px: int = 320
+    """Side of the square that a thumbnail fits in."""
+    exclude: tuple[str, ...] = ()
+    """Globs on the path below its folder, or on the bare name: what they match is not looked at."""
+    limit: int | None = None
+    """Embed at most this many files in this run; the rest stays pending."""
+    retry_failed: bool = False
+    """Try the files again that could not be read before."""
+    accept_removals: bool = False
+    """Believe a folder that has become empty."""
+
+    def __post_init__(self) -> None:
+        require(self.batch_size >= 1, f"batch_size is {self.batch_size}; it must be 1 or more.")
+        require(self.workers is None or self.workers >= 1, f"workers is {self.workers}; it must be 1 or more.")
+        require(self.max_megapixels > 0, f"--max-megapixels is {self.max_megapixels:g}; it must be above 0.")
+        require(16 <= self.thumbnail_px <= 2048, f"thumbnail_px is {self.thumbnail_px}; allowed are 16 to 2048.")
+        require(self.limit is None or self.limit >= 0, f"--limit is {self.limit}; it must be 0 or more.")
+
+    def describe(self) -> dict:
+        """The settings as JSON-able values, for the manifest."""
+        return asdict(self)
+
+
+def require(condition: bool, sentence: str) -> None:
+    """Raise SettingsError with this sentence unless the condition holds."""
+    if not condition:
+        raise SettingsError(sentence)

@@ -1,0 +1,113 @@
+"""From a folder to the files in it that could be pictures.
+
+A file could be a picture when its suffix or its first bytes say so. Hidden files and folders, other programs' caches,
+and folders that hold a collection are not looked at. Links to folders are not followed; links to files are.
+
+Rule: this module only looks: it opens nothing but the first bytes of files with a foreign suffix, and writes nothing.
+"""
+
+import fnmatch
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from indexer.errors import SourceError
+from indexer.layout import is_collection
+from seer_model.pictures import PICTURE_SUFFIXES, sniff_format
+
+SKIPPED_FOLDERS = frozenset({"@eadir", "__macosx", "$recycle.bin", "system volume information", "lost+found"})
+HEAD_BYTES = 64
+
+
+@dataclass(frozen=True)
+class FoundFile:
+    """A file that could be a picture. `path` is absolute; a name that is not UTF-8 is in surrogate escapes."""
+
+    path: str
+    size_bytes: int
+    mtime_ns: int
+
+
+@dataclass
+class Walk:
+    """One look at some folders: iterate over it for the files, then read `ignored`."""
+
+    folders: list[Path]
+    exclude: tuple[str, ...] = ()
+    ignored: int = 0
+    """Files that are no pictures, or were excluded."""
+    unreadable: list[str] = field(default_factory=list)
+    """Folders that may not be listed: nothing is known of what they hold."""
+
+    def __iter__(self) -> Iterator[FoundFile]:
+        for folder in self.folders:
+            yield from self._walk(str(folder), str(folder))
+
+    def _walk(self, root: str, folder: str) -> Iterator[FoundFile]:
+        subfolders = []
+        for entry in self._list_entries(folder):
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir(follow_symlinks=False):
+                if not self._is_skipped_folder(root, entry):
+                    subfolders.append(entry.path)
+                continue
+            found = None if self._is_excluded(root, entry) else _look_at(entry)
+            if found is None:
+                self.ignored += 1
+            else:
+                yield found
+        for subfolder in subfolders:
+            yield from self._walk(root, subfolder)
+
+    def _list_entries(self, folder: str) -> list[os.DirEntry]:
+        try:
+            with os.scandir(folder) as entries:
+                return sorted(entries, key=lambda entry: entry.name)
+        except OSError:
+            self.unreadable.append(folder)
+            return []
+
+    def _is_skipped_folder(self, root: str, entry: os.DirEntry) -> bool:
+        return (
+            entry.name.lower() in SKIPPED_FOLDERS or self._is_excluded(root, entry) or is_collection(Path(entry.path))
+        )
+
+    def _is_excluded(self, root: str, entry: os.DirEntry) -> bool:
+        if not self.exclude:
+            return False
+        below = os.path.relpath(entry.path, root)
+        return any(fnmatch.fnmatch(entry.name, glob) or fnmatch.fnmatch(below, glob) for glob in self.exclude)
+
+
+def resolve_folders(folders: list[Path]) -> list[Path]:
+    """Absolute folders, each once, without those that lie inside another.
+
+    Raises: SourceError if one is missing or is not a folder.
+    """
+    for folder in folders:
+        if not folder.exists():
+            raise SourceError(f"There is no folder {folder}. Check the name, or mount the disk that it is on.")
+        if not folder.is_dir():
+            raise SourceError(f"{folder} is not a folder. Give the folder that the pictures are in.")
+    absolute = sorted({folder.resolve() for folder in folders})
+    return [folder for folder in absolute if not any(other in folder.parents for other in absolute)]
+
+
+def _look_at(entry: os.DirEntry) -> FoundFile | None:
+    try:
+        status = entry.stat()
+        if not stat.S_ISREG(status.st_mode) or not _could_be_picture(entry):
+            return None
+    except OSError:
+        return None
+    return FoundFile(entry.path, status.st_size, status.st_mtime_ns)
+
+
+def _could_be_picture(entry: os.DirEntry) -> bool:
+    if os.path.splitext(entry.name)[1].lower() in PICTURE_SUFFIXES:
+        return True
+    with open(entry.path, "rb") as file:
+        return sniff_format(file.read(HEAD_BYTES)) is not None

@@ -1,0 +1,62 @@
+"""Thumbnails: content hash -> a small WebP without metadata.
+
+Rule: derived, and never trusted to be there: a missing one is None, not an error.
+"""
+
+import sqlite3
+import threading
+from pathlib import Path
+
+from indexer.schema import BUSY_SECONDS, open_read_only
+
+
+class ThumbnailWriter:
+    """Takes thumbnails in, a batch at a time."""
+
+    def __init__(self, path: Path) -> None:
+        self._connection = sqlite3.connect(path, timeout=BUSY_SECONDS)
+        self._connection.execute(
+            "CREATE TABLE IF NOT EXISTS thumbnails (content_hash BLOB PRIMARY KEY, webp BLOB NOT NULL) WITHOUT ROWID"
+        )
+
+    def write(self, thumbnails: list[tuple[bytes, bytes]]) -> None:
+        """Store (content hash, WebP) pairs; one transaction."""
+        with self._connection:
+            self._connection.executemany("INSERT OR REPLACE INTO thumbnails VALUES (?, ?)", thumbnails)
+
+    def close(self) -> None:
+        """Give the file back."""
+        self._connection.close()
+
+
+class ThumbnailReader:
+    """Hands thumbnails out; safe from several threads."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lock = threading.Lock()
+        self._connection: sqlite3.Connection | None = None
+
+    def read(self, content_hash: bytes) -> bytes | None:
+        """The WebP of this content; None if there is none."""
+        with self._lock:
+            try:
+                found = (
+                    self._connect()
+                    .execute("SELECT webp FROM thumbnails WHERE content_hash = ?", (content_hash,))
+                    .fetchone()
+                )
+            except sqlite3.DatabaseError:
+                return None
+        return found[0] if found else None
+
+    def _connect(self) -> sqlite3.Connection:
+        if self._connection is None:
+            self._connection = open_read_only(self._path)
+        return self._connection
+
+    def close(self) -> None:
+        """Give the file back."""
+        with self._lock:
+            if self._connection is not None:
+                self._connection.close()

@@ -1,0 +1,45 @@
+"""Writing files so that a kill or a power cut leaves the old content or the new, never half of one.
+
+Rule: written aside, synced, renamed, and the folder synced; only then is it there.
+"""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+
+def write_durably(path: Path, write: Callable[[Path], object]) -> None:
+    """Let `write` fill a file beside `path`, then put it in `path`'s place in one step.
+
+    The folder must exist. Raises: OSError; then `path` is what it was.
+    """
+    aside = path.with_name(f".{path.name}.part")
+    try:
+        write(aside)
+        sync_file(aside)
+        os.replace(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)
+    sync_folder(path.parent)
+
+
+def write_text_durably(path: Path, text: str) -> None:
+    """`write_durably` for a short text, in UTF-8 with the newlines as they are."""
+    write_durably(path, lambda aside: aside.write_text(text, encoding="utf-8", newline=""))
+
+
+def sync_file(path: Path) -> None:
+    """Wait until a file's bytes are on the disk."""
+    with open(path, "rb+") as file:
+        os.fsync(file.fileno())
+
+
+def sync_folder(folder: Path) -> None:
+    """Wait until the names in a folder are on the disk."""
+    if os.name == "nt":
+        return  # Windows has no handle for a folder, and needs none here.
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
