@@ -10,7 +10,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,10 +58,8 @@ class Catalog:
 
     def close(self) -> None:
         """Fold the write-ahead log into the file, so that a read-only copy opens, and close."""
-        try:
+        with suppress(sqlite3.OperationalError):  # A reader is at work; the next build's end tries again.
             self._connection.execute("PRAGMA journal_mode=DELETE")
-        except sqlite3.OperationalError:
-            pass  # A reader is at work; the next build's end tries again.
         self._connection.close()
 
     @contextmanager
@@ -110,7 +108,8 @@ class Catalog:
             for folder in kept:
                 low, high = bound_paths(folder)
                 connection.execute(
-                    "INSERT OR IGNORE INTO seen SELECT path, size_bytes, mtime_ns FROM files WHERE path >= ? AND path < ?",
+                    """INSERT OR IGNORE INTO seen SELECT path, size_bytes, mtime_ns FROM files
+                    WHERE path >= ? AND path < ?""",
                     (low, high),
                 )
             return _compare_with_seen(connection)
@@ -120,14 +119,20 @@ class Catalog:
         with self._transaction() as connection:
             connection.execute("UPDATE images SET reason = NULL WHERE reason IS NOT NULL")
 
-    def open_store(self, fingerprint: str, dimension: int) -> int:
-        """The number of the store for this fingerprint; a new one if there is none."""
+    def open_store(self, fingerprint: str, dimension: int, model: str) -> int:
+        """The number of this fingerprint's store, a new one if there is none; from now on it is the one in use."""
         with self._transaction() as connection:
             connection.execute(
-                "INSERT INTO stores (fingerprint, dimension) VALUES (?, ?) ON CONFLICT DO NOTHING",
-                (fingerprint, dimension),
+                """INSERT INTO stores (fingerprint, dimension, model, opened_at) VALUES (?, ?, ?, ?)
+                ON CONFLICT DO UPDATE SET model = excluded.model, opened_at = excluded.opened_at""",
+                (fingerprint, dimension, model, time.time()),
             )
             return read_value(connection, "SELECT store FROM stores WHERE fingerprint = ?", (fingerprint,))
+
+    def read_model(self) -> str | None:
+        """The model of the store that was opened last; None before the first."""
+        found = self._connection.execute("SELECT model FROM stores ORDER BY opened_at DESC LIMIT 1").fetchone()
+        return found[0] if found else None
 
     def count_rows(self, store: int) -> int:
         """Rows that this store must have: one more than the largest recorded."""

@@ -105,7 +105,8 @@ class CatalogReader:
 
     def list_failures(self, first: int, count: int) -> list[Failure]:
         """Files that were seen and cannot be searched, by path."""
-        query = """SELECT f.path, coalesce(f.reason, i.reason), f.seen_at FROM files f LEFT JOIN images i USING (image_id)
+        query = """SELECT f.path, coalesce(f.reason, i.reason), f.seen_at
+            FROM files f LEFT JOIN images i USING (image_id)
             WHERE f.reason IS NOT NULL OR i.reason IS NOT NULL ORDER BY f.path LIMIT ? OFFSET ?"""
         return [
             Failure(Path(os.fsdecode(path)), reason, datetime.fromtimestamp(seen_at))

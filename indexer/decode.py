@@ -10,6 +10,7 @@ import multiprocessing
 import os
 import signal
 import stat
+import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -158,12 +159,19 @@ def _start_workers(count: int) -> ProcessPoolExecutor:
     context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
     if "forkserver" in methods:
         context.set_forkserver_preload(["indexer.decode"])
-    return ProcessPoolExecutor(count, mp_context=context, initializer=_ignore_interrupt)
+    return ProcessPoolExecutor(count, mp_context=context, initializer=_begin_worker)
 
 
-def _ignore_interrupt() -> None:
+def _begin_worker() -> None:
     # Ctrl-C reaches the whole process group; the conductor decides what becomes of the batch in hand.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+
+
+def _die_with_parent() -> None:
+    # After kill -9 nobody tells the workers: the queue that they wait on is held open by themselves.
+    multiprocessing.parent_process().join()
+    os._exit(1)
 
 
 def _read_whole(path: str) -> tuple[bytes, os.stat_result]:

@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -66,12 +67,9 @@ def publish_generation(
     write_index(aside / INDEX)
     np.save(aside / IMAGE_IDS, image_ids)
     files = {file: _describe_file(aside / file) for file in (INDEX, IMAGE_IDS)}
-    manifest = {
-        "schema_version": SCHEMA_VERSION,
-        "created_at": datetime.now(UTC).isoformat(),
-        **manifest,
-        "files": files,
-    }
+    created_at = datetime.now(UTC).isoformat()
+    manifest = {"schema_version": SCHEMA_VERSION, "created_at": created_at, **manifest, "files": files}
+    manifest["checksum"] = _compute_checksum(manifest)
     write_text_durably(aside / MANIFEST, json.dumps(manifest, indent=1))
     on_step("generation written")
     os.rename(aside, folder)
@@ -111,6 +109,8 @@ def read_generation(collection: Path, name: str) -> Generation:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise _damaged(folder / MANIFEST, f"cannot be read ({error})") from None
+    if manifest.get("checksum") != _compute_checksum(manifest):
+        raise _damaged(folder / MANIFEST, "is not the manifest that was published: its checksum differs")
     return Generation(name, folder, manifest)
 
 
@@ -120,19 +120,31 @@ def list_generations(collection: Path) -> list[str]:
     return sorted(entry.name for entry in place.iterdir() if entry.name.isdigit()) if place.is_dir() else []
 
 
-def remove_old_generations(collection: Path) -> None:
-    """Keep the current generation and the ones before it, `KEPT` in all; unfinished ones go too."""
-    current = read_current(collection)
-    kept = [name for name in list_generations(collection) if current and name <= current][-KEPT:]
+def remove_old_generations(collection: Path) -> set[int]:
+    """Keep the current generation and the ones before it, `KEPT` in all; unfinished and damaged ones go too.
+
+    Returns: the stores that the kept ones stand on.
+    """
+    kept = {}
+    for name in reversed(list_generations(collection)):
+        with suppress(CollectionDamaged):
+            if len(kept) < KEPT:
+                kept[name] = read_generation(collection, name).manifest["store"]
     for entry in (collection / GENERATIONS).iterdir():
         if entry.name not in kept:
             # A reader on Windows may still hold a file open; the next build tries again.
             shutil.rmtree(entry, ignore_errors=True)
+    return set(kept.values())
 
 
 def _find_last_number(collection: Path) -> int:
     names = list_generations(collection)
     return int(names[-1]) if names else 0
+
+
+def _compute_checksum(manifest: dict) -> str:
+    told = {key: value for key, value in manifest.items() if key != "checksum"}
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
 
 def _describe_file(path: Path) -> dict:
@@ -168,10 +180,8 @@ def _read_stamp(path: Path) -> list[int]:
 
 def _write_verified(folder: Path, files: dict) -> None:
     stamps = {name: _read_stamp(folder / name) for name in files}
-    try:
+    with suppress(OSError):  # A read-only copy is verified at every open instead.
         (folder / VERIFIED).write_text(json.dumps(stamps), encoding="utf-8")
-    except OSError:
-        pass  # A read-only copy is verified at every open instead.
 
 
 def _damaged(path: Path, what: str) -> CollectionDamaged:

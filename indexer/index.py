@@ -59,6 +59,8 @@ class RowIndex:
             without: row numbers (int64) that must not be proposed.
         Returns: (k,) int64, k = the smaller of `count` and the rows that are left.
         """
+        if not self._index.ntotal:
+            return np.empty(0, dtype=np.int64)  # FAISS takes no question to nothing.
         allowed = faiss.IDSelectorNot(faiss.IDSelectorBatch(without)) if len(without) else None
         parameters = faiss.SearchParameters(sel=allowed) if allowed else None
         _, rows = self._index.search(query[None], min(count, self._index.ntotal), params=parameters)

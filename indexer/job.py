@@ -32,6 +32,7 @@ from indexer.thumbnails import ThumbnailWriter
 from indexer.vectors import Store, StoreWriter, measure_row
 from seer_model.errors import UserError
 
+DEFAULT_MODEL = "seer-mini"
 THUMBNAIL_BYTES = 16_000
 SPARE_BYTES = 64 << 20
 IDLE_ENTRIES = 256
@@ -66,7 +67,7 @@ class _Build:
         self, folder: Path, catalog: Catalog, settings: BuildSettings, watchers: Watchers, stack: ExitStack
     ) -> None:
         self.folder, self.catalog, self.watchers, self.stack = folder, catalog, watchers, stack
-        self.settings = replace(settings, model=settings.model or _read_model(folder) or "seer-mini")
+        self.settings = replace(settings, model=settings.model or catalog.read_model() or DEFAULT_MODEL)
         self.tally = Tally()
         self.is_stopped = False
         self.started = time.monotonic()
@@ -139,7 +140,7 @@ class _Build:
         self.backbone = open_backbone(
             self.settings.model, device=self.settings.device, batch_size=self.settings.batch_size
         )
-        self.store = self.catalog.open_store(self.backbone.fingerprint, self.backbone.dimension)
+        self.store = self.catalog.open_store(self.backbone.fingerprint, self.backbone.dimension, self.settings.model)
         known = self.catalog.count_rows(self.store)
         place = self.folder / STORES / name_store(self.store)
         self.writer = self.stack.enter_context(closing(StoreWriter(place, self.backbone.dimension, known)))
@@ -154,7 +155,7 @@ class _Build:
         free = shutil.disk_usage(self.folder).free
         if free < needed:
             raise DiskTooSmall(
-                f"Embedding {files} files needs about {needed >> 20} MB in {self.folder}, and {free >> 20} MB are free. "
+                f"Embedding {files} files needs about {needed >> 20} MB in {self.folder}; {free >> 20} MB are free. "
                 "Free some space, or put the collection elsewhere with --collection."
             )
 
@@ -247,8 +248,7 @@ class _Build:
         published = generations.publish_generation(
             self.folder, self._describe(len(ids)), image_ids, self._write_index, self.watchers.on_step
         )
-        generations.remove_old_generations(self.folder)
-        self._remove_old_stores()
+        self._remove_old_stores(keep=generations.remove_old_generations(self.folder))
         self.watchers.on_step("old generations removed")
         return published.name
 
@@ -280,14 +280,11 @@ class _Build:
         stored = Store(self.folder / STORES / name_store(self.store), self.backbone.dimension, self.writer.rows)
         build_index(stored.rows, stored.norms, path)
 
-    def _remove_old_stores(self) -> None:
-        kept = {
-            generations.read_generation(self.folder, name).manifest["store"]
-            for name in generations.list_generations(self.folder)
-        }
-        self.catalog.drop_stores(kept)
+    def _remove_old_stores(self, keep: set[int]) -> None:
+        self.catalog.drop_stores(keep)
+        names = {name_store(store) for store in keep}
         for place in (self.folder / STORES).iterdir():
-            if place.name not in {name_store(store) for store in kept}:
+            if place.name not in names:
                 shutil.rmtree(place, ignore_errors=True)
 
 
@@ -300,11 +297,6 @@ def _hold(folder: Path) -> FileLock:
             f"Another build is at work in {folder}. Wait for it to end, or stop it; then run again."
         ) from None
     return lock
-
-
-def _read_model(folder: Path) -> str | None:
-    current = generations.read_current(folder)
-    return generations.read_generation(folder, current).manifest["settings"]["model"] if current else None
 
 
 def _has_any_under(folder: Path, found: list[tuple]) -> bool:

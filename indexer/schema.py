@@ -32,7 +32,7 @@ def m001_create_tables(connection: sqlite3.Connection) -> None:
             image_id INTEGER REFERENCES images, reason TEXT, seen_at REAL) WITHOUT ROWID""",
         "CREATE INDEX files_by_image ON files (image_id)",
         """CREATE TABLE stores (store INTEGER PRIMARY KEY AUTOINCREMENT, fingerprint TEXT NOT NULL UNIQUE,
-            dimension INTEGER NOT NULL)""",
+            dimension INTEGER NOT NULL, model TEXT NOT NULL, opened_at REAL NOT NULL)""",
         """CREATE TABLE rows (store INTEGER NOT NULL REFERENCES stores, row INTEGER NOT NULL,
             image_id INTEGER NOT NULL REFERENCES images, PRIMARY KEY (store, row)) WITHOUT ROWID""",
         "CREATE UNIQUE INDEX rows_by_image ON rows (store, image_id)",

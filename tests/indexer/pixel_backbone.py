@@ -1,0 +1,69 @@
+"""A stand-in for `indexer.embed` without torch: an embedding is the picture's 8 x 8 thumbnail, of length 1.
+
+Importing this module changes nothing; `install` puts it in the place of `indexer.embed`.
+"""
+
+import sys
+
+import numpy as np
+
+from indexer.errors import QueryError
+from seer_model.pictures import open_picture
+from seer_model.preprocess import PREPROCESSINGS, prepare
+
+NO_EMBEDDING = "The network gave no finite embedding for it; another model may."
+
+
+class PixelBackbone:
+    """As `seer_model.backbone.Backbone`; a black picture has no embedding; `model` is in the fingerprint."""
+
+    is_trained = False
+    dimension = 192
+    preprocessing = PREPROCESSINGS["vissl"]
+
+    def __init__(self, model: str) -> None:
+        self.model = model
+        self.fingerprint = f"pixels of {model}"
+
+    def describe(self) -> dict:
+        """As the real one's, shorter."""
+        return {"model": self.model, "is_trained": False, "fingerprint": self.fingerprint}
+
+    def embed(self, pixels: list) -> np.ndarray:
+        """(B, 192) float32, rows of length 1, or NaNs."""
+        cells = np.stack(pixels).reshape(-1, 8, 28, 8, 28, 3).mean(axis=(2, 4)).reshape(len(pixels), -1)
+        lengths = np.linalg.norm(cells, axis=1, keepdims=True)
+        return np.where(lengths > 0, cells / np.where(lengths > 0, lengths, 1), np.nan).astype(np.float32)
+
+
+Backbone = PixelBackbone
+
+
+def open_backbone(model: str, **_: object) -> PixelBackbone:
+    """As the real one."""
+    return PixelBackbone(model)
+
+
+def embed_batch(backbone: PixelBackbone, pixels: list) -> tuple[np.ndarray, list[bool]]:
+    """As the real one."""
+    rows = backbone.embed(pixels)
+    usable = np.isfinite(rows).all(axis=1)
+    return rows[usable], usable.tolist()
+
+
+def embed_query(backbone: PixelBackbone, data: bytes, *, max_megapixels: float) -> np.ndarray:
+    """As the real one."""
+    picture = open_picture(data, max_megapixels=max_megapixels, short_side_px=backbone.preprocessing.short_side_px)
+    rows, _ = embed_batch(backbone, [prepare(picture.pixels, backbone.preprocessing)])
+    if not len(rows):
+        raise QueryError("no finite embedding")
+    return rows[0]
+
+
+def install(monkeypatch=None) -> None:
+    """Let the job and the collection embed by pixels, for one test or for the rest of this process."""
+    module = sys.modules[__name__]
+    if monkeypatch is None:
+        sys.modules["indexer.embed"] = module
+    else:
+        monkeypatch.setitem(sys.modules, "indexer.embed", module)

@@ -1,0 +1,76 @@
+"""Worker processes: results in order, and no file takes the others down."""
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from indexer import decode
+from indexer.decode import DecodePool, DecodeSettings, DecodeTask, decode_file, hash_content
+from seer_model.preprocess import PREPROCESSINGS
+from tests.indexer.making import draw
+
+SETTINGS = DecodeSettings(preprocessing=PREPROCESSINGS["vissl"], max_megapixels=200, thumbnail_px=64)
+
+
+def die_at_poison(task: DecodeTask, settings: DecodeSettings) -> decode.DecodedFile:
+    """In a worker: the kernel ends it for one file."""
+    if "poison" in task.path:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return decode_file(task, settings)
+
+
+def test_one_read_gives_hash_size_thumbnail_and_input(tmp_path: Path):
+    file = draw(tmp_path / "one.png", seed=1)
+    decoded = decode_file(DecodeTask(str(file)), SETTINGS)
+    assert decoded.content_hash == hash_content(file.read_bytes())
+    assert (decoded.width, decoded.height, decoded.format, decoded.reason) == (140, 120, "PNG", None)
+    assert decoded.pixels.shape == (224, 224, 3)
+    assert decoded.thumbnail[8:12] == b"WEBP"
+    assert (decoded.size_bytes, decoded.mtime_ns) == (file.stat().st_size, file.stat().st_mtime_ns)
+
+
+def test_known_content_is_not_decoded(tmp_path: Path):
+    file = draw(tmp_path / "one.png", seed=1)
+    decoded = decode_file(DecodeTask(str(file), (b"x" * 32, hash_content(file.read_bytes()))), SETTINGS)
+    assert decoded.pixels is None and decoded.thumbnail is None and decoded.reason is None
+
+
+def test_a_file_that_vanished_has_a_reason(tmp_path: Path):
+    decoded = decode_file(DecodeTask(str(tmp_path / "gone.png")), SETTINGS)
+    assert decoded.content_hash is None and "vanished" in decoded.reason
+
+
+def test_a_file_that_changes_while_it_is_read_has_a_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    file = draw(tmp_path / "one.png", seed=1)
+    fstat, calls = os.fstat, []
+
+    def grow_in_between(handle: int) -> os.stat_result:
+        calls.append(handle)
+        if len(calls) == 2:
+            with file.open("ab") as late:
+                late.write(b"more")
+        return fstat(handle)
+
+    monkeypatch.setattr(decode.os, "fstat", grow_in_between)
+    assert "changed while it was read" in decode_file(DecodeTask(str(file)), SETTINGS).reason
+
+
+def test_results_come_in_the_order_of_the_tasks(tmp_path: Path):
+    files = [str(draw(tmp_path / f"{number}.png", seed=number)) for number in range(40)]
+    pool = DecodePool(SETTINGS, workers=2)
+    assert [decoded.path for decoded in pool.decode(DecodeTask(file) for file in files)] == files
+    pool.close()
+
+
+def test_a_worker_killed_by_one_file_costs_that_file_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(decode, "decode_file", die_at_poison)
+    names = [f"{number:02d}{'-poison' if number in (3, 20) else ''}.png" for number in range(30)]
+    files = [str(draw(tmp_path / name, seed=number)) for number, name in enumerate(names)]
+    pool = DecodePool(SETTINGS, workers=2)
+    results = list(pool.decode(DecodeTask(file) for file in files))
+    pool.close()
+    assert [decoded.path for decoded in results] == files
+    assert [Path(decoded.path).name for decoded in results if decoded.reason] == ["03-poison.png", "20-poison.png"]
+    assert "ended from outside" in results[3].reason

@@ -1,0 +1,68 @@
+"""The store: what was appended is read back; what a crash left behind is dropped; a changed byte is never answered."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from indexer.errors import CollectionDamaged
+from indexer.vectors import Store, StoreWriter
+
+
+def make_rows(count: int, dimension: int = 16, seed: int = 0) -> np.ndarray:
+    rows = np.random.default_rng(seed).normal(size=(count, dimension)).astype(np.float32)
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+def write(folder: Path, rows: np.ndarray, known: int = 0) -> int:
+    writer = StoreWriter(folder, rows.shape[1], known)
+    first = writer.append(rows)
+    writer.close()
+    return first
+
+
+def test_a_row_is_at_similarity_one_with_itself_and_cosines_are_true(tmp_path: Path):
+    rows = make_rows(200, dimension=440)
+    assert write(tmp_path, rows) == 0
+    store = Store(tmp_path, 440, 200)
+    for row in (0, 77, 199):
+        similarities = store.compare(store.read_embedding(row), np.arange(200))
+        assert similarities[row] == pytest.approx(1, abs=2e-7)
+        np.testing.assert_allclose(similarities, rows @ rows[row], atol=2e-4)
+
+
+def test_rows_behind_those_that_the_catalog_knows_are_dropped(tmp_path: Path):
+    write(tmp_path, make_rows(5))
+    with (tmp_path / "rows.f16").open("ab") as file:
+        file.write(b"half a r")
+    assert write(tmp_path, make_rows(2, seed=1), known=3) == 3
+    store = Store(tmp_path, 16, 5)
+    assert np.allclose(store.rows[3:], make_rows(2, seed=1), atol=1e-3)
+    assert (tmp_path / "rows.f16").stat().st_size == 5 * 16 * 2
+
+
+def test_a_store_that_is_shorter_than_the_catalog_says_tells_how_many_rows_it_has(tmp_path: Path):
+    write(tmp_path, make_rows(5))
+    with (tmp_path / "norms.f32").open("rb+") as file:
+        file.truncate(3 * 4 + 1)
+    writer = StoreWriter(tmp_path, 16, 5)
+    assert writer.rows == 3
+    writer.close()
+    with pytest.raises(CollectionDamaged, match="seer build"):
+        Store(tmp_path, 16, 5)
+
+
+def test_a_changed_byte_is_refused_when_its_row_is_compared_and_only_then(tmp_path: Path):
+    write(tmp_path, make_rows(5))
+    with (tmp_path / "rows.f16").open("rb+") as file:
+        file.seek(2 * 32 + 7)
+        file.write(b"\x55")
+    store = Store(tmp_path, 16, 5)
+    store.compare(make_rows(1)[0], np.array([0, 1, 3, 4]))
+    with pytest.raises(CollectionDamaged, match="Row 2"):
+        store.compare(make_rows(1)[0], np.array([1, 2]))
+
+
+def test_an_empty_store_opens(tmp_path: Path):
+    StoreWriter(tmp_path, 16, 0).close()
+    assert Store(tmp_path, 16, 0).rows.shape == (0, 16)
