@@ -25,6 +25,7 @@ from indexer.job import build_collection
 from indexer.layout import LOG, find_collection, name_collection
 from indexer.report import BuildReport, Watchers
 from indexer.settings import BuildSettings
+from indexer.sources import resolve_folders
 from indexer.terminal import show_duration, show_progress
 from seer_model.errors import UserError
 
@@ -159,12 +160,14 @@ def doctor(as_json: bool) -> None:
 
 
 def choose_collection(pictures: list[Path], folder: Path | None) -> Path:
-    """Where a build goes: the folder given, the place that belongs to these pictures, or the only one there is."""
-    if folder is not None:
-        return folder.absolute()
-    if not pictures:
-        return find_collection(None)
-    return name_collection([picture.resolve() for picture in pictures])
+    """Where a build goes: the folder given, the place that belongs to these pictures, or the only one there is.
+
+    Raises: SourceError, CollectionMissing, CollectionAmbiguous; nothing is made then.
+    """
+    folders = resolve_folders(pictures)
+    if folder is None:
+        return name_collection(folders) if folders else find_collection(None)
+    return folder.absolute() if folders else find_collection(folder).absolute()
 
 
 def run_build(place: Path, pictures: list[Path], settings: BuildSettings, *, verbose: bool = False) -> BuildReport:

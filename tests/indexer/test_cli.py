@@ -1,0 +1,192 @@
+"""The command line as a person and a program use it: text, JSON, exit statuses."""
+
+import base64
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from indexer.cli import cli
+from tests.indexer.making import draw
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+def run(*arguments: object) -> Result:
+    """`seer ARGUMENTS` in this process."""
+    return CliRunner().invoke(cli, [str(argument) for argument in arguments])
+
+
+@pytest.fixture
+def built(place: Path, pictures: Path, by_pixels: None) -> Path:
+    assert run("build", pictures, "--collection", place).exit_code == 0
+    return place
+
+
+def test_build_prints_what_it_did_and_json_when_asked(place: Path, pictures: Path, by_pixels: None):
+    (pictures / "broken.jpg").write_bytes(b"no picture")
+    first = run("build", pictures, "--collection", place)
+    assert first.exit_code == 0
+    assert "9 images can be searched (9 embedded" in first.stdout
+    assert "1 files cannot be searched" in first.stdout
+    told = json.loads(run("build", "--collection", place, "--json").stdout.splitlines()[-1])
+    assert told | {"seconds": 0, "images_per_second": 0} == {
+        "schema_version": 1, "found": 10, "ignored": 0, "embedded": 0, "unchanged": 9, "moved": 0, "removed": 0,
+        "failed": 1, "pending": 0, "images": 9, "generation": "000001", "seconds": 0, "images_per_second": 0,
+    }  # fmt: skip
+
+
+def test_search_prints_neighbours_best_first_and_json_as_the_design_says(built: Path, pictures: Path):
+    file = pictures / "a" / "picture-3.png"
+    text = run("search", file, "--collection", built, "--count", 3)
+    assert text.stdout.splitlines()[0] == f"1.000\t{file}"
+    assert len(text.stdout.splitlines()) == 3
+    told = json.loads(run("search", file, "--collection", built, "--count", 2, "--json").stdout)
+    assert list(told) == [
+        "schema_version", "collection", "generation", "exact", "recall", "milliseconds", "neighbours",
+    ]  # fmt: skip
+    assert (told["exact"], told["recall"], told["generation"]) == (True, 1.0, "000001")
+    first = told["neighbours"][0]
+    assert list(first) == [
+        "rank", "similarity", "path", "paths", "image_id", "content_hash", "width", "height",
+    ]  # fmt: skip
+    assert (first["rank"], first["path"], first["paths"]) == (1, str(file), [str(file)])
+    assert first["similarity"] >= 0.999999
+
+
+def test_status_lists_what_cannot_be_searched_and_why(built: Path, pictures: Path):
+    (pictures / "broken.jpg").write_bytes(b"no picture")
+    run("build", "--collection", built)
+    text = run("status", "--collection", built)
+    assert "9 searchable, from 10 files (1 failed, 0 pending)" in text.stdout
+    assert f"{pictures / 'broken.jpg'}: " in text.stdout
+    assert "untrained" in text.stdout
+    told = json.loads(run("status", "--collection", built, "--json").stdout)
+    needed = {"images", "files", "failed", "pending", "generation", "model", "dimension", "index", "recall"}
+    assert needed <= set(told)
+
+
+def test_the_only_collection_is_found_and_of_several_one_must_be_chosen(
+    pictures: Path, tmp_path: Path, by_pixels: None
+):
+    missing = run("status")
+    assert (missing.exit_code, missing.stderr) == (
+        1,
+        "seer: There is no collection yet. Make one: seer build PICTURES\n",
+    )
+    run("build", pictures)
+    assert run("status").exit_code == 0
+    draw(tmp_path / "other" / "one.png", seed=3)
+    run("build", tmp_path / "other")
+    several = run("search", pictures / "a" / "picture-3.png")
+    assert several.exit_code == 1
+    assert "There are 2 collections" in several.stderr and several.stderr.count("collections/") == 2
+    assert run("build", pictures, "--json").stdout.count('"embedded": 0') == 1
+
+
+@pytest.mark.parametrize(("arguments", "status"), [
+    (["build", "/no/such/folder"], 1),
+    (["build", "--collection", "/tmp/never-made-collection-of-seer"], 1),
+    (["build", ".", "--max-megapixels", "0"], 1),
+    (["search"], 2),
+    (["search", "/no/such/file.jpg"], 2),
+    (["build", "--nonsense"], 2),
+    (["nonsense"], 2),
+    (["--help"], 0),
+    (["--version"], 0),
+])  # fmt: skip
+def test_exit_statuses(arguments: list[str], status: int):
+    result = run(*arguments)
+    assert result.exit_code == status, result.output
+    assert "Traceback" not in result.output
+
+
+def test_a_failed_command_leaves_no_new_collection_behind(seer_home: Path):
+    assert run("build", "/no/such/folder").exit_code == 1
+    assert not list(seer_home.rglob("*"))
+
+
+def test_a_name_that_is_not_utf8_is_escaped_in_json_and_whole_in_base64(built: Path, pictures: Path):
+    odd = Path(os.fsdecode(os.fsencode(pictures) + b"/caf\xe9\n.png"))
+    draw(odd, seed=40)
+    run("build", "--collection", built)
+    first = json.loads(run("search", odd, "--collection", built, "--json").stdout)["neighbours"][0]
+    assert first["path"].endswith("caf\\xe9\n.png")
+    assert base64.b64decode(first["path_bytes"]) == os.fsencode(odd)
+    assert run("search", odd, "--collection", built).stdout.splitlines()[0].endswith("caf\\xe9\\n.png")
+
+
+def test_a_search_from_an_image_of_the_collection_and_the_status_do_without_torch(built: Path, pictures: Path):
+    file = pictures / "a" / "picture-3.png"
+    for command in ("--help", "status --collection PLACE", "search FILE --collection PLACE"):
+        words = [{"PLACE": str(built), "FILE": str(file)}.get(word, word) for word in command.split()]
+        code = (
+            "import sys\nfrom indexer.cli import cli\n"
+            f"cli({words!r}, standalone_mode=False)\n"
+            "assert 'torch' not in sys.modules, 'torch was imported'"
+        )
+        done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stderr
+
+
+def test_ctrl_c_keeps_the_batch_in_hand_and_the_next_build_goes_on(place: Path, tmp_path: Path, by_pixels: None):
+    folder = tmp_path / "many"
+    for seed in range(400):
+        draw(folder / f"picture-{seed:03d}.png", seed)
+    code = (
+        "from tests.indexer import pixel_backbone; pixel_backbone.install()\n"
+        "from indexer.cli import cli\n"
+        f"cli(['build', {str(folder)!r}, '--collection', {str(place)!r}])"
+    )
+    build = subprocess.Popen(
+        [sys.executable, "-c", code], cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    wait_for_rows(place)
+    build.send_signal(signal.SIGINT)
+    _, said = build.communicate(timeout=60)
+    assert build.returncode == 130, said
+    assert "Run again to go on" in said and "Traceback" not in said
+    told = json.loads(run("build", "--collection", place, "--json").stdout.splitlines()[-1])
+    assert 0 < told["embedded"] < 400
+    assert (told["images"], told["pending"]) == (400, 0)
+
+
+def wait_for_rows(place: Path) -> None:
+    rows = place / "stores" / "000001" / "rows.f16"
+    for _ in range(600):
+        if rows.is_file() and rows.stat().st_size:
+            return
+        time.sleep(0.05)
+    pytest.fail("the build never wrote a row")
+
+
+def test_the_log_file_has_every_step_and_every_reason(built: Path, pictures: Path):
+    (pictures / "broken.jpg").write_bytes(b"no picture")
+    run("build", "--collection", built)
+    log = (built / "build.log").read_text()
+    assert "generation published" in log
+    assert "broken.jpg: " in log
+
+
+def test_doctor_names_no_folder_of_the_person(built: Path, seer_home: Path):
+    result = run("doctor")
+    assert "faiss" in result.stdout and "torch" in result.stdout
+    for private in (str(seer_home), str(built), str(Path.home()) + "/", "/tmp/"):
+        assert private not in result.stdout
+    findings = json.loads(run("doctor", "--json").stdout)["findings"]
+    assert [finding for finding in findings if finding["state"] == "bad"] == []
+
+
+def test_doctor_finds_two_faiss_wheels(monkeypatch: pytest.MonkeyPatch):
+    from indexer import doctor
+
+    monkeypatch.setattr(doctor, "_read_version", lambda name: "1.15.1")
+    result = run("doctor")
+    assert result.exit_code == 1
+    assert "overwrite each other" in result.stdout and "pip uninstall faiss-cpu faiss-gpu" in result.stdout
