@@ -199,11 +199,11 @@ class Catalog:
             WHERE f.reason IS NOT NULL OR i.reason IS NOT NULL"""
         return read_value(self._connection, query)
 
-    def count_images(self, store: int) -> int:
-        """Images that have a file and a row in this store."""
-        query = """SELECT count(*) FROM rows r WHERE store = ?
+    def count_images(self, store: int, rows: int) -> int:
+        """Images that have a file and one of the first `rows` rows of this store."""
+        query = """SELECT count(*) FROM rows r WHERE store = ? AND row < ?
             AND EXISTS (SELECT 1 FROM files f WHERE f.image_id = r.image_id)"""
-        return read_value(self._connection, query, (store,))
+        return read_value(self._connection, query, (store, rows))
 
 
 _WORK = """FROM files f LEFT JOIN images i ON i.image_id = f.image_id

@@ -97,7 +97,7 @@ def build(pictures: tuple[Path, ...], folder: Path | None, as_json: bool, verbos
     report = run_build(place, list(pictures), BuildSettings(**settings), verbose=verbose)
     click.echo(json.dumps(report.describe()) if as_json else show_report(report, place))
     if report.is_stopped:
-        click.echo("Stopped; what was embedded is kept. Run again to go on.", err=True)
+        click.echo("Stopped before the end; what was embedded is kept. Run again to go on.", err=True)
         sys.exit(INTERRUPTED)
     show_untrained(place)
 
@@ -180,7 +180,7 @@ def run_build(place: Path, pictures: list[Path], settings: BuildSettings, *, ver
 
 
 def show_report(report: BuildReport, place: Path) -> str:
-    """What a build did, in two or three lines."""
+    """What a build did, in a few lines."""
     changes = (
         f"{report.embedded} embedded, {report.unchanged} unchanged, {report.moved} moved, {report.removed} removed"
     )

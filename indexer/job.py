@@ -23,14 +23,13 @@ from filelock import FileLock, Timeout
 from indexer import generations
 from indexer.catalog import Catalog, Entry, Work
 from indexer.decode import DecodedFile, DecodePool, DecodeSettings, DecodeTask
-from indexer.errors import CollectionBusy, DiskTooSmall, SourceError
+from indexer.errors import CollectionBusy, CollectionError, DiskTooSmall, SourceError
 from indexer.layout import CATALOG, LOCK, STORES, THUMBNAILS, name_store
 from indexer.report import BuildReport, Progress, Tally, Watchers
 from indexer.settings import BuildSettings
 from indexer.sources import Walk, resolve_folders
 from indexer.thumbnails import ThumbnailWriter
 from indexer.vectors import Store, StoreWriter, measure_row
-from seer_model.errors import UserError
 
 DEFAULT_MODEL = "seer-mini"
 THUMBNAIL_BYTES = 16_000
@@ -93,8 +92,8 @@ class _Build:
             removed=(Counter(gone) - self.tally.moved).total(),
             failed=self.catalog.count_failed_files(),
             pending=self.catalog.count_work(self.store),
-            images=self.catalog.count_images(self.store),
-            generation=generation,
+            images=self._count_searchable(generation),
+            generation=generation.name if generation else None,
             is_stopped=self.is_stopped,
             seconds=round(seconds, 3),
             images_per_second=round(self.tally.embedded / seconds, 2) if seconds else 0.0,
@@ -237,9 +236,9 @@ class _Build:
             else:
                 self.tally.copies += 1
 
-    def _publish(self) -> str | None:
+    def _publish(self) -> generations.Generation | None:
         """Publish if there is something that the current generation does not have. Returns: the one that answers."""
-        current = generations.read_current(self.folder)
+        current = self._read_current()
         if self.is_stopped or (current and self._is_up_to_date(current)):
             return current
         self.watchers.on_progress(Progress("building the index"))
@@ -250,15 +249,20 @@ class _Build:
         )
         self._remove_old_stores(keep=generations.remove_old_generations(self.folder))
         self.watchers.on_step("old generations removed")
-        return published.name
+        return published
 
-    def _is_up_to_date(self, current: str) -> bool:
+    def _read_current(self) -> generations.Generation | None:
         try:
-            manifest = generations.open_generation(self.folder).manifest
-        except UserError as error:
-            log.warning("generation %s is made anew: %s", current, error)
-            return False
-        return (manifest["store"], manifest["rows"]) == (self.store, self.writer.rows)
+            return generations.open_generation(self.folder)
+        except CollectionError as error:
+            log.info("an index is made: %s", error)
+            return None
+
+    def _is_up_to_date(self, current: generations.Generation) -> bool:
+        return (current.manifest["store"], current.manifest["rows"]) == (self.store, self.writer.rows)
+
+    def _count_searchable(self, generation: generations.Generation | None) -> int:
+        return self.catalog.count_images(generation.manifest["store"], generation.manifest["rows"]) if generation else 0
 
     def _describe(self, rows: int) -> dict:
         from indexer.index import KIND
