@@ -52,9 +52,11 @@ def test_a_copy_is_a_second_path_of_the_same_image(place: Path, pictures: Path):
 
 def test_copies_that_arrive_together_are_embedded_once(place: Path, pictures: Path):
     for number in range(6):
-        shutil.copy(pictures / "b" / "picture-0.png", pictures / f"copy-{number}.png")
+        draw(pictures / "0" / f"copy-{number}.png", seed=0)
     report = build(place, pictures)
     assert (report.found, report.embedded, report.moved, report.images) == (15, 9, 6, 9)
+    with Collection(place) as collection:
+        assert len(collection.read_embeddings()[1]) == 9
 
 
 def test_a_changed_file_is_found_by_its_new_content_only(place: Path, pictures: Path):
@@ -81,6 +83,30 @@ def test_a_deleted_file_leaves_every_answer_at_once_without_a_new_generation(pla
         answers = collection.find_similar(query, count=50)
     assert len(answers) == 8
     assert gone not in [neighbour.path for neighbour in answers]
+
+
+def test_as_many_answers_as_asked_for_when_most_of_the_nearest_were_deleted(place: Path, tmp_path: Path):
+    folder = tmp_path / "many"
+    files = [draw(folder / f"picture-{seed:02d}.png", seed) for seed in range(60)]
+    build(place, folder)
+    with Collection(place) as collection:
+        query = files[0].read_bytes()
+        for neighbour in collection.find_similar(query, count=50)[1:]:
+            neighbour.path.unlink()
+        build(place)
+        assert len(collection.find_similar(query, count=10)) == 10
+
+
+@pytest.mark.parametrize("name", ["rows.f16", "norms.f32", "crc.u32"])
+def test_rows_that_a_power_cut_took_are_embedded_again(name: str, place: Path, pictures: Path):
+    build(place, pictures)
+    path = place / "stores" / "000001" / name
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) * 5 // 9 + 1])
+    assert build(place).embedded == 4
+    assert path.read_bytes() == whole
+    for file in pictures.rglob("*.png"):
+        assert find_first(place, file) == file
 
 
 def test_a_deleted_file_that_comes_back_costs_nothing(place: Path, pictures: Path, tmp_path: Path):
