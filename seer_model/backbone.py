@@ -1,0 +1,216 @@
+"""The backbone: preprocessed pictures in, embeddings out, and the fingerprint that says which ones are comparable.
+
+B pictures of uint8 (H, W, 3) -> RegNetY, its batch normalisations folded in -> mean over the map -> (B, D) of length 1.
+
+Rule: every batch has the same padded shape, `batch_size` pictures, whatever is asked: libraries choose their kernels
+by shape, and another kernel rounds differently. So a row depends on its own picture only.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+
+import numpy as np
+import torch
+from blake3 import blake3
+from torch import Tensor, nn
+
+from seer_model.checkpoint import Checkpoint, build_network, drop_counters, read_checkpoint
+from seer_model.errors import DeviceError, SettingsError
+from seer_model.preprocess import PREPROCESSINGS, Preprocessing
+from seer_model.untrained import draw_checkpoint
+from seer_model.zoo import FoundModel, find_model
+
+OUTPUT = "res5-avgpool-l2"
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackboneSettings:
+    """How a backbone computes; only `preprocessing` changes what its embeddings mean."""
+
+    device: str = "auto"
+    """auto (a GPU if there is one), cpu, cuda or cuda:N."""
+    precision: str = "fp32"
+    """Of the network; pooling and normalisation are in fp32 always."""
+    batch_size: int = 8
+    """Pictures in a batch; shorter batches are padded."""
+    preprocessing: str | None = None
+    """A name of `PREPROCESSINGS`; None: the model's own."""
+
+    def __post_init__(self) -> None:
+        if self.precision not in PRECISIONS:
+            raise SettingsError(f"The precision is {self.precision!r}; allowed are {', '.join(PRECISIONS)}.")
+        if self.batch_size < 1:
+            raise SettingsError(f"The batch size is {self.batch_size}; it must be 1 or more.")
+        if self.preprocessing is not None and self.preprocessing not in PREPROCESSINGS:
+            allowed = ", ".join(PREPROCESSINGS)
+            raise SettingsError(f"There is no preprocessing {self.preprocessing!r}; allowed are {allowed}.")
+
+
+def open_backbone(
+    model: str = "seer-mini",
+    *,
+    device: str = "auto",
+    precision: str = "fp32",
+    batch_size: int = 8,
+    preprocessing: str | None = None,
+) -> "Backbone":
+    """Load a model by its name or file, ready to embed. See `BackboneSettings` for what the rest means.
+
+    Raises: SettingsError, DeviceError, ModelUnknown, ModelMissing, CheckpointError.
+    """
+    settings = BackboneSettings(device=device, precision=precision, batch_size=batch_size, preprocessing=preprocessing)
+    chosen_device = choose_device(settings.device)
+    found = find_model(model)
+    settings = replace(settings, preprocessing=settings.preprocessing or found.preprocessing)
+    return Backbone(found, read_model(found), chosen_device, settings)
+
+
+def read_model(found: FoundModel) -> Checkpoint:
+    """A found model's weights: its file's, or seeded random ones for a bundled model that is not trained yet.
+
+    Raises: CheckpointError.
+    """
+    return draw_checkpoint() if found.path is None else read_checkpoint(found.path)
+
+
+class Backbone:
+    """A loaded model. Made by `open_backbone`; safe to call from one thread at a time."""
+
+    def __init__(
+        self, found: FoundModel, checkpoint: Checkpoint, device: torch.device, settings: BackboneSettings
+    ) -> None:
+        self.model = found.name
+        self.is_trained = found.is_trained
+        self.device = str(device)
+        self.settings = settings
+        self.architecture = checkpoint.architecture
+        self.preprocessing: Preprocessing = PREPROCESSINGS[settings.preprocessing]
+        self.fingerprint = compute_fingerprint(checkpoint, self.preprocessing)
+        with _memory_as_device_error(device, settings.batch_size):
+            self._network = _prepare_network(checkpoint, device, PRECISIONS[settings.precision])
+        mean, std = (
+            torch.tensor(values, device=device) for values in (self.preprocessing.mean, self.preprocessing.std)
+        )
+        self._device = device
+        self._scale, self._shift = 1 / (255 * std), -mean / std
+
+    @property
+    def dimension(self) -> int:
+        """D, the length of an embedding."""
+        return self.architecture.dimension
+
+    def describe(self) -> dict:
+        """What made the embeddings, as JSON-able values, for a manifest."""
+        return {
+            "model": self.model,
+            "is_trained": self.is_trained,
+            "architecture": asdict(self.architecture),
+            "dimension": self.dimension,
+            "preprocessing": self.preprocessing.describe(),
+            "output": OUTPUT,
+            "fingerprint": self.fingerprint,
+            "precision": self.settings.precision,
+        }
+
+    def embed(self, pixels: Sequence[np.ndarray]) -> np.ndarray:
+        """Embed preprocessed pictures, any number of them, of equal shapes or not.
+
+        Args:
+            pixels: uint8 (H, W, 3) each, as `preprocess.prepare` returns them.
+        Returns: float32 (len(pixels), D), rows of length 1; a row that is zero or not finite before it is brought to
+            length 1 comes back as NaNs.
+        Raises: DeviceError when the device's memory does not hold a batch.
+        """
+        rows = np.empty((len(pixels), self.dimension), dtype=np.float32)
+        with _memory_as_device_error(self._device, self.settings.batch_size):
+            for places in _group_places(pixels, self.settings.batch_size):
+                rows[places] = self._embed_batch([pixels[place] for place in places])
+        return rows
+
+    @torch.inference_mode()
+    def _embed_batch(self, pixels: list[np.ndarray]) -> np.ndarray:
+        batch = np.zeros((self.settings.batch_size, *pixels[0].shape), dtype=np.uint8)
+        batch[: len(pixels)] = pixels
+        # Pictures are stored channels-last; the permuted view keeps that layout, which is the network's too.
+        x = torch.from_numpy(batch).to(self._device).permute(0, 3, 1, 2)
+        x = x * self._scale[:, None, None] + self._shift[:, None, None]
+        # TF32 would keep 10 of fp32's 23 bits, and a row from a GPU would not find its twin from a CPU.
+        with torch.backends.cudnn.flags(allow_tf32=False):
+            feature_map = self._network(x.to(PRECISIONS[self.settings.precision]))
+        return _normalise(feature_map.float().mean((2, 3)))[: len(pixels)].cpu().numpy()
+
+
+def compute_fingerprint(checkpoint: Checkpoint, preprocessing: Preprocessing) -> str:
+    """The hex name of an embedding space: weights, preprocessing and output; not device, precision or batch size."""
+    digest = blake3()
+    for key, weight in sorted(drop_counters(checkpoint.trunk).items()):
+        digest.update(f"{key} {tuple(weight.shape)}\n".encode())
+        digest.update(weight.detach().float().contiguous().cpu().numpy().reshape(-1).view(np.uint8))
+    digest.update(json.dumps([preprocessing.describe(), OUTPUT], sort_keys=True).encode())
+    return digest.hexdigest()
+
+
+def choose_device(name: str) -> torch.device:
+    """The device that a name means: auto, cpu, cuda or cuda:N.
+
+    Raises: DeviceError when it is not there; SettingsError when the name means nothing.
+    """
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if name == "auto":
+        name = "cuda" if gpus else "cpu"
+    kind, _, number = name.partition(":")
+    if kind not in ("cpu", "cuda") or (number and not (kind == "cuda" and number.isdecimal())):
+        raise SettingsError(f"The device is {name!r}; allowed are auto, cpu, cuda and cuda:N.")
+    if kind == "cuda" and int(number or 0) >= gpus:
+        there = f"{gpus} CUDA device(s), numbered from 0" if gpus else "no CUDA device that torch can use"
+        raise DeviceError(f"The device {name!r} is not there: this computer has {there}. Use --device cpu or auto.")
+    return torch.device(name)
+
+
+def read_cuda_version() -> str | None:
+    """The CUDA version that this torch was built for; None for a build without CUDA."""
+    return torch.version.cuda
+
+
+def list_devices() -> list[str]:
+    """The devices that can be chosen, each with what a bug report should know of it."""
+    gpus = range(torch.cuda.device_count()) if torch.cuda.is_available() else ()
+    properties = [torch.cuda.get_device_properties(gpu) for gpu in gpus]
+    described = [f"cuda:{n} ({p.name}, {p.total_memory / 2**30:.0f} GiB)" for n, p in enumerate(properties)]
+    return [f"cpu ({torch.get_num_threads()} threads)", *described]
+
+
+def _prepare_network(checkpoint: Checkpoint, device: torch.device, precision: torch.dtype) -> nn.Module:
+    network = build_network(checkpoint).eval().requires_grad_(False)
+    network.fold_norms()
+    return network.to(device=device, dtype=precision, memory_format=torch.channels_last)
+
+
+def _group_places(pixels: Sequence[np.ndarray], batch_size: int) -> Iterator[list[int]]:
+    """Places in `pixels` of one shape, at most `batch_size` at a time."""
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for place, picture in enumerate(pixels):
+        groups.setdefault(picture.shape, []).append(place)
+    for places in groups.values():
+        for start in range(0, len(places), batch_size):
+            yield places[start : start + batch_size]
+
+
+def _normalise(rows: Tensor) -> Tensor:
+    lengths = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
+    is_good = torch.isfinite(lengths) & (lengths > 0)
+    return torch.where(is_good, rows / lengths, torch.nan)
+
+
+@contextmanager
+def _memory_as_device_error(device: torch.device, batch_size: int) -> Iterator[None]:
+    try:
+        yield
+    except torch.cuda.OutOfMemoryError as error:
+        raise DeviceError(
+            f"The memory of {device} does not hold this model with batches of {batch_size}. "
+            "Use a smaller batch, --device cpu, or a smaller model."
+        ) from error

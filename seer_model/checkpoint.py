@@ -1,0 +1,200 @@
+"""Checkpoints: weights under our own names, read from any layout that is known, written in one.
+
+What is in a file, and of which size the network is, is read from the names and shapes of its weights alone; file names
+and configurations are not asked, for some of the published ones are wrong.
+
+Rule: every weight is accounted for. One too many, one too few or one of another shape is an error that names it.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor
+
+from seer_model.durable import write_durably
+from seer_model.errors import CheckpointError, SettingsError
+from seer_model.key_tables import STAGES, TABLES, KeyTable, is_counter, strip_wrappers
+from seer_model.regnet import Architecture, RegNet
+from seer_model.weight_files import NEWEST_LAYOUT, read_weights
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Checkpoint:
+    """The weights of one network, and where they came from."""
+
+    architecture: Architecture
+    trunk: dict[str, Tensor]
+    """Our name (see `regnet`) -> weight; all of them, batch counters left out."""
+    heads: dict[str, Tensor]
+    """What stood on the trunk, possibly nothing: `classifier.weight`, `projection.0.bias`, `prototypes.0.weight` ..."""
+    layout: str
+    """Whose names the file had: seer, vissl, timm or huggingface."""
+
+    def count_parameters(self) -> int:
+        """Numbers that training would learn, in the trunk."""
+        return sum(weight.numel() for key, weight in self.trunk.items() if ".running_" not in key)
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Read weights: a file, a Hugging Face folder, or its index of shards.
+
+    Raises: CheckpointError when it cannot be read, or its weights are not one whole RegNetY.
+    """
+    path = Path(path)
+    weights = read_weights(path)
+    named = {strip_wrappers(name): weight for name, weight in weights.items()}
+    if len(named) < len(weights):
+        raise CheckpointError(f"{path} holds {len(weights) - len(named)} weights twice, under names of two kinds.")
+    table = _find_table(path, named)
+    try:
+        trunk, heads = _sort_weights(table, named)
+        shapes = {key: tuple(weight.shape) for key, weight in trunk.items()}
+        architecture = infer_architecture(shapes, spell=table.spell)
+        _check_shapes(shapes, architecture, spell=table.spell)
+        _check_heads(heads, architecture)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}, read as a checkpoint of layout {table.layout}: {error}") from error
+    return Checkpoint(architecture=architecture, trunk=trunk, heads=heads, layout=table.layout)
+
+
+def write_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
+    """Write weights as safetensors in our own layout, in one step: an older file stays until the new one is whole.
+
+    Raises: CheckpointError when the weights do not fit the architecture, or the file cannot be written.
+    """
+    trunk = drop_counters(checkpoint.trunk)
+    _check_shapes({key: tuple(weight.shape) for key, weight in trunk.items()}, checkpoint.architecture)
+    _check_heads(checkpoint.heads, checkpoint.architecture)
+    weights = trunk | {f"heads.{key}": weight for key, weight in checkpoint.heads.items()}
+    ready = _separate(weights)
+    metadata = {"format": "pt", "seer_layout": str(NEWEST_LAYOUT)}
+    try:
+        write_durably(Path(path), lambda aside: save_file(ready, aside, metadata=metadata))
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path} cannot be written: {error}.") from error
+
+
+def convert_checkpoint(source: Path, target: Path) -> Checkpoint:
+    """Read weights of any layout and write them in ours; what was read is returned.
+
+    Raises: CheckpointError, as `read_checkpoint` and `write_checkpoint` do.
+    """
+    checkpoint = read_checkpoint(source)
+    write_checkpoint(checkpoint, target)
+    return checkpoint
+
+
+def build_network(checkpoint: Checkpoint) -> RegNet:
+    """The network with a checkpoint's weights in it, on the CPU. It takes over the tensors, it does not copy them."""
+    with torch.device("meta"):
+        network = RegNet(checkpoint.architecture)
+    counters = {key: torch.zeros((), dtype=torch.long) for key in network.state_dict() if is_counter(key)}
+    network.load_state_dict(checkpoint.trunk | counters, strict=True, assign=True)
+    return network
+
+
+def drop_counters(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights without batch normalisation's counters, which inference does not read and many files leave out."""
+    return {key: weight for key, weight in weights.items() if not is_counter(key)}
+
+
+def infer_architecture(shapes: Shapes, *, spell: Callable[[str], str] = str) -> Architecture:
+    """Read an architecture from the shapes of a trunk's weights.
+
+    Args:
+        shapes: our name -> shape.
+        spell: how an error names a weight.
+    Raises: CheckpointError when a weight that is needed is missing or the numbers make no RegNetY.
+    """
+
+    def measure(key: str, axis: int, axes: int = 4) -> int:
+        if key not in shapes:
+            raise CheckpointError(f"the weight {spell(key)!r} is missing.")
+        if len(shapes[key]) != axes:
+            raise CheckpointError(f"the weight {spell(key)!r} has the shape {shapes[key]}; expected {axes} axes.")
+        return shapes[key][axis]
+
+    depths = tuple(_count_blocks(shapes, stage) for stage in range(STAGES))
+    try:
+        return Architecture(
+            depths=depths,
+            widths=tuple(measure(f"stages.{stage}.0.c.conv.weight", 0) for stage in range(STAGES)),
+            group_widths=tuple(measure(f"stages.{stage}.0.b.conv.weight", 1) for stage in range(STAGES)),
+            stem_width=measure("stem.conv.weight", 0),
+            squeeze_widths=tuple(
+                tuple(measure(f"stages.{stage}.{block}.squeeze.reduce.weight", 0) for block in range(depth))
+                for stage, depth in enumerate(depths)
+            ),
+        )
+    except SettingsError as error:
+        raise CheckpointError(f"its shapes make no RegNetY. {error}") from error
+
+
+def _find_table(path: Path, names: Iterable[str]) -> KeyTable:
+    """The layout that knows most of the names."""
+    known = {table: sum(table.read_trunk(name) is not None for name in names) for table in TABLES}
+    table = max(TABLES, key=known.__getitem__)
+    if not known[table]:
+        some = ", ".join(repr(name) for name in list(names)[:3]) or "nothing"
+        layouts = ", ".join(table.layout for table in TABLES)
+        raise CheckpointError(f"{path} holds no RegNetY: its weights are {some} ...; known layouts are {layouts}.")
+    return table
+
+
+def _sort_weights(table: KeyTable, weights: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Trunk and heads under our names. A name of neither is an error."""
+    trunk, heads = {}, {}
+    for name, weight in weights.items():
+        if key := table.read_trunk(name):
+            trunk[key] = weight
+        elif key := table.read_head(name):
+            heads[key] = weight
+        else:
+            raise CheckpointError(f"the weight {name!r}, of shape {tuple(weight.shape)}, is not part of a RegNetY.")
+    return drop_counters(trunk), heads
+
+
+def _count_blocks(shapes: Shapes, stage: int) -> int:
+    """Blocks up to the highest number, so that one left out between others is missed by its name."""
+    numbers = [int(key.split(".")[2]) for key in shapes if key.startswith(f"stages.{stage}.")]
+    return max(numbers, default=0) + 1
+
+
+def _check_shapes(shapes: Shapes, architecture: Architecture, *, spell: Callable[[str], str] = str) -> None:
+    with torch.device("meta"):
+        network = RegNet(architecture)
+    expected = {key: tuple(weight.shape) for key, weight in drop_counters(network.state_dict()).items()}
+    if missing := [key for key in expected if key not in shapes]:
+        more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
+        raise CheckpointError(f"the weight {spell(missing[0])!r}{more}, of shape {expected[missing[0]]}, is missing.")
+    for key, found in shapes.items():
+        if key not in expected:
+            raise CheckpointError(f"the weight {spell(key)!r} is unexpected; the network has no such part.")
+        if found != expected[key]:
+            raise CheckpointError(f"the weight {spell(key)!r} has the shape {found}; expected {expected[key]}.")
+
+
+def _check_heads(heads: Mapping[str, Tensor], architecture: Architecture) -> None:
+    for key in ("classifier.weight", "projection.0.weight"):
+        shape = tuple(heads[key].shape) if key in heads else (1, architecture.dimension)
+        if len(shape) != 2 or shape[1] != architecture.dimension:
+            raise CheckpointError(
+                f"the head's weight {key!r} has the shape {shape}; expected (any, {architecture.dimension})."
+            )
+
+
+def _separate(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The weights as dense blocks of which no two share memory, as safetensors wants them."""
+    separate, taken = {}, set()
+    for key, weight in weights.items():
+        dense = weight.detach().cpu().contiguous()
+        place = dense.untyped_storage().data_ptr()
+        separate[key] = dense.clone() if place in taken else dense
+        taken.add(place)
+    return separate

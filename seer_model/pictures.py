@@ -1,0 +1,284 @@
+"""From bytes to an upright RGB picture, and from a picture to a thumbnail.
+
+What the bytes are is told by their content, never by a name. The pixel count is checked in the header, before anything
+is decoded. A file that is cut short is refused: half a picture would be found by nothing.
+
+Rule: whatever the decoder throws at bad bytes leaves this module as PictureError, a reason in one sentence without a
+path. Decoding processes import this module, so it knows of no torch.
+"""
+
+import io
+import math
+import struct
+import warnings
+import zlib
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import (
+    AvifImagePlugin,
+    BmpImagePlugin,
+    ExifTags,
+    GifImagePlugin,
+    Image,
+    ImageCms,
+    ImageFile,
+    JpegImagePlugin,
+    PngImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+)
+
+from seer_model.errors import PictureError
+
+PICTURE_SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".gif", ".tif", ".tiff", ".bmp", ".avif"}
+    | {".heic", ".heif", ".hif", ".jxl"}
+)
+"""Suffixes, lower-case with their dot, of files that are expected to hold a picture."""
+
+DECODERS = {
+    # The classes themselves instead of Image.open: no other format is ever tried (EPS starts a program), the limit on
+    # pixels is ours alone, and of a JPEG with several pictures (MPO) the first is read.
+    "JPEG": JpegImagePlugin.JpegImageFile,
+    "PNG": PngImagePlugin.PngImageFile,
+    "WEBP": WebPImagePlugin.WebPImageFile,
+    "GIF": GifImagePlugin.GifImageFile,
+    "TIFF": TiffImagePlugin.TiffImageFile,
+    "BMP": BmpImagePlugin.BmpImageFile,
+    "AVIF": AvifImagePlugin.AvifImageFile,
+}
+
+DECODER_ERRORS = (
+    OSError,
+    EOFError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    AssertionError,
+    ArithmeticError,
+    RuntimeError,
+    MemoryError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+    ImageCms.PyCMSError,
+)
+"""What Pillow has been seen to throw at damaged bytes."""
+
+TRANSPOSITIONS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""EXIF orientation -> what makes the picture upright."""
+
+SRGB_NAMES = ("sRGB", "c2")
+"""How descriptions of profiles begin that change nothing; c2 is the short sRGB profile that many web sites put in."""
+BMP_HEADER_SIZES = frozenset({12, 16, 40, 52, 56, 64, 108, 124})
+STILL_BRANDS = frozenset({b"mif1", b"msf1", b"miaf"})
+AVIF_BRANDS = frozenset({b"avif", b"avis"})
+HEIC_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"})
+
+
+@dataclass(frozen=True)
+class Picture:
+    """Pixels, upright, and what is known of the original."""
+
+    pixels: Image.Image
+    """Mode RGB, without any metadata; smaller than the original where the decoder shrank it."""
+    width: int
+    """Of the upright original, in pixels; so is `height`."""
+    height: int
+    format: str
+    """As `sniff_format` names it."""
+
+
+def sniff_format(head: bytes) -> str | None:
+    """Name the picture format by the first 64 bytes: JPEG, PNG, WEBP, GIF, TIFF, BMP, AVIF, HEIC, JXL, or None."""
+    if head.startswith(b"\xff\xd8\xff"):
+        return "JPEG"
+    if head.startswith(b"\x89PNG\r\n\x1a\n"):
+        return "PNG"
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        return "WEBP"
+    if head.startswith((b"GIF87a", b"GIF89a")):
+        return "GIF"
+    if head.startswith((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")):
+        return "TIFF"
+    if head.startswith((b"\xff\x0a", b"\0\0\0\x0cJXL \r\n\x87\n")):
+        return "JXL"
+    return "BMP" if _is_bmp(head) else _sniff_brands(head)
+
+
+def open_picture(data: bytes, *, max_megapixels: float = 200.0, short_side_px: int | None = None) -> Picture:
+    """Decode the first frame of a picture: upright by EXIF, sRGB, transparency laid on white.
+
+    Args:
+        data: a whole file.
+        max_megapixels: a larger picture is refused by its header.
+        short_side_px: the decoder may shrink the picture as it reads (JPEG: by 2, 4 or 8), but never below this
+            short side. None: full size.
+    Raises: PictureError with the reason in one sentence, without a path.
+    """
+    name = _require_format(data)
+    # Another library in this process may have asked for half pictures, or be strict about warnings.
+    ImageFile.LOAD_TRUNCATED_IMAGES = False
+    _silence_decoder()
+    try:
+        opened = DECODERS[name](io.BytesIO(data))
+        width, height = opened.size
+        _check_size(width, height, max_megapixels)
+        if short_side_px is not None and name == "JPEG":
+            opened.draft(None, (short_side_px, short_side_px))
+        opened.load()
+        orientation = _read_orientation(opened)
+        pixels = _turn_upright(_to_rgb(opened), orientation)
+    except DECODER_ERRORS as error:
+        raise PictureError(_explain(name, error)) from error
+    if name != "JPEG":
+        # Nothing else shrinks; and a TIFF may be turned while it loads.
+        width, height = pixels.size
+    elif orientation >= 5:
+        width, height = height, width
+    return Picture(pixels=pixels, width=width, height=height, format=name)
+
+
+def encode_thumbnail(picture: Picture, *, side_px: int = 320) -> bytes:
+    """Shrink a picture to fit in a square of side_px, never enlarging it; WebP bytes without any metadata."""
+    width, height = picture.pixels.size
+    scale = min(1.0, side_px / max(width, height))
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    small = picture.pixels.resize(size, Image.Resampling.BICUBIC, reducing_gap=3.0)
+    stream = io.BytesIO()
+    small.save(stream, format="WEBP", quality=80, method=2)
+    return stream.getvalue()
+
+
+def _is_bmp(head: bytes) -> bool:
+    # Two letters begin many a text; the size of the second header, with its three zero bytes, begins none.
+    return head[:2] == b"BM" and int.from_bytes(head[14:18], "little") in BMP_HEADER_SIZES
+
+
+def _sniff_brands(head: bytes) -> str | None:
+    # Films share this container: the brand decides, the compatible brands only where the first one is a general one.
+    if head[4:8] != b"ftyp":
+        return None
+    brands = [head[8:12]]
+    if brands[0] in STILL_BRANDS:
+        end = min(len(head), int.from_bytes(head[:4], "big"))
+        brands += [head[at : at + 4] for at in range(16, end - 3, 4)]
+    if not AVIF_BRANDS.isdisjoint(brands):
+        return "AVIF"
+    return None if HEIC_BRANDS.union(STILL_BRANDS).isdisjoint(brands) else "HEIC"
+
+
+def _require_format(data: bytes) -> str:
+    if not data:
+        raise PictureError("The file is empty (0 bytes); restore it from a copy.")
+    name = sniff_format(data[:64])
+    if name is None:
+        known = ", ".join(DECODERS)
+        raise PictureError(f"The content is no picture in a known format ({known}), whatever the file is called.")
+    if name == "AVIF" and not AvifImagePlugin.SUPPORTED:
+        raise PictureError("AVIF cannot be decoded by this installation of Pillow; convert the picture to JPEG.")
+    if name not in DECODERS:
+        raise PictureError(f"{name} pictures cannot be decoded by this version; convert the picture to JPEG.")
+    return name
+
+
+def _silence_decoder() -> None:
+    # Not catch_warnings: that one swaps the filters of all threads. Putting a filter in twice replaces it.
+    for category in (UserWarning, RuntimeWarning):
+        warnings.filterwarnings("ignore", category=category, module=r"PIL\.")
+
+
+def _check_size(width: int, height: int, max_megapixels: float) -> None:
+    if width < 1 or height < 1:
+        raise PictureError(f"The picture is {width} x {height} pixels; there is nothing in it.")
+    found = width * height / 1e6
+    if found > max_megapixels:
+        raise PictureError(
+            f"The picture has {found:,.1f} megapixels ({width} x {height}), allowed are {max_megapixels:g}; "
+            f"to read it, give --max-megapixels {math.ceil(found)}."
+        )
+
+
+def _read_orientation(opened: Image.Image) -> int:
+    # After load(): Pillow turns a TIFF there, and then forgets the tag. A damaged EXIF block costs no picture.
+    try:
+        orientation = opened.getexif().get(ExifTags.Base.Orientation, 1)
+        return orientation if orientation in TRANSPOSITIONS else 1
+    except DECODER_ERRORS:
+        return 1
+
+
+def _turn_upright(pixels: Image.Image, orientation: int) -> Image.Image:
+    return pixels.transpose(TRANSPOSITIONS[orientation]) if orientation in TRANSPOSITIONS else pixels
+
+
+def _to_rgb(opened: Image.Image) -> Image.Image:
+    profile = opened.info.get("icc_profile")
+    if opened.mode.startswith("I") or opened.mode == "F":
+        opened, profile = _squeeze_depth(opened), None
+    elif opened.has_transparency_data:
+        opened = _lay_on_white(opened.convert("RGBA"), profile)
+        profile = None
+    elif opened.mode not in ("RGB", "CMYK", "L", "LAB"):
+        opened = opened.convert("RGB")
+    rgb = _apply_profile(opened, profile)
+    # A copy would carry the GPS position of the original into everything that is saved later.
+    rgb.info = {}
+    return rgb
+
+
+def _lay_on_white(rgba: Image.Image, profile: bytes | None) -> Image.Image:
+    rgb = _apply_profile(rgba.convert("RGB"), profile)
+    return Image.composite(rgb, Image.new("RGB", rgba.size, "white"), rgba.getchannel("A"))
+
+
+def _apply_profile(picture: Image.Image, profile: bytes | None) -> Image.Image:
+    """Convert to sRGB by an ICC profile; one that is broken, or made for other channels, is ignored."""
+    if picture.mode == "LAB":
+        return ImageCms.profileToProfile(
+            picture, ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB"), outputMode="RGB"
+        )
+    if profile:
+        try:
+            source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+            if not ImageCms.getProfileDescription(source).startswith(SRGB_NAMES):
+                target = ImageCms.createProfile("sRGB")
+                picture = ImageCms.profileToProfile(picture, source, target, outputMode="RGB")
+        except DECODER_ERRORS:
+            pass
+    return picture.convert("RGB")
+
+
+def _squeeze_depth(picture: Image.Image) -> Image.Image:
+    """Grey of more than 8 bits, or in floats, to 8 bits.
+
+    White is the end of the smallest usual range (1, 8, 12 or 16 bits; 1.0 for floats) that holds every pixel, so two
+    photos of one camera stay comparable; values outside all of them are stretched from darkest to brightest.
+    """
+    values = np.nan_to_num(np.asarray(picture, dtype=np.float32), nan=0.0, posinf=0.0, neginf=0.0)
+    darkest, brightest = float(values.min()), float(values.max())
+    ranges = (1.0, 255.0, 65535.0) if picture.mode == "F" else (255.0, 4095.0, 65535.0)
+    white = next((white for white in ranges if brightest <= white), None)
+    if darkest < 0 or white is None:
+        values, white = values - darkest, (brightest - darkest) or 1.0
+    return Image.fromarray(np.rint(values / white * 255.0).astype(np.uint8))
+
+
+def _explain(name: str, error: BaseException) -> str:
+    text = str(error).strip().splitlines()[0].rstrip(".") if str(error).strip() else type(error).__name__
+    if isinstance(error, MemoryError):
+        return f"There is not enough memory to decode this {name} picture; make it smaller or close other programs."
+    if "truncated" in text.lower() or isinstance(error, EOFError):
+        return f"The {name} data is cut short ({text}); copy the file again from where it came."
+    return f"The {name} data is damaged ({text}); open it in another program and save it anew."

@@ -1,0 +1,90 @@
+"""What every test stands on: a home of its own, no network, and the photos beside the repository.
+
+Rule: a test never touches the person's own collections and models, and never leaves this computer.
+"""
+
+import ipaddress
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+PHOTOS = REPOSITORY.parent / "shared" / "data" / "photos"
+
+
+def fail_in_ci_else_skip(reason: str) -> None:
+    """What a test needs is not here: in CI that is a failure, on a person's computer a skip with the reason."""
+    if os.environ.get("SEER_CI") or os.environ.get("CI"):
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def photos_folder() -> Path:
+    """The 699 real photos; read-only."""
+    if not PHOTOS.is_dir():
+        fail_in_ci_else_skip(f"There is no folder {PHOTOS}; the photos lie beside the repository, in shared/.")
+    return PHOTOS
+
+
+@pytest.fixture(autouse=True)
+def seer_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The product's home folder, empty and new for each test."""
+    home = tmp_path_factory.mktemp("seer-home")
+    monkeypatch.setenv("SEER_HOME", str(home))
+    return home
+
+
+@pytest.fixture(scope="session", autouse=True)
+def isolated_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """From the first fixture on: no connection and no name look-up leaves this computer, and home is elsewhere."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setenv("SEER_HOME", str(tmp_path_factory.mktemp("seer-home-of-session")))
+        guard_network(monkeypatch)
+        yield
+
+
+def guard_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put a check before each way out."""
+    connect, connect_ex, look_up = socket.socket.connect, socket.socket.connect_ex, socket.getaddrinfo
+
+    def guarded_connect(self: socket.socket, address: object) -> None:
+        _require_loopback(self, address)
+        connect(self, address)
+
+    def guarded_connect_ex(self: socket.socket, address: object) -> int:
+        _require_loopback(self, address)
+        return connect_ex(self, address)
+
+    def guarded_look_up(host: object, *args: object, **options: object) -> list:
+        if not _is_loopback(host):
+            raise OutsideConnection(f"A test looked up {host!r}; tests use no network.")
+        return look_up(host, *args, **options)
+
+    monkeypatch.setattr(socket.socket, "connect", guarded_connect)
+    monkeypatch.setattr(socket.socket, "connect_ex", guarded_connect_ex)
+    monkeypatch.setattr(socket, "getaddrinfo", guarded_look_up)
+
+
+class OutsideConnection(AssertionError):
+    """A test tried to leave this computer."""
+
+
+def _require_loopback(connection: socket.socket, address: object) -> None:
+    if connection.family in (socket.AF_INET, socket.AF_INET6) and not _is_loopback(address[0]):
+        raise OutsideConnection(f"A test connected to {address!r}; tests use no network.")
+
+
+def _is_loopback(host: object) -> bool:
+    text = host.decode() if isinstance(host, bytes) else host
+    if text in (None, "", "localhost"):
+        return True
+    try:
+        # 0.0.0.0 is where a server listens, no place that a packet leaves for.
+        address = ipaddress.ip_address(str(text).split("%")[0])
+        return address.is_loopback or address.is_unspecified
+    except ValueError:
+        return False

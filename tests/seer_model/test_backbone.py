@@ -1,0 +1,262 @@
+"""A backbone's rows: right, of length 1, and the same wherever a picture stands in a batch."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from seer_model.backbone import Backbone, choose_device, list_devices, open_backbone, read_cuda_version
+from seer_model.checkpoint import Checkpoint, build_network, read_checkpoint, write_checkpoint
+from seer_model.errors import DeviceError, ModelUnknown, SettingsError
+from seer_model.preprocess import PREPROCESSINGS
+from seer_model.untrained import draw_checkpoint
+from tests.seer_model import making_weights as making
+
+
+@pytest.fixture(scope="module")
+def weights_path(tmp_path_factory):
+    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
+    write_checkpoint(making.make_checkpoint(), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def backbone(weights_path) -> Backbone:
+    return open_backbone(str(weights_path), device="cpu", batch_size=4)
+
+
+def draw_pictures(count: int, *, height: int = 64, width: int = 64, seed: int = 0) -> list[np.ndarray]:
+    generator = np.random.default_rng(seed)
+    return list(generator.integers(0, 256, (count, height, width, 3), dtype=np.uint8))
+
+
+def embed_plainly(checkpoint: Checkpoint, picture: np.ndarray) -> np.ndarray:
+    """One picture through the network as it was read: normalisations not folded, batch of one, float64."""
+    how = PREPROCESSINGS["vissl"]
+    x = torch.from_numpy((picture / 255.0 - how.mean) / how.std).permute(2, 0, 1)[None]
+    network = build_network(checkpoint).eval().double()
+    with torch.inference_mode():
+        row = network(x).mean((2, 3))[0].numpy()
+    return row / np.linalg.norm(row)
+
+
+def test_rows_are_those_of_the_network_as_it_was_read(backbone, weights_path):
+    pictures = draw_pictures(3)
+    expected = [embed_plainly(read_checkpoint(weights_path), picture) for picture in pictures]
+    rows = backbone.embed(pictures)
+    assert rows.dtype == np.float32
+    assert rows.shape == (3, backbone.dimension)
+    assert float((rows * expected).sum(1).min()) > 1 - 1e-5
+    np.testing.assert_allclose(rows, expected, atol=1e-5)
+    np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-6)
+
+
+@pytest.mark.parametrize("model", ["tiny", "seer-mini"])
+def test_a_row_depends_on_its_picture_only_to_the_last_bit(model, weights_path):
+    backbone = open_backbone(str(weights_path) if model == "tiny" else model, device="cpu", batch_size=4)
+    one, *others = draw_pictures(9, height=96, width=96)
+    alone = backbone.embed([one])[0]
+    for place in range(9):
+        row = backbone.embed([*others[:place], one, *others[place:]])[place]
+        assert np.array_equal(row, alone), f"at place {place}"
+    neighbours = draw_pictures(3, height=96, width=96, seed=7)
+    assert np.array_equal(backbone.embed([neighbours[0], one, *neighbours[1:]])[1], alone)
+
+
+def test_pictures_of_several_shapes_come_back_in_their_order(backbone):
+    pictures = [
+        picture
+        for wide, tall, square in zip(
+            draw_pictures(5, width=96), draw_pictures(5, height=96, seed=1), draw_pictures(5, seed=2), strict=True
+        )
+        for picture in (wide, tall, square)
+    ]
+    together = backbone.embed(pictures)
+    for row, picture in zip(together, pictures, strict=True):
+        assert np.array_equal(row, backbone.embed([picture])[0])
+
+
+def test_every_batch_has_the_one_padded_shape(backbone):
+    shapes = []
+    hook = backbone._network.register_forward_pre_hook(lambda module, inputs: shapes.append(tuple(inputs[0].shape)))
+    backbone.embed([*draw_pictures(5), *draw_pictures(1, width=96)])
+    hook.remove()
+    assert shapes == [(4, 3, 64, 64), (4, 3, 64, 64), (4, 3, 64, 96)]
+
+
+def test_no_picture_makes_no_rows(backbone):
+    assert backbone.embed([]).shape == (0, backbone.dimension)
+
+
+@pytest.mark.parametrize("value", [0.0, float("nan"), float("inf")])
+def test_a_row_that_cannot_be_brought_to_length_1_is_not_a_number(value, tmp_path):
+    checkpoint = making.make_checkpoint()
+    for part in ("c", "shortcut"):
+        checkpoint.trunk[f"stages.3.0.{part}.norm.weight"].fill_(0)
+        checkpoint.trunk[f"stages.3.0.{part}.norm.bias"].fill_(value)
+    write_checkpoint(checkpoint, tmp_path / "model.safetensors")
+    rows = open_backbone(str(tmp_path / "model.safetensors"), device="cpu").embed(draw_pictures(2))
+    assert np.isnan(rows).all()
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_half_precision_gives_nearly_the_same_rows(precision, backbone, weights_path):
+    other = open_backbone(str(weights_path), device="cpu", precision=precision, batch_size=4)
+    pictures = draw_pictures(4)
+    cosines = (other.embed(pictures) * backbone.embed(pictures)).sum(1)
+    assert float(cosines.min()) > 0.999
+    assert not np.array_equal(other.embed(pictures), backbone.embed(pictures))
+
+
+# Fingerprint
+
+
+def test_equal_fingerprints_mean_comparable_rows(backbone, weights_path, tmp_path):
+    for options in ({"batch_size": 2}, {"precision": "bf16"}):
+        assert open_backbone(str(weights_path), device="cpu", **options).fingerprint == backbone.fingerprint
+    making.save_vissl(read_checkpoint(weights_path), tmp_path / "vissl.torch")
+    assert open_backbone(str(tmp_path / "vissl.torch"), device="cpu").fingerprint == backbone.fingerprint
+
+
+@pytest.mark.parametrize("key", ["stem.conv.weight", "stages.2.1.c.norm.running_var", "stages.3.0.squeeze.expand.bias"])
+def test_another_weight_is_another_fingerprint(key, backbone, weights_path, tmp_path):
+    checkpoint = read_checkpoint(weights_path)
+    changed = checkpoint.trunk[key].clone()
+    changed.view(-1)[0] += 1e-3
+    trunk = checkpoint.trunk | {key: changed}
+    changed_path = tmp_path / "changed.safetensors"
+    write_checkpoint(Checkpoint(architecture=making.TINY, trunk=trunk, heads={}, layout="made"), changed_path)
+    assert open_backbone(str(changed_path), device="cpu").fingerprint != backbone.fingerprint
+
+
+def test_another_preprocessing_is_another_fingerprint(weights_path):
+    prints = {open_backbone(str(weights_path), device="cpu", preprocessing=name).fingerprint for name in PREPROCESSINGS}
+    assert len(prints) == len(PREPROCESSINGS)
+
+
+def test_a_head_changes_nothing_that_the_rows_depend_on(backbone, weights_path, tmp_path):
+    made = making.make_checkpoint(heads=making.make_projection_heads())
+    write_checkpoint(made, tmp_path / "headed.safetensors")
+    assert open_backbone(str(tmp_path / "headed.safetensors"), device="cpu").fingerprint == backbone.fingerprint
+
+
+# The bundled model
+
+
+def test_the_bundled_model_is_the_same_every_time_and_says_that_it_is_untrained():
+    first, again = open_backbone(device="cpu"), open_backbone("seer-mini", device="cpu", batch_size=2)
+    assert first.fingerprint == again.fingerprint
+    assert (first.is_trained, first.dimension, first.preprocessing.name) == (False, 440, "vissl")
+    rows = first.embed(draw_pictures(3, height=224, width=224))
+    assert np.isfinite(rows).all()
+    assert float((rows @ rows.T)[np.triu_indices(3, 1)].max()) < 0.9999
+
+
+def test_random_kernels_do_not_tell_left_from_right():
+    kernels = [weight for weight in draw_checkpoint().trunk.values() if weight.shape[-1:] == (3,)]
+    assert len(kernels) == 17
+    for kernel in kernels:
+        assert torch.equal(kernel, kernel.flip(3))
+        assert not torch.equal(kernel, kernel.flip(2))
+
+
+def test_trained_weights_beside_the_code_take_the_place_of_random_ones(weights_path, monkeypatch):
+    monkeypatch.setattr("seer_model.zoo.BUNDLED_WEIGHTS", weights_path)
+    backbone = open_backbone("seer-mini", device="cpu")
+    assert (backbone.is_trained, backbone.dimension) == (True, making.TINY.dimension)
+
+
+def test_the_untrained_model_finds_copies_of_photos(photos_folder):
+    """A tenth of the measured claim, for every day: halved at JPEG quality 30, and mirrored, among 120 photos."""
+    import io
+
+    from PIL import Image, ImageOps
+
+    from seer_model.pictures import open_picture
+    from seer_model.preprocess import prepare
+
+    backbone = open_backbone(device="cpu")
+    short_side_px = backbone.preprocessing.short_side_px
+
+    def read(data: bytes) -> np.ndarray:
+        return prepare(open_picture(data, short_side_px=short_side_px).pixels, backbone.preprocessing)
+
+    def edit(data: bytes, change) -> bytes:
+        edited = io.BytesIO()
+        change(Image.open(io.BytesIO(data))).save(edited, "JPEG", quality=30)
+        return edited.getvalue()
+
+    photos = [path.read_bytes() for path in sorted(photos_folder.glob("*.jpg"))[:120]]
+    rows = backbone.embed([read(photo) for photo in photos])
+    for change, at_least in ((lambda photo: photo.reduce(2), 10), (ImageOps.mirror, 9)):
+        queries = backbone.embed([read(edit(photo, change)) for photo in photos[::12]])
+        found = (queries @ rows.T).argmax(1) == np.arange(0, 120, 12)
+        assert int(found.sum()) >= at_least
+
+
+# Settings and devices
+
+
+def test_a_description_can_be_kept_as_json(backbone):
+    described = json.loads(json.dumps(backbone.describe()))
+    assert described["fingerprint"] == backbone.fingerprint
+    assert described["dimension"] == 64
+    assert described["output"] == "res5-avgpool-l2"
+    assert described["preprocessing"]["resize_px"] == 256
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"precision": "fp8"}, "fp32, bf16, fp16"),
+        ({"batch_size": 0}, "batch size is 0"),
+        ({"preprocessing": "imagenet"}, "vissl-finetuned"),
+        ({"device": "tpu"}, "auto, cpu, cuda and cuda:N"),
+        ({"device": "cuda:x"}, "auto, cpu, cuda and cuda:N"),
+        ({"device": "cpu:1"}, "auto, cpu, cuda and cuda:N"),
+    ],
+)
+def test_a_setting_outside_its_range_is_refused_with_what_is_allowed(options, named):
+    with pytest.raises(SettingsError, match=named):
+        open_backbone(**options)
+
+
+def test_a_device_that_is_not_there_is_a_sentence(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(DeviceError, match="no CUDA device that torch can use"):
+        open_backbone(device="cuda")
+    assert choose_device("auto") == torch.device("cpu")
+    assert len(list_devices()) == 1
+    monkeypatch.setattr(torch.version, "cuda", "12.8")
+    assert read_cuda_version() == "12.8"
+
+
+def test_devices_are_counted_from_0(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert choose_device("auto") == torch.device("cuda")
+    assert choose_device("cuda:1") == torch.device("cuda:1")
+    with pytest.raises(DeviceError, match=r"'cuda:2' is not there.*2 CUDA device"):
+        choose_device("cuda:2")
+
+
+def test_a_batch_too_large_for_the_device_is_a_sentence(backbone, monkeypatch):
+    def fail(pixels):
+        raise torch.cuda.OutOfMemoryError("2 GiB short")
+
+    monkeypatch.setattr(backbone, "_embed_batch", fail)
+    with pytest.raises(DeviceError, match="batches of 4.*smaller batch"):
+        backbone.embed(draw_pictures(1))
+
+
+def test_an_unknown_model_is_refused_before_any_weights_are_made():
+    with pytest.raises(ModelUnknown):
+        open_backbone("seer-minni")
+
+
+def test_importing_the_backbone_leaves_torchs_threads_alone():
+    code = "import torch; n = torch.get_num_threads(); import seer_model.backbone; assert torch.get_num_threads() == n"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
