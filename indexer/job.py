@@ -30,8 +30,8 @@ from indexer.settings import BuildSettings
 from indexer.sources import Walk, resolve_folders
 from indexer.thumbnails import ThumbnailWriter
 from indexer.vectors import Store, StoreWriter, measure_row
+from seer_model.zoo import DEFAULT_MODEL
 
-DEFAULT_MODEL = "seer-mini"
 THUMBNAIL_BYTES = 16_000
 SPARE_BYTES = 64 << 20
 IDLE_ENTRIES = 256

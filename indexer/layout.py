@@ -13,9 +13,8 @@ import hashlib
 import os
 from pathlib import Path
 
-import platformdirs
-
 from indexer.errors import CollectionAmbiguous, CollectionMissing
+from seer_model.zoo import read_home
 
 CATALOG = "catalog.sqlite"
 THUMBNAILS = "thumbnails.sqlite"
@@ -24,12 +23,6 @@ LOG = "build.log"
 CURRENT = "CURRENT"
 STORES = "stores"
 GENERATIONS = "generations"
-
-
-def read_home() -> Path:
-    """The folder that holds our collections and models: `SEER_HOME`, or the platform's place for user data."""
-    given = os.environ.get("SEER_HOME")
-    return Path(given) if given else Path(platformdirs.user_data_dir("seer", appauthor=False))
 
 
 def name_store(number: int) -> str:

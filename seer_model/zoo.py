@@ -204,11 +204,15 @@ ENTRIES = (
 MODELS = {entry.name: entry for entry in ENTRIES}
 
 
+def read_home() -> Path:
+    """The folder for our models and collections: `SEER_HOME`, or the platform's place for user data; not made here."""
+    given = os.environ.get("SEER_HOME")
+    return Path(given) if given else Path(platformdirs.user_data_dir("seer", appauthor=False))
+
+
 def models_folder() -> Path:
     """The folder that holds a folder for each fetched model; not made here."""
-    given = os.environ.get("SEER_HOME")
-    home = Path(given) if given else Path(platformdirs.user_data_dir("seer", appauthor=False))
-    return home / "models"
+    return read_home() / "models"
 
 
 def list_models() -> list[tuple[ModelEntry, bool]]:
