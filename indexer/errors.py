@@ -10,6 +10,7 @@
     `-- FingerprintMismatch   the query's model is not the one the generation was made with
     SourceError               a picture folder is missing, empty where it was full, or not a folder
     DiskTooSmall              what is coming would not fit
+    FaissMissing              FAISS is not installed, or cannot be loaded
     QueryError                a query that cannot be answered
 
 Rule: the text says what is wrong, where, and what to run next.
@@ -56,6 +57,10 @@ class SourceError(UserError):
 
 class DiskTooSmall(UserError):
     """What is coming would not fit on the disk."""
+
+
+class FaissMissing(UserError):
+    """FAISS is not installed, or cannot be loaded."""
 
 
 class QueryError(UserError):

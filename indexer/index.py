@@ -24,11 +24,6 @@ def describe_faiss() -> dict:
     }
 
 
-def measure_index(rows: int, dimension: int) -> int:
-    """Bytes of the index file, about."""
-    return rows * dimension * 4 + 64
-
-
 def build_index(rows: np.ndarray, norms: np.ndarray, path: Path) -> None:
     """Write an index over rows (N, D) float16 with their norms (N,) float32."""
     index = faiss.IndexFlatIP(rows.shape[1])

@@ -23,7 +23,7 @@ from filelock import FileLock, Timeout
 from indexer import generations
 from indexer.catalog import Catalog, Entry, Work
 from indexer.decode import DecodedFile, DecodePool, DecodeSettings, DecodeTask
-from indexer.errors import CollectionBusy, CollectionError, DiskTooSmall, SourceError
+from indexer.errors import CollectionBusy, CollectionError, DiskTooSmall, FaissMissing, SourceError
 from indexer.layout import CATALOG, LOCK, STORES, THUMBNAILS, name_store
 from indexer.report import BuildReport, Progress, Tally, Watchers
 from indexer.settings import BuildSettings
@@ -33,6 +33,7 @@ from indexer.vectors import Store, StoreWriter, measure_row
 from seer_model.zoo import DEFAULT_MODEL
 
 THUMBNAIL_BYTES = 16_000
+INDEX_NUMBER_BYTES = 4
 SPARE_BYTES = 64 << 20
 IDLE_ENTRIES = 256
 """Files without an embedding (copies, failures) that are recorded together."""
@@ -150,18 +151,13 @@ class _Build:
 
     def _require_disk(self, files: int) -> None:
         needed = SPARE_BYTES + files * (measure_row(self.backbone.dimension) + THUMBNAIL_BYTES)
-        needed += self._measure_index(self.writer.rows + files)
+        needed += (self.writer.rows + files) * self.backbone.dimension * INDEX_NUMBER_BYTES
         free = shutil.disk_usage(self.folder).free
         if free < needed:
             raise DiskTooSmall(
                 f"Embedding {files} files needs about {needed >> 20} MB in {self.folder}; {free >> 20} MB are free. "
                 "Free some space, or put the collection elsewhere with --collection."
             )
-
-    def _measure_index(self, rows: int) -> int:
-        from indexer.index import measure_index
-
-        return measure_index(rows, self.backbone.dimension)
 
     def _embed_pending(self, total: int) -> None:
         decoding = DecodeSettings(
@@ -242,6 +238,7 @@ class _Build:
         if self.is_stopped or (current and self._is_up_to_date(current)):
             return current
         self.watchers.on_progress(Progress("building the index"))
+        _require_faiss()
         ids = self.catalog.read_image_ids(self.store)
         image_ids = np.array([-1 if image_id is None else image_id for image_id in ids], dtype=np.int64)
         published = generations.publish_generation(
@@ -290,6 +287,17 @@ class _Build:
         for place in (self.folder / STORES).iterdir():
             if place.name not in names:
                 shutil.rmtree(place, ignore_errors=True)
+
+
+def _require_faiss() -> None:
+    # Everything before this works without FAISS, so that a machine without it can do the embedding.
+    try:
+        import indexer.index  # noqa: F401
+    except ImportError as error:
+        raise FaissMissing(
+            f"FAISS cannot be loaded ({error}), so nothing was published; what was embedded is kept. Install faiss-gpu "
+            "(Linux x86-64) or faiss-cpu, check with seer doctor, and run again."
+        ) from None
 
 
 def _hold(folder: Path) -> FileLock:

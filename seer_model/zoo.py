@@ -107,8 +107,8 @@ class FoundModel:
 
 OURS = Licence(
     name="the project's own",
-    summary="Made by this project; the project's licence covers it.",
-    address="LICENSE",
+    summary="Made by this project; the project's terms cover it.",
+    address="README.md",
 )
 MIT = Licence(
     name="MIT",

@@ -2,13 +2,14 @@
 
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from indexer.collection import Collection
-from indexer.errors import CollectionBusy, DiskTooSmall, SourceError
+from indexer.errors import CollectionBusy, DiskTooSmall, FaissMissing, SourceError
 from indexer.job import FileLock
 from indexer.layout import LOCK
 from tests.indexer.making import build, draw
@@ -308,6 +309,15 @@ def test_too_little_disk_is_said_before_anything_is_embedded(
         build(place, pictures)
     with Collection(place) as collection:
         assert collection.read_status().pending == 9
+
+
+def test_without_faiss_everything_is_embedded_and_kept(place: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delitem(sys.modules, "indexer.index", raising=False)
+    with monkeypatch.context() as without, pytest.raises(FaissMissing, match="seer doctor"):
+        without.setitem(sys.modules, "faiss", None)
+        build(place, pictures)
+    report = build(place)
+    assert (report.embedded, report.images) == (0, 9)
 
 
 def test_a_name_that_is_not_utf8_survives_the_round_trip(place: Path, pictures: Path):
