@@ -9,9 +9,12 @@ path. Decoding processes import this module, so it knows of no torch.
 
 import io
 import math
+import re
 import struct
 import warnings
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -67,6 +70,8 @@ DECODER_ERRORS = (
     ImageCms.PyCMSError,
 )
 """What Pillow has been seen to throw at damaged bytes."""
+
+PILLOW = re.compile(r"PIL\.")
 
 TRANSPOSITIONS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -128,20 +133,17 @@ def open_picture(data: bytes, *, max_megapixels: float = 200.0, short_side_px: i
     Raises: PictureError with the reason in one sentence, without a path.
     """
     name = _require_format(data)
-    # Another library in this process may have asked for half pictures, or be strict about warnings.
-    ImageFile.LOAD_TRUNCATED_IMAGES = False
-    _silence_decoder()
-    try:
+    _set_decoder(max_megapixels)
+    with _reasons_for(name):
         opened = DECODERS[name](io.BytesIO(data))
-        width, height = opened.size
-        _check_size(width, height, max_megapixels)
+    width, height = opened.size
+    _check_size(width, height, max_megapixels)
+    with _reasons_for(name):
         if short_side_px is not None and name == "JPEG":
             opened.draft(None, (short_side_px, short_side_px))
         opened.load()
         orientation = _read_orientation(opened)
-        pixels = _turn_upright(_to_rgb(opened), orientation)
-    except DECODER_ERRORS as error:
-        raise PictureError(_explain(name, error)) from error
+        pixels = _turn_upright(_to_rgb(opened, name), orientation)
     if name != "JPEG":
         # Nothing else shrinks; and a TIFF may be turned while it loads.
         width, height = pixels.size
@@ -193,10 +195,24 @@ def _require_format(data: bytes) -> str:
     return name
 
 
-def _silence_decoder() -> None:
-    # Not catch_warnings: that one swaps the filters of all threads. Putting a filter in twice replaces it.
+def _set_decoder(max_megapixels: float) -> None:
+    # Another library in this process may have asked for half pictures, or be strict about warnings.
+    ImageFile.LOAD_TRUNCATED_IMAGES = False
+    # Pillow's own check knows parts that the header does not tell (frames, strips); it refuses twice this number.
+    Image.MAX_IMAGE_PIXELS = max(1, math.ceil(max_megapixels * 1e6 / 2))
+    # Not catch_warnings: that one swaps the filters of all threads. A filter that is there is not put in again: each
+    # change lets Python forget which warnings it has shown.
     for category in (UserWarning, RuntimeWarning):
-        warnings.filterwarnings("ignore", category=category, module=r"PIL\.")
+        if ("ignore", None, category, PILLOW, 0) not in warnings.filters:
+            warnings.filterwarnings("ignore", category=category, module=PILLOW.pattern)
+
+
+@contextmanager
+def _reasons_for(name: str) -> Iterator[None]:
+    try:
+        yield
+    except DECODER_ERRORS as error:
+        raise PictureError(_explain(name, error)) from error
 
 
 def _check_size(width: int, height: int, max_megapixels: float) -> None:
@@ -223,10 +239,10 @@ def _turn_upright(pixels: Image.Image, orientation: int) -> Image.Image:
     return pixels.transpose(TRANSPOSITIONS[orientation]) if orientation in TRANSPOSITIONS else pixels
 
 
-def _to_rgb(opened: Image.Image) -> Image.Image:
+def _to_rgb(opened: Image.Image, name: str) -> Image.Image:
     profile = opened.info.get("icc_profile")
     if opened.mode.startswith("I") or opened.mode == "F":
-        opened, profile = _squeeze_depth(opened), None
+        opened, profile = _squeeze_depth(opened, name), None
     elif opened.has_transparency_data:
         opened = _lay_on_white(opened.convert("RGBA"), profile)
         profile = None
@@ -260,15 +276,17 @@ def _apply_profile(picture: Image.Image, profile: bytes | None) -> Image.Image:
     return picture.convert("RGB")
 
 
-def _squeeze_depth(picture: Image.Image) -> Image.Image:
+def _squeeze_depth(picture: Image.Image, name: str) -> Image.Image:
     """Grey of more than 8 bits, or in floats, to 8 bits.
 
-    White is the end of the smallest usual range (1, 8, 12 or 16 bits; 1.0 for floats) that holds every pixel, so two
-    photos of one camera stay comparable; values outside all of them are stretched from darkest to brightest.
+    White is 65535 in a PNG. A TIFF does not say: there it is the end of the smallest usual range (8, 12 or 16 bits;
+    1.0 for floats) that holds every pixel. Values outside all of them are stretched from darkest to brightest.
     """
     values = np.nan_to_num(np.asarray(picture, dtype=np.float32), nan=0.0, posinf=0.0, neginf=0.0)
     darkest, brightest = float(values.min()), float(values.max())
     ranges = (1.0, 255.0, 65535.0) if picture.mode == "F" else (255.0, 4095.0, 65535.0)
+    if name == "PNG":
+        ranges = (65535.0,)
     white = next((white for white in ranges if brightest <= white), None)
     if darkest < 0 or white is None:
         values, white = values - darkest, (brightest - darkest) or 1.0
@@ -279,6 +297,8 @@ def _explain(name: str, error: BaseException) -> str:
     text = str(error).strip().splitlines()[0].rstrip(".") if str(error).strip() else type(error).__name__
     if isinstance(error, MemoryError):
         return f"There is not enough memory to decode this {name} picture; make it smaller or close other programs."
+    if isinstance(error, Image.DecompressionBombError):
+        return f"A part of this {name} picture is larger than allowed ({text}); to read it, raise --max-megapixels."
     if "truncated" in text.lower() or isinstance(error, EOFError):
         return f"The {name} data is cut short ({text}); copy the file again from where it came."
     return f"The {name} data is damaged ({text}); open it in another program and save it anew."

@@ -183,6 +183,11 @@ def test_sixteen_bit_grey_uses_its_whole_range(name):
     np.testing.assert_array_equal(seen[0, :, 0], np.arange(256))
 
 
+def test_a_dark_sixteen_bit_png_stays_dark():
+    grey = np.full((4, 4), 4000, np.uint16)
+    assert (pixels_of(encode(Image.fromarray(grey), "PNG")) == 16).all()
+
+
 def test_twelve_bits_in_a_sixteen_bit_file_are_not_shown_as_night():
     ramp = np.linspace(0, 4095, 256).astype(np.uint16)[None, :]
     np.testing.assert_array_equal(pixels_of(encode(Image.fromarray(ramp), "TIFF"))[0, :, 1], np.arange(256))

@@ -42,6 +42,33 @@ def test_the_limit_is_the_callers_not_the_decoders():
         open_picture(encode(make_scene(), "PNG"), max_megapixels=0.005)
 
 
+def test_a_tiff_above_the_decoders_own_limit_opens_when_it_is_allowed(monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    data = encode(make_scene(100, 100), "TIFF", compression="tiff_adobe_deflate")
+    assert open_picture(data, max_megapixels=0.02).width == 100
+
+
+def test_a_gif_whose_frame_outgrows_its_header_is_told_the_option():
+    gif = bytearray(encode(Image.new("P", (10, 10)), "GIF"))
+    at_frame = gif.index(b"\x2c\0\0\0\0")
+    gif[at_frame + 5 : at_frame + 9] = struct.pack("<HH", 60000, 60000)
+    with pytest.raises(PictureError, match="--max-megapixels"):
+        open_picture(bytes(gif))
+
+
+def test_a_mistake_of_the_caller_is_not_blamed_on_the_picture():
+    with pytest.raises(TypeError):
+        open_picture(encode(make_scene(), "PNG"), max_megapixels=None)
+
+
+def test_a_warning_filter_is_put_in_once(recwarn):
+    data = encode(make_scene(), "PNG")
+    open_picture(data)
+    before = list(warnings.filters)
+    open_picture(data)
+    assert warnings.filters == before
+
+
 def test_a_picture_of_exactly_the_limit_opens():
     assert open_picture(encode(make_scene(100, 100), "PNG"), max_megapixels=0.01).width == 100
 
