@@ -1,0 +1,163 @@
+"""Fixtures: a collection with everything a page must cope with, a real server on it, and a real browser.
+
+Rule: built and started once for all tests of the page, and read-only from then on; a test that changes a collection
+takes a copy.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from indexer.collection import Collection
+from tests.conftest import fail_in_ci_else_skip
+from tests.indexer.making import build, draw
+from ui.resources import LOADING, choose_collection
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+BROWSERS = (
+    *("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"),
+    # Where macOS keeps them; `which` takes a whole path too.
+    "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
+    "/Applications/Chromium.app/Contents/MacOS/Chromium",
+)
+BROWSER_FLAGS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--no-first-run",
+    "--disable-component-update",
+    "--disable-sync",
+)
+HOSTILE_NAMES = (
+    "[x](javascript:alert(1)).jpg",
+    "<img src=x onerror=alert(1)>.jpg",
+    "**bold** :smile: $x^2$ -> `c`.jpg",
+)
+BROKEN = 55
+"""Files that cannot be read: more than one page of them."""
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """A collection of 30 images and the folder that they come from."""
+
+    pictures: Path
+    place: Path
+
+    def open(self) -> Collection:
+        return Collection(self.place)
+
+    def find_hash(self, name: str) -> str:
+        """The content hash of the image with this file name."""
+        with self.open() as collection:
+            images = collection.list_images(count=1000)
+            return next(image.content_hash for image in images for path in image.paths if path.name == name)
+
+
+@pytest.fixture(scope="session")
+def gallery(tmp_path_factory: pytest.TempPathFactory) -> Gallery:
+    """26 drawn pictures (one of them in two files), three with hostile names, a TIFF, and files that are broken."""
+    folder = tmp_path_factory.mktemp("gallery")
+    pictures, place = folder / "pictures", folder / "collection"
+    for seed in range(26):
+        draw(pictures / f"picture-{seed:02d}.jpg", seed, quality=92)
+    (pictures / "copies").mkdir()
+    shutil.copy(pictures / "picture-03.jpg", pictures / "copies" / "the-same.jpg")
+    for seed, name in enumerate(HOSTILE_NAMES, start=100):
+        draw(pictures / name, seed)
+    draw(pictures / "scan.tiff", 200)
+    for number in range(BROKEN):
+        (pictures / f"broken-{number:02d}.jpg").write_bytes(b"not a picture")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SEER_HOME", str(folder / "home"))
+        report = build(place, pictures, batch_size=16)
+    assert (report.images, report.failed) == (30, BROKEN)
+    return Gallery(pictures, place)
+
+
+@pytest.fixture
+def shown(gallery: Gallery) -> Iterator[Gallery]:
+    """The gallery, chosen for the pages of this process."""
+    choose_collection(gallery.place)
+    yield gallery
+    choose_collection(None)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def models_are_loaded() -> Iterator[None]:
+    """A model that is still loading when Python ends would abort it."""
+    yield
+    for thread in threading.enumerate():
+        if thread.name == LOADING:
+            thread.join(60)
+
+
+@pytest.fixture(scope="session")
+def near_copy(gallery: Gallery, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A smaller, coarser copy of picture-07.jpg: content that the collection does not have."""
+    path = tmp_path_factory.mktemp("queries") / "near-copy.jpg"
+    with Image.open(gallery.pictures / "picture-07.jpg") as picture:
+        picture.resize((100, 86)).save(path, quality=50)
+    return path
+
+
+@pytest.fixture(scope="session")
+def server(gallery: Gallery, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """`seer ui` on the gallery, as a person starts it. Yields: its address."""
+    home = tmp_path_factory.mktemp("server-home")
+    process, address = start_server(home, "ui", "--collection", str(gallery.place), "--port", "0")
+    yield address
+    process.kill()
+    process.communicate()
+
+
+def start_server(home: Path, *arguments: str) -> tuple[subprocess.Popen, str]:
+    """Start a `seer` command that ends in serving the page. Returns: the process, and the address that it printed."""
+    environment = {**os.environ, "HOME": str(home), "SEER_HOME": str(home / "seer")}
+    process = subprocess.Popen(
+        [sys.executable, "-c", "from ui.cli import main; main(prog_name='seer')", *arguments],
+        cwd=REPOSITORY,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    for line in process.stdout:
+        if line.startswith("The page is at "):
+            return process, line.split()[4]
+    raise AssertionError(f"no page: {process.communicate()[1]}")
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[object]:
+    """A real Chromium."""
+    path = find_browser()
+    if path is None:
+        fail_in_ci_else_skip("There is no Chromium here; make test installs it where apt-get is.")
+    with open_browser(path) as chromium:
+        yield chromium
+
+
+def find_browser() -> str | None:
+    """The Chromium of this computer."""
+    return next(filter(None, map(shutil.which, BROWSERS)), None)
+
+
+@contextmanager
+def open_browser(path: str) -> Iterator[object]:
+    """Start a Chromium that talks to nobody but the pages it is shown."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=path, args=list(BROWSER_FLAGS))
+        yield chromium
+        chromium.close()

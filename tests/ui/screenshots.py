@@ -1,0 +1,103 @@
+"""The page as a person sees it, from the sample pictures: `python -m tests.ui.screenshots OUT`.
+
+Writes search.png (the one in the README), start.png, dark.png, phone.png, large.png and status.png into OUT.
+
+Rule: the same pictures, the same sizes and the same steps each time, so that two runs can be compared by eye.
+"""
+
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from PIL import Image
+
+from indexer.collection import Collection
+from tests.indexer.making import build
+from tests.ui.conftest import find_browser, open_browser, start_server
+from ui.keys import Key, key_of_open
+from ui.samples import gather_samples
+
+DESKTOP = {"width": 1280, "height": 800}
+PHONE = {"width": 390, "height": 844}
+QUERY = "cat.png"
+
+
+def main(out: Path) -> None:
+    """Build the demo's collection, serve it, and take every picture."""
+    out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder:
+        home = Path(folder)
+        gather_samples(home / "pictures")
+        build(home / "place", home / "pictures", batch_size=16)
+        content_hash = find_hash(home / "place", QUERY)
+        process, server = start_server(home, "ui", "--collection", str(home / "place"), "--port", "0")
+        try:
+            with open_browser(find_browser()) as browser:
+                take_all(browser, server, content_hash, out)
+            shrink(out)
+        finally:
+            process.kill()
+            process.communicate()
+
+
+def take_all(browser, server: str, content_hash: str, out: Path) -> None:
+    """Every picture, each in a tab of its own."""
+    answer = f"{server}/?image={content_hash}"
+    with open_page(browser, server) as page:
+        page.screenshot(path=out / "start.png")
+    with open_page(browser, answer) as page:
+        page.screenshot(path=out / "search.png")
+        page.locator(f".st-key-{key_of_open(content_hash)} button").click()
+        page.get_by_role("dialog").locator("img").wait_for()
+        wait_for_pictures(page)
+        page.screenshot(path=out / "large.png")
+    with open_page(browser, answer, color_scheme="dark") as page:
+        page.screenshot(path=out / "dark.png")
+    with open_page(browser, answer, viewport=PHONE) as page:
+        page.screenshot(path=out / "phone.png")
+    with open_page(browser, server) as page:
+        page.get_by_role("link", name="Status").click()
+        page.get_by_role("heading", name="Status").wait_for()
+        page.wait_for_timeout(500)
+        page.screenshot(path=out / "status.png")
+
+
+def shrink(out: Path) -> None:
+    """64 shades of each colour instead of 256: a third fewer bytes in a repository that keeps every version."""
+    for path in out.glob("*.png"):
+        with Image.open(path) as picture:
+            small = picture.convert("RGB").point(lambda shade: min(255, (shade + 2) // 4 * 4))
+        small.save(path, optimize=True)
+
+
+@contextmanager
+def open_page(browser, address: str, **options: object) -> Iterator[object]:
+    """A tab in which the page has come to rest and every picture has arrived."""
+    context = browser.new_context(**{"viewport": DESKTOP, **options})
+    page = context.new_page()
+    page.goto(address)
+    page.locator(f".st-key-{Key.FOOTER}").wait_for()
+    page.locator(f".st-key-{Key.GALLERY} img").first.wait_for()
+    page.locator('.stApp[data-test-script-state="notRunning"]').wait_for()
+    wait_for_pictures(page)
+    yield page
+    context.close()
+
+
+def wait_for_pictures(page) -> None:
+    """Every picture has arrived, and what fades in has done so."""
+    page.wait_for_function("[...document.images].every(image => image.complete && image.naturalWidth > 0)")
+    page.wait_for_timeout(500)
+
+
+def find_hash(place: Path, name: str) -> str:
+    """The content hash of the image with this file name."""
+    with Collection(place) as collection:
+        images = collection.list_images(count=10_000)
+    return next(image.content_hash for image in images if name in {path.name for path in image.paths})
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,218 @@
+"""The page in a real Chromium: what a person does, what they see, and that nothing leaves this computer."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+from tests.ui.conftest import HOSTILE_NAMES, Gallery
+from ui.keys import Key, key_of_open, key_of_similar
+from ui.texts import UNSEEN_BREAK
+
+pytestmark = pytest.mark.browser
+PATIENCE = 20_000
+"""Milliseconds for the slowest step on a busy computer."""
+QUIET = 250
+"""Milliseconds between two looks."""
+SCREENSHOTS = "SEER_SCREENSHOTS"
+"""Where the walk's picture goes; the README's are taken by tests/ui/screenshots.py."""
+
+
+class Visit:
+    """A tab in a browser of its own, and everything that it asked for or complained about."""
+
+    def __init__(self, browser, server: str, **options: object) -> None:
+        self.server = server
+        self.context = browser.new_context(**{"viewport": {"width": 1440, "height": 900}, **options})
+        self.page = self.context.new_page()
+        self.page.set_default_timeout(PATIENCE)
+        self.requests: list[str] = []
+        self.complaints: list[str] = []
+        self.page.on("request", lambda request: self.requests.append(request.url))
+        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page.on("dialog", lambda dialog: self.complaints.append(f"dialog: {dialog.message}"))
+        self.page.on(
+            "console",
+            lambda message: self.complaints.append(message.text) if message.type in ("error", "warning") else None,
+        )
+
+    def open(self, address: str = "/") -> None:
+        self.page.goto(self.server + address)
+        self.page.locator(f".st-key-{Key.FOOTER}").wait_for()
+        self.page.locator(f".st-key-{Key.GALLERY} img").first.wait_for()
+
+    def read_image(self) -> str | None:
+        """The content hash in the URL."""
+        return parse_qs(urlsplit(self.page.evaluate("location.href")).query).get("image", [None])[0]
+
+    def wait_for_query(self, name: str) -> None:
+        self.page.locator(f'.st-key-{Key.QUERY} img[alt="Query: {name}"]').wait_for()
+
+    def settle(self) -> None:
+        """Wait until nothing of the page before is in sight any more: at rest, and the same when looked at again."""
+        before = None
+        while (cards := self.page.locator(f".st-key-{Key.GALLERY}").inner_html()) != before:
+            self.page.wait_for_timeout(QUIET)
+            self.page.locator('.stApp[data-test-script-state="notRunning"]').wait_for()
+            before = cards
+
+    def list_names(self) -> list[str]:
+        """The file names of the cards, in the order in which they are seen."""
+        self.settle()
+        self.page.locator(f".st-key-{Key.GALLERY} img").first.wait_for()
+        pictures = self.page.locator(f".st-key-{Key.GALLERY} img").all()
+        return [picture.get_attribute("alt") for picture in pictures]
+
+    def search_on(self, gallery: Gallery, name: str) -> None:
+        self.page.locator(f".st-key-{key_of_similar(gallery.find_hash(name))} button").click()
+        self.wait_for_query(name)
+        self.settle()
+
+    def wait_for_pictures(self) -> None:
+        """Every picture in the page has arrived and is not broken."""
+        self.page.wait_for_function("[...document.images].every(image => image.complete && image.naturalWidth > 0)")
+
+
+@pytest.fixture
+def visit(browser, server: str) -> Iterator[Visit]:
+    visit = Visit(browser, server)
+    yield visit
+    visit.context.close()
+    assert not visit.complaints
+    assert not [url for url in visit.requests if not url.startswith((server, "data:", "blob:"))]
+
+
+def test_upload_then_neighbours_then_on_and_back_again(visit: Visit, gallery: Gallery, near_copy: Path, tmp_path: Path):
+    visit.open()
+    assert len(visit.list_names()) == 30
+
+    visit.page.locator("input[type=file]").set_input_files(near_copy)
+    visit.wait_for_query("near-copy.jpg")
+    found = visit.list_names()
+    assert found[0] == "picture-07.jpg"
+    assert visit.read_image() is None
+
+    visit.search_on(gallery, found[0])
+    assert visit.read_image() == gallery.find_hash(found[0])
+    assert visit.list_names()[0] == found[0]
+    visit.search_on(gallery, found[2])
+    assert visit.read_image() == gallery.find_hash(found[2])
+    assert visit.list_names()[0] == found[2]
+    visit.wait_for_pictures()
+    visit.page.screenshot(path=Path(os.environ.get(SCREENSHOTS) or tmp_path) / "walk.png")
+
+    visit.page.go_back()
+    visit.wait_for_query(found[0])
+    assert visit.read_image() == gallery.find_hash(found[0])
+    assert visit.list_names()[0] == found[0]
+    visit.page.go_back()
+    visit.wait_for_query("near-copy.jpg")
+    assert visit.read_image() is None
+    assert visit.list_names() == found
+    visit.page.go_forward()
+    visit.wait_for_query(found[0])
+    assert visit.read_image() == gallery.find_hash(found[0])
+
+
+def test_a_link_opens_the_same_page_in_another_browser(visit: Visit, browser, gallery: Gallery):
+    visit.open()
+    visit.search_on(gallery, "picture-05.jpg")
+    visit.page.get_by_role("radio", name="12", exact=True).click()
+    visit.page.wait_for_url("**count=12*")
+    visit.page.get_by_role("button", name="Page 2", exact=True).click()
+    visit.page.wait_for_url("**page=2*")
+    names = visit.list_names()
+    assert len(names) == 12
+    other = Visit(browser, visit.server)
+    other.open(visit.page.evaluate("location.pathname + location.search"))
+    assert other.list_names() == names
+    other.context.close()
+
+
+def test_a_file_name_runs_nothing_and_links_nowhere(visit: Visit, gallery: Gallery):
+    visit.open()
+    for name in HOSTILE_NAMES:
+        visit.search_on(gallery, name)
+        assert visit.page.locator(f".st-key-{Key.QUERY}").get_by_text(name, exact=True).count() == 1
+        visit.page.locator(f".st-key-{key_of_open(gallery.find_hash(name))} button").click()
+        visit.page.get_by_role("dialog").get_by_text(str(gallery.pictures / name), exact=True).wait_for()
+        title = visit.page.get_by_role("dialog").get_by_role("heading").text_content()
+        assert title.replace(UNSEEN_BREAK, "") == name
+        assert not visit.page.locator('a[href^="javascript:"], img[onerror]').count()
+        visit.page.keyboard.press("Escape")
+        visit.page.get_by_role("dialog").wait_for(state="detached")
+
+
+def test_an_upload_that_is_too_large_is_refused_in_a_sentence(visit: Visit, tmp_path: Path):
+    visit.open()
+    with open(tmp_path / "huge.jpg", "wb") as file:
+        file.truncate(26_500_000)
+    visit.page.locator("input[type=file]").set_input_files(tmp_path / "huge.jpg")
+    visit.page.get_by_text("must be 25.0MB or smaller").wait_for()
+    assert len(visit.list_names()) == 30
+
+
+def test_the_original_opens_large_and_searches_on(visit: Visit, gallery: Gallery):
+    visit.open()
+    visit.page.locator(f".st-key-{key_of_open(gallery.find_hash('scan.tiff'))} button").click()
+    dialog = visit.page.get_by_role("dialog")
+    dialog.locator("img").wait_for()
+    visit.wait_for_pictures()
+    assert dialog.locator("img").evaluate("image => image.naturalWidth") == 140
+    assert dialog.get_by_text(str(gallery.pictures / "scan.tiff")).count() == 1
+    dialog.get_by_role("button", name="Find similar").click()
+    visit.wait_for_query("scan.tiff")
+    dialog.wait_for(state="detached")
+
+
+def test_keyboard_alone_searches_on(visit: Visit, gallery: Gallery):
+    visit.open()
+    first = visit.list_names()[0]
+    visit.page.get_by_role("button", name=f"Find similar to {first}", exact=True).focus()
+    visit.page.keyboard.press("Enter")
+    visit.wait_for_query(first)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_stands_out_from_its_ground_in_light_and_in_dark(browser, server: str, scheme: str):
+    visit = Visit(browser, server, color_scheme=scheme)
+    visit.open()
+    ground, text = visit.page.evaluate(
+        f"""() => ['.stApp', '.st-key-{Key.GALLERY} .stText'].map((place, i) =>
+            getComputedStyle(document.querySelector(place))[i ? 'color' : 'backgroundColor'])"""
+    )
+    visit.context.close()
+    dark, bright = sorted([read_luminance(visit, ground), read_luminance(visit, text)])
+    assert (bright + 0.05) / (dark + 0.05) >= 4.5, (ground, text)
+    assert (read_luminance(visit, ground) < 0.5) == (scheme == "dark")
+
+
+def read_luminance(_: Visit, color: str) -> float:
+    """WCAG's relative luminance of `rgb(...)` or `color(srgb ...)`."""
+    body = color[color.index("(") + 1 : color.index(")")].replace("srgb", "").replace(",", " ").replace("/", " ")
+    parts = [float(part) for part in body.split()[:3]]
+    parts = parts if color.startswith("color(") else [part / 255 for part in parts]
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return sum(weight * part for weight, part in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+
+def test_a_phone_sees_two_columns_and_scrolls_one_way_only(browser, server: str, gallery: Gallery):
+    visit = Visit(browser, server, viewport={"width": 390, "height": 844})
+    visit.open(f"/?image={gallery.find_hash('picture-05.jpg')}")
+    lefts = visit.page.evaluate(
+        f"[...document.querySelectorAll('.st-key-{Key.GALLERY} img')].map(image => image.getBoundingClientRect().left)"
+    )
+    wide = visit.page.evaluate("document.querySelector('.stMain').scrollWidth")
+    visit.context.close()
+    assert len(set(lefts)) == 2
+    assert wide <= 390
+
+
+def test_every_picture_has_a_name_and_every_button_too(visit: Visit):
+    visit.open()
+    assert not visit.page.locator("img:not([alt]), .stMain img[alt='']").count()
+    buttons = visit.page.locator(".stMain button").all()
+    assert len(buttons) > 60
+    assert all((button.text_content() or button.get_attribute("aria-label") or "").strip() for button in buttons)

@@ -1,0 +1,361 @@
+"""The pages as a person uses them, without a browser: the script runs, and what it shows is read."""
+
+import shutil
+import threading
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import streamlit
+from streamlit.testing.v1 import AppTest
+
+from indexer.collection import UNTRAINED, Collection, show_similarity
+from tests.indexer.making import build, draw
+from tests.ui.conftest import BROKEN, HOSTILE_NAMES, REPOSITORY, Gallery
+from ui.keys import Key, key_of_open, key_of_similar
+from ui.resources import choose_collection
+from ui.texts import UNSEEN_BREAK
+
+SCRIPT = REPOSITORY / "ui" / "script.py"
+UPLOAD = f"{Key.UPLOAD}-0"
+
+
+def open_page(**parameters: str) -> AppTest:
+    """The start page at this URL."""
+    page = AppTest.from_file(str(SCRIPT), default_timeout=60)
+    for name, value in parameters.items():
+        page.query_params[name] = value
+    page.run()
+    assert not page.exception
+    return page
+
+
+def list_pictures(page: AppTest) -> list:
+    """What `st.image` was told: `.url` and `.alt` of every picture."""
+    return [picture for element in page.get("image") for picture in element.proto.imgs]
+
+
+def list_cards(page: AppTest) -> list[str]:
+    """The cards in their order: the beginnings of content hashes."""
+    buttons = [button.key for button in page.button if button.key and button.key.startswith("similar-")]
+    return [key.removeprefix("similar-") for key in buttons]
+
+
+def read_texts(page: AppTest) -> list[str]:
+    return [text.value for text in page.text]
+
+
+def ask(gallery: Gallery, name: str, **options: object) -> list[str]:
+    """What the collection itself answers: the beginnings of content hashes."""
+    with gallery.open() as collection:
+        image_id = collection.find_image(gallery.find_hash(name))
+        return [neighbour.content_hash[:16] for neighbour in collection.find_similar_to(image_id, **options)]
+
+
+def upload(page: AppTest, path: Path) -> AppTest:
+    return page.file_uploader(key=UPLOAD).upload(path.name, path.read_bytes(), "image/jpeg").run()
+
+
+# --- searching ---------------------------------------------------------------------------------------------------
+
+
+def test_without_a_query_there_are_images_to_begin_with(shown: Gallery):
+    page = open_page()
+    with shown.open() as collection:
+        expected = [image.content_hash[:16] for image in collection.list_images(count=48)]
+    assert list_cards(page) == expected
+    assert len(expected) == 30
+
+
+def test_a_click_on_an_image_searches_on_from_it_and_says_so_in_the_url(shown: Gallery):
+    content_hash = shown.find_hash("picture-05.jpg")
+    page = open_page()
+    page.button(key=key_of_similar(content_hash)).click().run()
+    assert page.query_params == {"image": content_hash}
+    assert list_cards(page) == ask(shown, "picture-05.jpg", count=24)
+    second = list_cards(page)[1]
+    page.button(key=f"similar-{second}").click().run()
+    assert page.query_params["image"].startswith(second)
+    assert list_cards(page)[0] == second
+
+
+def test_similarities_are_shown_and_only_the_image_itself_has_one(shown: Gallery):
+    page = open_page(image=shown.find_hash("picture-05.jpg"), count="12")
+    with shown.open() as collection:
+        found = collection.find_similar_to(collection.find_image(shown.find_hash("picture-05.jpg")), 12)
+    shown_texts = read_texts(page)
+    for neighbour in found:
+        assert show_similarity(neighbour) in shown_texts
+    assert shown_texts.count("1.000") == 1
+
+
+def test_a_link_opens_the_same_page_for_everybody(shown: Gallery):
+    page = open_page(image=shown.find_hash("picture-05.jpg"), count="12", page="2")
+    assert list_cards(page) == ask(shown, "picture-05.jpg", count=12, first=12)
+    assert page.get("button_group")[0].value in (12, [12])
+
+
+def test_how_many_is_changed_and_the_answer_begins_anew(shown: Gallery):
+    page = open_page(image=shown.find_hash("picture-05.jpg"), count="12", page="2")
+    page.get("button_group")[0].set_value(48).run()
+    assert page.query_params["count"] == "48"
+    assert "page" not in page.query_params
+    assert list_cards(page) == ask(shown, "picture-05.jpg", count=48)
+
+
+def test_paging_on_goes_through_all_neighbours_once(shown: Gallery):
+    page = open_page(image=shown.find_hash("picture-05.jpg"), count="12")
+    seen = list_cards(page)
+    for number in (2, 3):
+        page.get("pagination")[0].set_value(number).run()
+        assert page.query_params["page"] == str(number)
+        seen += list_cards(page)
+    assert seen == ask(shown, "picture-05.jpg", count=1000)
+
+
+def test_a_lower_bound_leaves_out_what_is_less_similar(shown: Gallery):
+    with shown.open() as collection:
+        found = collection.find_similar_to(collection.find_image(shown.find_hash("picture-05.jpg")), 30)
+    bound = round(found[9].similarity, 6) - 1e-6
+    page = open_page(image=found[0].content_hash)
+    page.number_input(key=Key.AT_LEAST).set_value(bound).run()
+    assert page.query_params["at_least"] == str(bound)
+    assert list_cards(page) == [one.content_hash[:16] for one in found if one.similarity >= bound]
+
+
+def test_a_page_beyond_the_last_says_so_and_leads_back(shown: Gallery):
+    page = open_page(image=shown.find_hash("picture-05.jpg"), page="9")
+    assert "nothing on page 9" in page.info[0].value
+    assert page.get("pagination")[0].value == 9
+
+
+def test_a_bound_that_nothing_reaches_says_so(shown: Gallery, near_copy: Path):
+    page = upload(open_page(at_least="1.0"), near_copy)
+    assert "Lower the bound" in page.info[0].value
+    assert list_cards(page) == []
+
+
+@pytest.mark.parametrize("value", ["", "x", "-1.5e3", "nan", "inf", "1000000000000", "²", "12 OR 1=1"])
+def test_a_value_in_the_url_that_makes_no_sense_counts_as_not_given(shown: Gallery, value: str):
+    page = open_page(image=shown.find_hash("picture-05.jpg"), count=value, at_least=value, page=value)
+    assert list_cards(page) == ask(shown, "picture-05.jpg", count=24)
+
+
+def test_start_over_forgets_the_query(shown: Gallery, near_copy: Path):
+    page = upload(open_page(count="12"), near_copy)
+    assert page.button(key=Key.START_OVER).click().run().query_params == {"count": "12"}
+    assert len(list_cards(page)) == 30
+
+
+def test_the_footer_says_what_answered(shown: Gallery):
+    page = open_page(image=shown.find_hash("picture-05.jpg"))
+    line = next(text for text in read_texts(page) if "generation" in text)
+    assert "30 images · model seer-mini · generation 000001 · exact search · " in line
+    assert line.endswith(" ms")
+    assert UNTRAINED in read_texts(page)
+
+
+def test_pictures_come_from_our_own_addresses(shown: Gallery):
+    page = open_page(image=shown.find_hash("picture-05.jpg"))
+    urls = [picture.url for picture in list_pictures(page)]
+    assert len(urls) == 1 + 24
+    assert all(url.startswith("http://localhost/t/") and url.endswith(".webp") for url in urls)
+
+
+# --- an upload ---------------------------------------------------------------------------------------------------
+
+
+def test_an_upload_finds_the_image_that_it_was_made_from(shown: Gallery, near_copy: Path):
+    page = upload(open_page(), near_copy)
+    assert list_cards(page)[0] == shown.find_hash("picture-07.jpg")[:16]
+    assert "1.000" not in read_texts(page)
+    assert not page.query_params
+    assert not any("in the collection" in text.value for text in page.markdown)
+
+
+def test_an_upload_that_the_collection_has_is_recognised(shown: Gallery):
+    page = upload(open_page(), shown.pictures / "picture-07.jpg")
+    assert "1.000" in read_texts(page)
+    assert any("This picture is in the collection" in text.value for text in page.markdown)
+
+
+def test_the_way_back_from_a_neighbour_leads_to_the_upload(shown: Gallery, near_copy: Path):
+    page = upload(open_page(), near_copy)
+    first = list_cards(page)
+    page.button(key=f"similar-{first[3]}").click().run()
+    assert list_cards(page)[0] == first[3]
+    page.query_params.clear()
+    assert list_cards(page.run()) == first
+
+
+def test_an_upload_comes_before_the_image_in_the_url(shown: Gallery, near_copy: Path):
+    page = upload(open_page(image=shown.find_hash("picture-05.jpg"), count="12"), near_copy)
+    assert page.query_params == {"count": "12"}
+    assert list_cards(page)[0] == shown.find_hash("picture-07.jpg")[:16]
+
+
+def test_an_upload_that_is_no_picture_is_refused_with_the_reason(shown: Gallery, tmp_path: Path):
+    (tmp_path / "no_picture*.jpg").write_bytes(b"what is this?")
+    page = upload(open_page(), tmp_path / "no_picture*.jpg")
+    said = page.error[0].value.replace("\\", "")
+    assert said.startswith("no_picture*.jpg cannot be searched with.")
+    assert said.endswith("Choose another picture.")
+
+
+def test_while_the_model_loads_images_are_answered_and_an_upload_waits(
+    shown: Gallery, near_copy: Path, monkeypatch: pytest.MonkeyPatch
+):
+    told, may_load = [], threading.Event()
+    load = Collection._open_backbone
+
+    def wait_for_it(collection: Collection, snapshot: object) -> object:
+        assert may_load.wait(30)
+        return load(collection, snapshot)
+
+    @contextmanager
+    def tell(text: str):
+        told.append(text)
+        may_load.set()
+        yield
+
+    monkeypatch.setattr(Collection, "_open_backbone", wait_for_it)
+    monkeypatch.setattr(streamlit, "spinner", tell)
+    choose_collection(shown.place)
+    assert len(list_cards(open_page(image=shown.find_hash("picture-05.jpg")))) == 24
+    assert not may_load.is_set()
+    page = upload(open_page(), near_copy)
+    assert "model is loading" in told[0]
+    assert list_cards(page)[0] == shown.find_hash("picture-07.jpg")[:16]
+
+
+# --- an image opened large ---------------------------------------------------------------------------------------
+
+
+def test_an_image_opens_large_with_its_paths_size_and_date(shown: Gallery):
+    content_hash = shown.find_hash("picture-03.jpg")
+    page = open_page()
+    page.button(key=key_of_open(content_hash)).click().run()
+    assert list_pictures(page)[-1].url == f"http://localhost/o/{content_hash}"
+    paths = {shown.pictures / "picture-03.jpg", shown.pictures / "copies" / "the-same.jpg"}
+    assert {code.value for code in page.code} == {str(path) for path in paths}
+    facts = next(text for text in read_texts(page) if "140 × 120 px" in text)
+    assert "JPEG" in facts
+    assert f"{max(path.stat().st_size for path in paths) / 1000:.0f} KB" in facts
+    page.button(key=Key.LARGE_SIMILAR).click().run()
+    assert page.query_params["image"] == content_hash
+
+
+# --- names -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", HOSTILE_NAMES)
+def test_a_file_name_is_never_read_as_markdown(shown: Gallery, name: str):
+    page = open_page(image=shown.find_hash(name))
+    assert name in read_texts(page)
+    assert name in [picture.alt for picture in list_pictures(page)]
+    label = page.button(key=key_of_similar(shown.find_hash(name))).label
+    assert label.replace("\\", "").replace(UNSEEN_BREAK, "") == f"Find similar to {name}"
+    assert not any(name in text.value for text in page.markdown)
+
+
+# --- what can be wrong -------------------------------------------------------------------------------------------
+
+
+def read_error(page: AppTest) -> str:
+    assert not page.exception
+    return page.error[0].value.replace("\\", "")
+
+
+def test_a_link_to_an_image_that_is_gone_says_so_and_shows_others(shown: Gallery):
+    for gone in ("0" * 64, "no hash", "../../etc/passwd"):
+        page = open_page(image=gone)
+        assert "no longer, in the collection" in page.warning[0].value
+        assert len(list_cards(page)) == 30
+
+
+def test_without_a_collection_the_page_says_how_to_make_one_and_takes_it_up(seer_home: Path, tmp_path: Path):
+    choose_collection(None)
+    page = open_page()
+    assert "seer build PICTURES" in read_error(page)
+    draw(tmp_path / "pictures" / "a.png", 1)
+    build(seer_home / "collections" / "first", tmp_path / "pictures")
+    assert len(list_cards(page.run())) == 1
+    assert not page.error
+    build(seer_home / "collections" / "second", tmp_path / "pictures")
+    assert not page.run().error, "what was chosen stays chosen"
+
+
+def test_several_collections_without_a_choice_are_listed(seer_home: Path, tmp_path: Path):
+    draw(tmp_path / "pictures" / "a.png", 1)
+    for name in ("first", "second"):
+        build(seer_home / "collections" / name, tmp_path / "pictures")
+    choose_collection(None)
+    said = read_error(open_page())
+    assert "--collection" in said
+    assert str(seer_home / "collections" / "second") in said
+
+
+def test_a_collection_where_nothing_could_be_read_says_so(tmp_path: Path):
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures" / "a.jpg").write_bytes(b"no")
+    build(tmp_path / "place", tmp_path / "pictures")
+    choose_collection(tmp_path / "place")
+    page = open_page()
+    said = [*(box.value for box in page.info), *(box.value for box in page.error)]
+    assert any("seer build" in text for text in said)
+
+
+def test_a_generation_that_vanished_is_a_sentence(shown: Gallery, tmp_path: Path):
+    shutil.copytree(shown.place, tmp_path / "place")
+    choose_collection(tmp_path / "place")
+    page = open_page(image=shown.find_hash("picture-05.jpg"))
+    assert list_cards(page)
+    shutil.rmtree(tmp_path / "place" / "generations")
+    choose_collection(tmp_path / "place")
+    assert "seer build" in read_error(page.run())
+    shutil.rmtree(tmp_path / "place")
+    assert "No collection in" in read_error(page.run())
+
+
+def test_a_collection_that_was_deleted_and_made_anew_is_shown_anew(tmp_path: Path):
+    draw(tmp_path / "one" / "old.png", 1)
+    draw(tmp_path / "two" / "new.png", 2)
+    build(tmp_path / "place", tmp_path / "one")
+    choose_collection(tmp_path / "place")
+    page = open_page()
+    assert "old.png" in read_texts(page)
+    # Moved, not removed: the new catalog must not get the old one's inode by chance.
+    (tmp_path / "place").rename(tmp_path / "before")
+    build(tmp_path / "place", tmp_path / "two")
+    assert "new.png" in read_texts(page.run())
+
+
+# --- status ------------------------------------------------------------------------------------------------------
+
+
+def open_status() -> AppTest:
+    page = open_page()
+    page.switch_page(str(REPOSITORY / "ui" / "views" / "status.py")).run()
+    assert not page.exception
+    return page
+
+
+def test_the_status_page_has_counts_model_generation_and_folders(shown: Gallery):
+    page = open_status()
+    counts = {metric.label: metric.value for metric in page.metric}
+    assert counts == {"Images": "30", "Files": str(31 + BROKEN), "Failed": str(BROKEN), "Pending": "0"}
+    texts = read_texts(page)
+    assert "seer-mini (untrained)" in texts
+    assert any(text.startswith("000001 of ") for text in texts)
+    assert str(shown.pictures) in texts
+    assert any("--retry-failed" in box.value for box in page.info)
+
+
+def test_every_failure_is_listed_once_with_its_reason(shown: Gallery):
+    page = open_status()
+    seen = list(page.dataframe[0].value["File"])
+    assert len(seen) == 50
+    assert all(len(reason) > 10 for reason in page.dataframe[0].value["Reason"])
+    page.get("pagination")[0].set_value(2).run()
+    seen += list(page.dataframe[0].value["File"])
+    assert sorted(seen) == [str(shown.pictures / f"broken-{number:02d}.jpg") for number in range(BROKEN)]

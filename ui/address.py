@@ -1,0 +1,115 @@
+"""What the page shows, as its URL says it: `?image=<content hash>&count=24&at_least=0.9&page=2`.
+
+The URL is the only place where this state lives. Each run reads it and sets the widgets by it; a widget's callback
+writes it and nothing else. So a link opens the same page, and the browser's back button works.
+
+Rule: a value in the URL that makes no sense counts as not given; only an image's hash is kept as it stands.
+"""
+
+import math
+from dataclasses import dataclass, replace
+
+import streamlit as st
+
+from ui.keys import Key, Parameter
+
+COUNTS = (12, 24, 48, 96)
+LAST_PAGE = 1000
+"""A search passes over (page - 1) * count neighbours: the URL must not be able to ask for a billion."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Address:
+    """What to search from, and which part of the answer to show."""
+
+    image: str | None = None
+    """Content hash (hex) of the image to search from; None: the uploaded picture, or nothing."""
+    count: int = 24
+    """Neighbours on one page."""
+    at_least: float | None = None
+    """The lowest similarity shown; None: no bound."""
+    page: int = 1
+
+    @property
+    def first(self) -> int:
+        """How many neighbours come before this page."""
+        return (self.page - 1) * self.count
+
+
+def read_address() -> Address:
+    """What the URL says."""
+    given = st.query_params
+    return Address(
+        image=given.get(Parameter.IMAGE) or None,
+        count=_read_count(given.get(Parameter.COUNT, "")),
+        at_least=_read_bound(given.get(Parameter.AT_LEAST, "")),
+        page=_read_page(given.get(Parameter.PAGE, "")),
+    )
+
+
+def set_widgets(address: Address) -> None:
+    """Let the widgets show what the URL says; comes before them."""
+    st.session_state[Key.COUNT] = address.count
+    st.session_state[Key.AT_LEAST] = address.at_least
+    st.session_state[Key.PAGE] = address.page
+
+
+def write_address(address: Address) -> None:
+    """Put it into the URL: a new step in the browser's history. What is as usual is left out."""
+    usual = Address()
+    values = {
+        Parameter.IMAGE: address.image,
+        Parameter.COUNT: None if address.count == usual.count else str(address.count),
+        Parameter.AT_LEAST: None if address.at_least is None else str(address.at_least),
+        Parameter.PAGE: None if address.page == usual.page else str(address.page),
+    }
+    st.query_params.from_dict({str(name): value for name, value in values.items() if value is not None})
+
+
+def go_to_image(content_hash: str) -> None:
+    """Search on from an image of the collection."""
+    write_address(replace(read_address(), image=content_hash, page=1))
+
+
+def take_upload(upload_key: str) -> None:
+    """A picture was dropped: search from it. One that was taken away changes nothing else."""
+    if st.session_state[upload_key] is not None:
+        write_address(replace(read_address(), image=None, page=1))
+
+
+def take_controls() -> None:
+    """How many, or the bound, was changed: begin at the first page."""
+    chosen = {"count": st.session_state[Key.COUNT], "at_least": st.session_state[Key.AT_LEAST]}
+    write_address(replace(read_address(), **chosen, page=1))
+
+
+def take_page() -> None:
+    """Another page was chosen."""
+    write_address(replace(read_address(), page=st.session_state[Key.PAGE]))
+
+
+def start_over() -> None:
+    """Forget the image and the upload; how many and the bound stay."""
+    write_address(replace(read_address(), image=None, page=1))
+    st.session_state[Key.UPLOADS_SO_FAR] = st.session_state.get(Key.UPLOADS_SO_FAR, 0) + 1
+
+
+def name_upload() -> str:
+    """The uploader's key: a new one after each fresh start, since an uploader cannot be emptied."""
+    return f"{Key.UPLOAD}-{st.session_state.get(Key.UPLOADS_SO_FAR, 0)}"
+
+
+def _read_count(text: str) -> int:
+    return int(text) if text in map(str, COUNTS) else Address.count
+
+
+def _read_bound(text: str) -> float | None:
+    try:
+        bound = float(text)
+    except ValueError:
+        return None
+    return bound if math.isfinite(bound) and -1 <= bound <= 1 else None
+
+
+def _read_page(text: str) -> int:
+    return int(text) if text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= LAST_PAGE else 1

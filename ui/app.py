@@ -1,0 +1,67 @@
+"""The page's server: `st.App` around `script.py`, with our routes before Streamlit's and the host guard before all.
+
+The collection is opened and its model begins to load when the server starts, before the first visit (ASGI lifespan).
+
+Errors become text in `components.show_error`, reached in two ways: `script.py` catches a UserError of the page it runs
+(so a terminal shows no traceback for what a person can put right, and tests that run the script alone see the same),
+and `on_script_error` covers what the script cannot catch, callbacks and fragments, and bugs.
+
+Rule: nothing leaves this computer: loopback only, no usage statistics, nothing written outside the collection.
+"""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import streamlit as st
+from starlette.middleware import Middleware
+
+from ui.components import show_error
+from ui.guard import HostGuard
+from ui.resources import open_early
+from ui.routes import list_routes
+from ui.theme import list_theme_options
+
+SCRIPT = Path(__file__).with_name("script.py")
+UPLOAD_MB = 25
+
+
+def make_app(host: str, *, on_ready: Callable[[], None] = lambda: None) -> st.App:
+    """The application for a server on this host; `on_ready` is called once it is about to answer."""
+
+    @asynccontextmanager
+    async def lifespan(_: st.App) -> AsyncIterator[None]:
+        open_early()
+        on_ready()
+        yield
+
+    return st.App(
+        SCRIPT,
+        lifespan=lifespan,
+        routes=list_routes(),
+        middleware=[Middleware(HostGuard, host=host)],
+        on_script_error=show_error,
+    )
+
+
+def list_options(host: str, port: int) -> dict[str, object]:
+    """Streamlit's settings for our server. They go before any configuration file that a person may have."""
+    return {
+        "server.address": host,
+        "server.port": port,
+        "global.disableWidgetStateDuplicationWarning": True,
+        "server.headless": True,
+        "server.maxUploadSize": UPLOAD_MB,
+        "server.fileWatcherType": "none",
+        "server.runOnSave": False,
+        "server.enableCORS": True,
+        "server.enableXsrfProtection": True,
+        "server.enableAgentApi": False,
+        "server.enableStaticServing": False,
+        "browser.gatherUsageStats": False,
+        "client.showErrorDetails": "none",
+        "client.toolbarMode": "minimal",
+        "logger.level": "warning",
+        "logger.hideWelcomeMessage": True,
+        **list_theme_options(),
+    }

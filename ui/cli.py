@@ -1,0 +1,84 @@
+"""The `seer` command, composed: building and asking (`indexer`), `models` (`seer_model`), and here `ui` and `demo`.
+
+Rule: a command parses, calls one function, prints. What the person can put right becomes text in `CommandGroup` alone.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+import click
+
+from indexer.cli import INTERRUPTED, CommandGroup, build, choose_collection, collection_option
+from indexer.cli import cli as indexer_group
+from indexer.layout import find_collection, list_collections, read_home
+from seer_model.cli import models
+from ui.samples import SampleCounts, gather_samples
+from ui.server import require_free, serve
+
+SAMPLES = "demo-pictures"
+DEMO = "demo"
+LOOPBACK = "127.0.0.1"
+
+port_option = click.option(
+    "--port", type=click.IntRange(0, 65535), default=8501, show_default=True, help="0: any that is free."
+)
+
+
+@click.command("ui")
+@collection_option
+@click.option("--host", default=LOOPBACK, show_default=True, help="A loopback name or address.")
+@port_option
+def ui_command(folder: Path | None, host: str, port: int) -> None:
+    """Show the collection in the browser; Ctrl-C ends it."""
+    serve_page(find_or_wait(folder), host, port)
+
+
+@click.command()
+@click.argument("pictures", required=False, type=click.Path(path_type=Path))
+@port_option
+@click.pass_context
+def demo(context: click.Context, pictures: Path | None, port: int) -> None:
+    """From nothing to the page: sample pictures, or the folder PICTURES.
+
+    They become a collection as with seer build, and the page shows it. Running it again costs little.
+    """
+    # Asked before the build: minutes later would be late for it.
+    require_free(LOOPBACK, port)
+    if pictures is None:
+        pictures, place = read_home() / SAMPLES, read_home() / "collections" / DEMO
+        click.echo(show_samples(gather_samples(pictures), pictures))
+    else:
+        place = choose_collection([pictures], None)
+    context.invoke(build, pictures=(pictures,), folder=place)
+    serve_page(place, LOOPBACK, port)
+
+
+def find_or_wait(folder: Path | None) -> Path | None:
+    """The collection to show; None if there is none at all yet: the page says so, and takes up the first one made."""
+    return None if folder is None and not list_collections() else find_collection(folder)
+
+
+def serve_page(place: Path | None, host: str, port: int) -> None:
+    """Serve until Ctrl-C, which is the way to end it and so is said nothing about."""
+    try:
+        serve(place, host, port, lambda address: click.echo(f"The page is at {address} (Ctrl-C ends it)"))
+    except KeyboardInterrupt:
+        sys.stdout.flush()
+        # The server has closed. A model that is still loading in its thread would abort an orderly exit.
+        os._exit(INTERRUPTED)
+
+
+def show_samples(counts: SampleCounts, folder: Path) -> str:
+    """How many sample pictures there are, and where."""
+    photos, copies = sum(counts.originals.values()), sum(counts.edited.values())
+    return f"{photos} photos and {copies} edited copies of them in {folder}"
+
+
+main = CommandGroup(
+    "seer",
+    commands={**indexer_group.commands, "models": models, "ui": ui_command, "demo": demo},
+    params=indexer_group.params,
+    context_settings=indexer_group.context_settings,
+    help=indexer_group.help,
+)

@@ -1,0 +1,115 @@
+"""What the pages are drawn with: cards, the gallery, an image opened large, the footer, errors.
+
+File names and paths are shown with `st.text`, `st.code` and as `alt`, which read no Markdown and no HTML. Pictures come
+from our own routes: `st.image` would decode and encode each one anew on every run.
+
+Rule: a component draws what it is given; only views ask the collection.
+"""
+
+from collections.abc import Sequence
+from urllib.parse import urlsplit
+
+import streamlit as st
+
+from indexer.collection import UNTRAINED, CollectionStatus, ImageDetails, Neighbour, show_similarity
+from seer_model.errors import UserError
+from ui.address import go_to_image
+from ui.keys import Key, key_of_open, key_of_similar
+from ui.texts import quote, show_path, show_size
+
+OPEN_ICON = ":material/open_in_full:"
+SIMILAR_ICON = ":material/image_search:"
+BUG = "Something went wrong in the program itself. What happened stands in the terminal that runs seer ui."
+
+
+def show_error(error: Exception) -> bool:
+    """Say in the page what went wrong: a UserError in its own words, a bug without its details.
+
+    Returns: True, so that `st.App(on_script_error=)` shows nothing of its own.
+    """
+    st.error(quote(str(error)) if isinstance(error, UserError) else BUG, icon=":material/error:")
+    return True
+
+
+def read_origin() -> str:
+    """Where the browser found this page, as `http://127.0.0.1:8501`: `st.image` takes a relative URL for a file."""
+    parts = urlsplit(st.context.url or "http://localhost")
+    return f"{parts.scheme}://{parts.netloc}"
+
+
+def show_thumbnail(content_hash: str, alt: str) -> None:
+    """The thumbnail of an image, as wide as its place."""
+    st.image(f"{read_origin()}/t/{content_hash}.webp", alt=alt, width="stretch")
+
+
+def show_gallery(images: Sequence[Neighbour] | Sequence[ImageDetails]) -> str | None:
+    """Images as cards to search on from. Returns: the content hash of the one to open large, if one was asked for."""
+    opened = None
+    with st.grid(min_column_width=170, gap="small", key=Key.GALLERY) as grid:
+        for image in images:
+            with grid.cell():
+                if show_card(image):
+                    opened = image.content_hash
+    return opened
+
+
+def show_card(image: Neighbour | ImageDetails) -> bool:
+    """One image: thumbnail, similarity if it is a neighbour, file name. Returns: whether to open it large."""
+    name = show_path(image.path.name)
+    show_thumbnail(image.content_hash, alt=name)
+    st.button(
+        f"Find similar to {quote(name)}",
+        key=key_of_similar(image.content_hash),
+        on_click=go_to_image,
+        args=(image.content_hash,),
+    )
+    line = show_similarity(image) if isinstance(image, Neighbour) else name
+    with st.container(horizontal=True, gap="xxsmall", vertical_alignment="center"):
+        st.text(line, wrap=False, width="stretch")
+        is_opened = st.button(f"Open {quote(name)}", key=key_of_open(image.content_hash), icon=OPEN_ICON)
+    if line != name:
+        st.text(name, wrap=False, width="stretch")
+    return is_opened
+
+
+def show_large(image: ImageDetails) -> None:
+    """An image in its own size over the page, where its files are, and what is known of it."""
+    st.dialog(quote(show_path(image.path.name)), width="large")(_show_large)(image)
+
+
+def _show_large(image: ImageDetails) -> None:
+    with st.container(key=Key.LARGE):
+        st.image(f"{read_origin()}/o/{image.content_hash}", alt=show_path(image.path.name))
+    st.text(describe_image(image))
+    for path in image.paths:
+        st.code(show_path(path), language=None, wrap_lines=True)
+    with st.container(horizontal=True):
+        chosen = {"on_click": go_to_image, "args": (image.content_hash,)}
+        if st.button("Find similar", key=Key.LARGE_SIMILAR, type="primary", icon=SIMILAR_ICON, **chosen):
+            # A dialog runs by itself; only a run of the whole page closes it and shows the answer.
+            st.rerun()
+        st.link_button("Download", f"/o/{image.content_hash}?download", icon=":material/download:")
+
+
+def describe_image(image: ImageDetails) -> str:
+    """Size, format and date of an image in one line."""
+    return (
+        f"{image.width} × {image.height} px · {show_size(image.size_bytes)} · {image.format} · "
+        f"{image.modified:%Y-%m-%d %H:%M}"
+    )
+
+
+def show_footer(status: CollectionStatus, milliseconds: float | None = None) -> None:
+    """One quiet line: what answered, and how fast; and whether the model can know subjects."""
+    parts = [
+        f"{status.images:,} images",
+        f"model {show_path(status.model or 'none')}",
+        f"generation {status.generation}",
+        "exact search" if status.recall == 1.0 else f"approximate search, recall {status.recall or 0:.3f}",
+    ]
+    if milliseconds is not None:
+        parts.append(f"{milliseconds:.0f} ms")
+    with st.container(key=Key.FOOTER, gap="xxsmall"):
+        st.text(" · ".join(parts))
+        if status.is_trained is False:
+            st.text(UNTRAINED)

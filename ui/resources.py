@@ -1,0 +1,98 @@
+"""The one open collection of this process, shared by all pages and routes, and its model loading in the background.
+
+The server chooses the folder once, before it starts; pages and routes ask for the collection. If there is none yet,
+asking says so, and the next question after `seer build` finds it. If it was deleted and built anew, it is opened anew.
+
+Rule: opened once, read-only, never closed while a page may still be reading from it.
+"""
+
+import logging
+import threading
+from functools import lru_cache
+from pathlib import Path
+
+from indexer.collection import Collection
+from indexer.layout import CATALOG, find_collection
+from seer_model.errors import UserError
+from seer_model.pictures import encode_thumbnail, open_picture
+
+PREVIEW_PX = 640
+LOADING = "load-model"
+"""The name of the thread that loads a model."""
+log = logging.getLogger(__name__)
+
+
+class Shelf:
+    """Where the open collection stands."""
+
+    def __init__(self, folder: Path | None) -> None:
+        self._folder = folder
+        self._lock = threading.Lock()
+        self._open: tuple[tuple, Collection] | None = None
+
+    def take(self) -> Collection:
+        """The collection. Raises: CollectionMissing, CollectionAmbiguous, CatalogTooNew, CollectionDamaged."""
+        with self._lock:
+            folder = find_collection(self._folder)
+            # A folder that was deleted and built again has another catalog under the same name.
+            status = (folder / CATALOG).stat()
+            stamp = folder, status.st_dev, status.st_ino
+            if self._open is None or self._open[0] != stamp:
+                self._open = stamp, Collection(folder)
+                # What was found stays chosen, also when a second collection is made while the server runs.
+                self._folder = folder
+                load_in_background(self._open[1])
+            return self._open[1]
+
+    @property
+    def is_model_loaded(self) -> bool:
+        """Whether the collection is open and its model there; opens and loads nothing."""
+        return self._open is not None and self._open[1].is_model_loaded
+
+
+_shelf = Shelf(None)
+
+
+def choose_collection(folder: Path | None) -> None:
+    """Which collection this process shows; None: the only one there is."""
+    global _shelf
+    _shelf = Shelf(folder)
+
+
+def the_collection() -> Collection:
+    """The open collection. Raises: as `Shelf.take`."""
+    return _shelf.take()
+
+
+def is_model_loaded() -> bool:
+    """Whether an upload can be answered without waiting."""
+    return _shelf.is_model_loaded
+
+
+def open_early() -> None:
+    """Open the collection before the first visit, if there is one; who asks later is told what is wrong."""
+    try:
+        the_collection()
+    except UserError as error:
+        log.warning("%s", error)
+
+
+def load_in_background(collection: Collection) -> threading.Thread:
+    """Load the model while the page answers; whoever needs it sooner waits for the same loading."""
+    thread = threading.Thread(target=_load, args=(collection,), name=LOADING, daemon=True)
+    thread.start()
+    return thread
+
+
+def _load(collection: Collection) -> None:
+    try:
+        collection.load_model()
+    except UserError as error:
+        # The search that needs the model raises the same again, and the page says it.
+        log.warning("%s", error)
+
+
+@lru_cache(maxsize=4)
+def make_preview(picture: bytes) -> bytes:
+    """A small WebP of an uploaded picture, through our own decoder with its limits. Raises: PictureError."""
+    return encode_thumbnail(open_picture(picture, short_side_px=PREVIEW_PX), side_px=PREVIEW_PX)

@@ -1,0 +1,34 @@
+"""Numbers, paths and sentences as a person reads them.
+
+Rule: what comes from a disk or a program is plain text; nothing in it is ever read as Markdown or HTML.
+"""
+
+import os
+import re
+from pathlib import Path
+
+UNSEEN = "\N{REPLACEMENT CHARACTER}"
+UNSEEN_BREAK = "\N{WORD JOINER}"
+MARKDOWN = re.compile(r"([\\`*_\[\]<>$~#|&])")
+# Streamlit draws these after the Markdown is read, where no backslash can stop it: names of emoji, and arrows.
+DRAWN = re.compile(r":(?=[\w+-]+:)|(?<!\S)(?:<-(?=>)|[-<>~](?=[->=](?!\S)))")
+
+
+def show_path(path: Path | str) -> str:
+    """A path on one line; what is not UTF-8 or not printable becomes one sign (a turned-round name misleads)."""
+    text = os.fsencode(path).decode("utf-8", "replace")
+    return "".join(letter if letter.isprintable() else UNSEEN for letter in text)
+
+
+def show_size(size_bytes: int) -> str:
+    """A file's size: 512 bytes, 38 KB, 4.2 MB (1 KB = 1000 bytes)."""
+    if size_bytes < 1000:
+        return f"{size_bytes} bytes"
+    if size_bytes < 1_000_000:
+        return f"{size_bytes / 1000:.0f} KB"
+    return f"{size_bytes / 1_000_000:.1f} MB"
+
+
+def quote(text: str) -> str:
+    """Text for a place that reads Markdown, so that it comes out as it is, line by line."""
+    return MARKDOWN.sub(r"\\\1", DRAWN.sub(rf"\g<0>{UNSEEN_BREAK}", text)).replace("\n", "  \n")

@@ -1,0 +1,173 @@
+"""The start page: drop a picture, or take an image of the collection, and see the images most like it.
+
+What it shows is decided by the URL, and by the upload where the URL names no image.
+
+Rule: the parts stand in the order in which a person sees them, and the page itself is the last function.
+"""
+
+from contextlib import nullcontext
+from math import ceil
+from time import perf_counter
+
+import streamlit as st
+from streamlit.runtime.uploaded_file_manager import UploadedFile
+
+from indexer.collection import Collection, CollectionStatus, ImageDetails, Neighbour
+from seer_model.errors import PictureError
+from ui import address
+from ui.components import OPEN_ICON, describe_image, show_footer, show_gallery, show_large, show_thumbnail
+from ui.keys import Key
+from ui.resources import make_preview, the_collection
+from ui.texts import quote, show_path, show_size
+
+START_COUNT = 48
+GONE = "The image that this link names is not, or no longer, in the collection. Choose another one, or drop a picture."
+KNOWN = "This picture is in the collection."
+LOADING = "The model is loading; the answer comes as soon as it is there."
+
+Query = ImageDetails | UploadedFile | None
+
+
+def ask_for_picture() -> UploadedFile | None:
+    """The place to drop a picture."""
+    key = address.name_upload()
+    return st.file_uploader(
+        "Drop a picture, or choose one", "image/*", key=key, on_change=address.take_upload, args=(key,)
+    )
+
+
+def choose_query(collection: Collection, here: address.Address, upload: UploadedFile | None) -> Query:
+    """What to search from; says so where a link names an image that is gone."""
+    if here.image is None:
+        return upload
+    image_id = collection.find_image(here.image)
+    if image_id is None:
+        st.warning(GONE, icon=":material/link_off:")
+        return None
+    return collection.read_image(image_id)
+
+
+def show_query(query: Query) -> str | None:
+    """The picture that is searched from. Returns: the content hash of the image to open large, if it was asked for."""
+    if query is None:
+        return None
+    opened = None
+    with st.container(key=Key.QUERY):
+        if isinstance(query, ImageDetails):
+            name, facts = show_path(query.path.name), describe_image(query)
+            show_thumbnail(query.content_hash, alt=f"Query: {name}")
+        else:
+            name, facts = show_path(query.name), f"{show_size(query.size)} · your picture"
+            st.image(read_preview(query), alt=f"Query: {name}", width="stretch")
+        st.text(name, wrap=False, width="stretch")
+        st.text(facts)
+        with st.container(horizontal=True, gap="small"):
+            if isinstance(query, ImageDetails) and st.button("Open", key=Key.OPEN_QUERY, icon=OPEN_ICON):
+                opened = query.content_hash
+            st.button("Start over", key=Key.START_OVER, icon=":material/restart_alt:", on_click=address.start_over)
+    return opened
+
+
+def read_preview(upload: UploadedFile) -> bytes:
+    """A small picture of the upload; one that cannot be read ends the page with the reason."""
+    try:
+        return make_preview(upload.getvalue())
+    except PictureError as error:
+        name = show_path(upload.name)
+        st.error(quote(f"{name} cannot be searched with. {error} Choose another picture."), icon=":material/error:")
+        st.stop()
+
+
+def show_controls() -> None:
+    """How many neighbours, and how similar at least."""
+    with st.container(horizontal=True, key=Key.CONTROLS, vertical_alignment="bottom"):
+        st.segmented_control(
+            "Neighbours", address.COUNTS, key=Key.COUNT, required=True, on_change=address.take_controls
+        )
+        st.number_input(
+            "Similarity at least", -1.0, 1.0, key=Key.AT_LEAST, step=0.01, format="%0.3f", placeholder="no bound",
+            on_change=address.take_controls, width=150,
+        )  # fmt: skip
+
+
+def find_neighbours(collection: Collection, query: Query, here: address.Address) -> list[Neighbour]:
+    """One page of neighbours, and one more if there is a next page."""
+    wanted = {"count": here.count + 1, "at_least": here.at_least, "first": here.first}
+    if isinstance(query, ImageDetails):
+        return collection.find_similar_to(query.image_id, **wanted)
+    with nullcontext() if collection.is_model_loaded else st.spinner(LOADING):
+        return collection.find_similar(query.getvalue(), **wanted)
+
+
+def show_answer(collection: Collection, status: CollectionStatus, query: Query, here: address.Address) -> str | None:
+    """The neighbours of the query, page by page. Returns: the content hash of the image to open large, if any."""
+    show_controls()
+    started = perf_counter()
+    found = find_neighbours(collection, query, here)
+    milliseconds = (perf_counter() - started) * 1000
+    neighbours, has_more = found[: here.count], len(found) > here.count
+    if isinstance(query, UploadedFile) and neighbours and neighbours[0].is_same:
+        st.badge(KNOWN, icon=":material/check_circle:", color="green")
+    if not neighbours:
+        st.info(explain_nothing(here), icon=":material/search_off:")
+    opened = show_gallery(neighbours)
+    show_pages(status, here, has_more)
+    show_footer(status, milliseconds)
+    return opened
+
+
+def explain_nothing(here: address.Address) -> str:
+    """Why there is no neighbour on this page, and what to do."""
+    if here.page > 1:
+        return f"There is nothing on page {here.page}. Go back to an earlier page."
+    if here.at_least is not None:
+        return f"Nothing is as similar as {here.at_least:g}. Lower the bound."
+    return "There is nothing to compare with. Add pictures to the folders and run seer build."
+
+
+def show_pages(status: CollectionStatus, here: address.Address, has_more: bool) -> None:
+    """The way to other pages. With a bound it is not known how many there are: one more than this, if there is more."""
+    last = here.page + has_more
+    if here.at_least is None:
+        last = max(here.page, min(ceil(status.images / here.count), address.LAST_PAGE))
+    if last > 1:
+        # Across the page: inside a horizontal container it hides the numbers of few pages and leaves only the arrows.
+        st.pagination(last, key=Key.PAGE, on_change=address.take_page, width="stretch")
+
+
+def show_start(collection: Collection, status: CollectionStatus) -> str | None:
+    """Without a query: images to begin with. Returns: the content hash of the image to open large, if any."""
+    images = collection.list_images(count=START_COUNT)
+    if not images:
+        st.info(
+            f"No image can be searched: {status.failed} files failed (see Status), {status.pending} are still to be "
+            "read. Add pictures to the folders and run seer build.",
+            icon=":material/photo_library:",
+        )
+        return None
+    st.markdown("#### Or begin with one of these")
+    opened = show_gallery(images)
+    show_footer(status)
+    return opened
+
+
+def show_page() -> None:
+    """The page, from top to bottom."""
+    collection = the_collection()
+    status = collection.read_status()
+    here = address.read_address()
+    address.set_widgets(here)
+    rail, answer = st.columns([1, 3.6], gap="medium")
+    with rail, st.container(key=Key.RAIL):
+        query = choose_query(collection, here, ask_for_picture())
+        opened = show_query(query)
+    with answer:
+        if query is None:
+            opened = show_start(collection, status)
+        else:
+            opened = show_answer(collection, status, query, here) or opened
+    if opened is not None:
+        show_large(collection.read_image(collection.find_image(opened)))
+
+
+show_page()
