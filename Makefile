@@ -21,10 +21,10 @@ lint:            ## ruff alone
 	@.ci/install demo,test
 	@.venv/bin/ruff check .
 
-screenshots:     ## the README's pictures, taken anew by the browser test
+screenshots:     ## the README's picture and five more views of the page, in docs/images
 	@.ci/install demo,test
 	@.ci/chromium
-	@SEER_SCREENSHOTS=docs/screenshots .venv/bin/python -m pytest -m browser
+	@.venv/bin/python -m tests.ui.screenshots docs/images
 
 clean:           ## .venv and what tools leave behind; collections and models stay
 	rm -rf .venv build dist *.egg-info .pytest_cache .hypothesis .ruff_cache

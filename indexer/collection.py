@@ -36,6 +36,8 @@ __all__ = ["UNTRAINED", "Collection", "CollectionStatus", "Failure", "ImageDetai
 UNTRAINED = "The model is untrained: it finds near-copies of a picture, not yet pictures of the same subject."
 MARGIN = 16
 """Rows proposed beyond those asked for, so that rounding in the index cannot push out one that belongs."""
+REMEMBERED = 32
+"""Embeddings of queries from outside that are kept."""
 MEDIA_TYPES = {"JPEG": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp", "GIF": "image/gif"} | {
     "TIFF": "image/tiff",
     "BMP": "image/bmp",
@@ -129,6 +131,7 @@ class Collection:
         self._model_lock = threading.Lock()
         self._snapshot: _Snapshot | None = None
         self._backbone: Backbone | None = None
+        self._queries: dict[tuple[str, bytes], np.ndarray] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -153,17 +156,13 @@ class Collection:
             first: how many of the nearest to pass over, for paging.
         Raises: PictureError if the bytes are no picture; CollectionEmpty; FingerprintMismatch; QueryError.
         """
-        image_id = self._find_image(hash_content(picture))
+        content_hash = hash_content(picture)
+        image_id = self._find_image(content_hash)
         if image_id is not None and self._find_row(image_id) is not None:
             return self.find_similar_to(image_id, count, at_least=at_least, first=first)
-        from indexer.embed import embed_query
-
-        snapshot = self._open_snapshot()
         _check_range(count, first)
-        backbone = self._open_backbone(snapshot)
-        limit = snapshot.generation.manifest["settings"]["max_megapixels"]
-        with self._model_lock:
-            query = embed_query(backbone, picture, max_megapixels=limit)
+        snapshot = self._open_snapshot()
+        query = self._embed(snapshot, picture, content_hash)
         return self._search(snapshot, query, None, count, at_least, first)
 
     def find_similar_to(
@@ -295,6 +294,20 @@ class Collection:
                 self._backbone = backbone
             return self._backbone
 
+    def _embed(self, snapshot: _Snapshot, picture: bytes, content_hash: bytes) -> np.ndarray:
+        """The picture's embedding; the latest ones are remembered, so that paging through an answer costs no model."""
+        from indexer.embed import embed_query
+
+        backbone = self._open_backbone(snapshot)
+        key = backbone.fingerprint, content_hash
+        limit = snapshot.generation.manifest["settings"]["max_megapixels"]
+        with self._model_lock:
+            if key not in self._queries:
+                self._queries[key] = embed_query(backbone, picture, max_megapixels=limit)
+            if len(self._queries) > REMEMBERED:
+                del self._queries[next(iter(self._queries))]
+            return self._queries[key]
+
     def _search(
         self,
         snapshot: _Snapshot,
@@ -311,7 +324,8 @@ class Collection:
         order = np.lexsort((rows, rows != (-1 if own_row is None else own_row), -similarities))
         chosen = [(rank, place) for rank, place in enumerate(order, start=1)][first : first + count]
         if at_least is not None:
-            chosen = [(rank, place) for rank, place in chosen if similarities[place] >= at_least]
+            # The image itself is never cut by a bound of 1 for rounding's sake.
+            chosen = [(rank, n) for rank, n in chosen if similarities[n] >= at_least or rows[n] == own_row]
         details = self._catalog.read_images([int(snapshot.image_ids[rows[place]]) for _, place in chosen])
         return [
             _make_neighbour(rank, float(similarities[place]), image, bool(rows[place] == own_row))

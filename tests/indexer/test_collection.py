@@ -58,6 +58,25 @@ def test_pages_and_a_bound_cut_the_same_list(built: Path, pictures: Path):
         assert len(collection.find_similar(query, count=1000)) == 9
 
 
+def test_a_bound_of_one_keeps_the_image_itself(built: Path, pictures: Path):
+    with Collection(built) as collection:
+        for file in pictures.rglob("*.png"):
+            assert [n.path for n in collection.find_similar(file.read_bytes(), at_least=1.0)] == [file]
+
+
+def test_paging_through_an_answer_embeds_the_query_once(built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    embedded = []
+    embed_query = pixel_backbone.embed_query
+    monkeypatch.setattr(pixel_backbone, "embed_query", lambda *a, **k: embedded.append(a) or embed_query(*a, **k))
+    queries = [draw(tmp_path / f"query-{seed}.png", seed).read_bytes() for seed in range(500, 540)]
+    with Collection(built) as collection:
+        pages = [collection.find_similar(queries[0], count=3, first=first) for first in (0, 3, 6)]
+        assert (len(embedded), len({n.image_id for page in pages for n in page})) == (1, 9)
+        for query in queries:
+            collection.find_similar(query)
+        assert len(embedded) == 40 and len(collection._queries) <= 32
+
+
 @pytest.mark.parametrize(("count", "first"), [(0, 0), (-3, 0), (5, -1)])
 def test_a_range_that_makes_no_sense_is_refused(built: Path, pictures: Path, count: int, first: int):
     with Collection(built) as collection, pytest.raises(QueryError, match="allowed are"):
