@@ -14,9 +14,12 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from indexer.schema import bound_paths, connect_to_write, read_value
+from indexer.errors import SourceError
+from indexer.schema import bound_paths, connect_to_write, explain_sqlite, read_value
 
 WORK_PAGE = 1000
+MOST_KNOWN = 64
+"""Candidates for known content that go along with a file."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,10 +70,13 @@ class Catalog:
         self._connection.execute("BEGIN IMMEDIATE")
         try:
             yield self._connection
-        except BaseException:
-            self._connection.execute("ROLLBACK")
+            self._connection.execute("COMMIT")
+        except BaseException as error:
+            if self._connection.in_transaction:  # A full disk has ended it already.
+                self._connection.execute("ROLLBACK")
+            if isinstance(error, sqlite3.OperationalError):
+                raise explain_sqlite(error) from error
             raise
-        self._connection.execute("COMMIT")
 
     def add_folders(self, folders: list[Path]) -> None:
         """Remember picture folders; those that are known stay."""
@@ -79,23 +85,28 @@ class Catalog:
                 "INSERT OR IGNORE INTO folders VALUES (?)", [(os.fsencode(folder),) for folder in folders]
             )
 
+    def forget_folder(self, folder: Path) -> None:
+        """No longer look through a picture folder; its files go with the next walk."""
+        with self._transaction() as connection:
+            connection.execute("DELETE FROM folders WHERE path = ?", (os.fsencode(folder),))
+
     def list_folders(self) -> list[Path]:
         """The picture folders of this collection."""
         found = self._connection.execute("SELECT path FROM folders ORDER BY path")
         return [Path(os.fsdecode(path)) for (path,) in found]
 
-    def count_files_under(self, folder: Path) -> int:
-        """How many files the catalog knows below this folder."""
-        low, high = bound_paths(str(folder))
-        return read_value(self._connection, "SELECT count(*) FROM files WHERE path >= ? AND path < ?", (low, high))
-
-    def record_walk(self, found: Iterable[tuple[str, int, int]], kept: Iterable[str] = ()) -> list[int | None]:
+    def record_walk(
+        self, found: Iterable[tuple[str, int, int]], kept: Iterable[str] = (), full: Iterable[Path] = ()
+    ) -> list[int | None]:
         """Take in one whole walk: new and changed files become pending, missing ones are forgotten.
 
         Args:
             found: (path, size in bytes, mtime in nanoseconds) of every file that is there.
-            kept: folders that could not be listed; what is known below them stays as it is.
+            kept: files and folders that could not be looked at; what is known of them stays as it is. Asked for once
+                `found` has ended.
+            full: folders that are not believed to have become empty.
         Returns: the image of each file that is no longer there; None for one that had not been read.
+        Raises: SourceError if a folder of `full` held files and holds none now; nothing is recorded then.
         """
         with self._transaction() as connection:
             connection.execute(
@@ -105,13 +116,14 @@ class Catalog:
             connection.executemany(
                 "INSERT OR IGNORE INTO seen VALUES (?, ?, ?)", ((os.fsencode(path), *stamp) for path, *stamp in found)
             )
-            for folder in kept:
-                low, high = bound_paths(folder)
+            for path in kept:
                 connection.execute(
                     """INSERT OR IGNORE INTO seen SELECT path, size_bytes, mtime_ns FROM files
-                    WHERE path >= ? AND path < ?""",
-                    (low, high),
+                    WHERE path = ? OR path >= ? AND path < ?""",
+                    (os.fsencode(path), *bound_paths(path)),
                 )
+            for folder in full:
+                _refuse_emptied(connection, folder)
             return _compare_with_seen(connection)
 
     def retry_failed(self) -> None:
@@ -119,14 +131,33 @@ class Catalog:
         with self._transaction() as connection:
             connection.execute("UPDATE images SET reason = NULL WHERE reason IS NOT NULL")
 
+    def replace_store(self, store: int, rows: int) -> int:
+        """Let a new store take the place of one that lost rows; it keeps the first `rows` of them.
+
+        Another number, because generations and readers may still stand on the old one's files.
+        """
+        with self._transaction() as connection:
+            fingerprint = read_value(connection, "SELECT fingerprint FROM stores WHERE store = ?", (store,))
+            connection.execute("UPDATE stores SET fingerprint = 'lost rows: ' || store WHERE store = ?", (store,))
+            connection.execute(
+                """INSERT INTO stores (fingerprint, dimension, model, opened_at)
+                SELECT ?, dimension, model, ? FROM stores WHERE store = ?""",
+                (fingerprint, time.time(), store),
+            )
+            new = read_value(connection, "SELECT max(store) FROM stores")
+            connection.execute("UPDATE rows SET store = ? WHERE store = ? AND row < ?", (new, store, rows))
+            connection.execute("DELETE FROM rows WHERE store = ?", (store,))
+            return new
+
     def open_store(self, fingerprint: str, dimension: int, model: str) -> int:
         """The number of this fingerprint's store, a new one if there is none; from now on it is the one in use."""
         with self._transaction() as connection:
-            connection.execute(
-                """INSERT INTO stores (fingerprint, dimension, model, opened_at) VALUES (?, ?, ?, ?)
-                ON CONFLICT DO UPDATE SET model = excluded.model, opened_at = excluded.opened_at""",
-                (fingerprint, dimension, model, time.time()),
-            )
+            # Not one upsert: that would use up a number each time.
+            values = (model, time.time(), fingerprint)
+            known = connection.execute("UPDATE stores SET model = ?, opened_at = ? WHERE fingerprint = ?", values)
+            if not known.rowcount:
+                query = "INSERT INTO stores (dimension, model, opened_at, fingerprint) VALUES (?, ?, ?, ?)"
+                connection.execute(query, (dimension, *values))
             return read_value(connection, "SELECT store FROM stores WHERE fingerprint = ?", (fingerprint,))
 
     def read_model(self) -> str | None:
@@ -138,18 +169,15 @@ class Catalog:
         """Rows that this store must have: one more than the largest recorded."""
         return read_value(self._connection, "SELECT coalesce(max(row) + 1, 0) FROM rows WHERE store = ?", (store,))
 
-    def forget_rows(self, store: int, first_row: int) -> None:
-        """Take back every row from `first_row` on; their images are pending again."""
+    def drop_stores(self, keep: set[int]) -> list[int]:
+        """Forget all stores but these, with their rows. Returns: every number ever given that is not kept."""
         with self._transaction() as connection:
-            connection.execute("DELETE FROM rows WHERE store = ? AND row >= ?", (store, first_row))
-
-    def drop_stores(self, keep: set[int]) -> None:
-        """Forget all stores but these, with their rows."""
-        with self._transaction() as connection:
-            for (store,) in connection.execute("SELECT store FROM stores").fetchall():
-                if store not in keep:
-                    connection.execute("DELETE FROM rows WHERE store = ?", (store,))
-                    connection.execute("DELETE FROM stores WHERE store = ?", (store,))
+            last = read_value(connection, "SELECT seq FROM sqlite_sequence WHERE name = 'stores'")
+            dropped = [store for store in range(1, last + 1) if store not in keep]
+            for store in dropped:
+                connection.execute("DELETE FROM rows WHERE store = ?", (store,))
+                connection.execute("DELETE FROM stores WHERE store = ?", (store,))
+            return dropped
 
     def count_work(self, store: int) -> int:
         """Files that still have to be read for this store."""
@@ -171,17 +199,19 @@ class Catalog:
     def _list_known(self, store: int, size_bytes: int) -> tuple[bytes, ...]:
         query = """SELECT content_hash FROM images i LEFT JOIN rows r ON r.store = ? AND r.image_id = i.image_id
             WHERE i.size_bytes = ? AND (r.row IS NOT NULL OR i.reason IS NOT NULL)"""
-        return tuple(found for (found,) in self._connection.execute(query, (store, size_bytes)))
+        found = self._connection.execute(f"{query} LIMIT {MOST_KNOWN + 1}", (store, size_bytes)).fetchall()
+        # Where every file has one size (uncompressed ones do), the worker decodes and `has_row` decides afterwards.
+        return tuple(content_hash for (content_hash,) in found) if len(found) <= MOST_KNOWN else ()
 
     def has_row(self, store: int, content_hash: bytes) -> bool:
         """Whether this content has its row already."""
         query = "SELECT count(*) FROM rows JOIN images USING (image_id) WHERE store = ? AND content_hash = ?"
         return bool(read_value(self._connection, query, (store, content_hash)))
 
-    def record(self, store: int, entries: list[Entry]) -> list[int | None]:
+    def record(self, store: int, entries: list[Entry]) -> list[tuple[int | None, str | None]]:
         """Record one batch in one transaction. Their rows must be on the disk already.
 
-        Returns: the image of each entry; None where the file could not be read.
+        Returns: for each entry its image (None where the file could not be read), and why it cannot be searched.
         """
         with self._transaction() as connection:
             return [_record_entry(connection, store, entry) for entry in entries]
@@ -193,11 +223,20 @@ class Catalog:
             ids[row] = image_id
         return ids
 
+    def count_files(self) -> int:
+        """Files that are there."""
+        return read_value(self._connection, "SELECT count(*) FROM files")
+
     def count_failed_files(self) -> int:
         """Files that were seen and cannot be searched."""
         query = """SELECT count(*) FROM files f LEFT JOIN images i USING (image_id)
             WHERE f.reason IS NOT NULL OR i.reason IS NOT NULL"""
         return read_value(self._connection, query)
+
+    def count_unchanged(self, store: int) -> int:
+        """Files whose image has its row in this store already."""
+        query = "SELECT count(*) FROM files JOIN rows USING (image_id) WHERE store = ?"
+        return read_value(self._connection, query, (store,))
 
     def count_images(self, store: int, rows: int) -> int:
         """Images that have a file and one of the first `rows` rows of this store."""
@@ -209,6 +248,17 @@ class Catalog:
 _WORK = """FROM files f LEFT JOIN images i ON i.image_id = f.image_id
     LEFT JOIN rows r ON r.store = ? AND r.image_id = f.image_id
     WHERE f.path > ? AND f.reason IS NULL AND i.reason IS NULL AND r.row IS NULL"""
+
+
+def _refuse_emptied(connection: sqlite3.Connection, folder: Path) -> None:
+    """A folder that held pictures and holds none now is more likely an unmounted disk than a wish."""
+    count = "SELECT count(*) FROM {} WHERE path >= ? AND path < ?"
+    known = read_value(connection, count.format("files"), bound_paths(str(folder)))
+    if known and not read_value(connection, count.format("seen"), bound_paths(str(folder))):
+        raise SourceError(
+            f"{folder} held {known} pictures and holds none now. If its disk is not mounted, mount it; "
+            "if they are gone for good, run again with --accept-removals."
+        )
 
 
 def _compare_with_seen(connection: sqlite3.Connection) -> list[int | None]:
@@ -228,22 +278,22 @@ def _compare_with_seen(connection: sqlite3.Connection) -> list[int | None]:
     return [image_id for (image_id,) in gone]
 
 
-def _record_entry(connection: sqlite3.Connection, store: int, entry: Entry) -> int | None:
+def _record_entry(connection: sqlite3.Connection, store: int, entry: Entry) -> tuple[int | None, str | None]:
     path = os.fsencode(entry.path)
     if entry.content_hash is None:
         connection.execute("UPDATE files SET reason = ?, image_id = NULL WHERE path = ?", (entry.reason, path))
-        return None
-    image_id = _record_image(connection, entry)
+        return None, entry.reason
+    image_id, reason = _record_image(connection, entry)
     if entry.row is not None:
         connection.execute("INSERT INTO rows VALUES (?, ?, ?)", (store, entry.row, image_id))
     connection.execute(
         "UPDATE files SET image_id = ?, reason = NULL, size_bytes = ?, mtime_ns = ? WHERE path = ?",
         (image_id, entry.size_bytes, entry.mtime_ns, path),
     )
-    return image_id
+    return image_id, reason
 
 
-def _record_image(connection: sqlite3.Connection, entry: Entry) -> int:
+def _record_image(connection: sqlite3.Connection, entry: Entry) -> tuple[int, str | None]:
     # Known content comes without its width or reason: what is recorded stays.
     connection.execute(
         """INSERT INTO images (content_hash, size_bytes, width, height, format, reason, added_at)
@@ -253,4 +303,5 @@ def _record_image(connection: sqlite3.Connection, entry: Entry) -> int:
             reason = coalesce(excluded.reason, reason)""",
         (entry.content_hash, entry.size_bytes, entry.width, entry.height, entry.format, entry.reason, time.time()),
     )
-    return read_value(connection, "SELECT image_id FROM images WHERE content_hash = ?", (entry.content_hash,))
+    found = connection.execute("SELECT image_id, reason FROM images WHERE content_hash = ?", (entry.content_hash,))
+    return found.fetchone()

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from indexer.schema import connect_to_read, read_value
+from indexer.schema import connect_to_read
 
+ASKED_AT_ONCE = 500
 _HAS_FILE = "EXISTS (SELECT 1 FROM files f WHERE f.image_id = i.image_id)"
 
 
@@ -63,19 +64,18 @@ class CatalogReader:
         with self._lock:
             return self._connection.execute(query, values).fetchall()
 
-    def read_change_count(self) -> int:
-        """A number that differs whenever a build has committed something since it was last asked for."""
-        with self._lock:
-            return read_value(self._connection, "PRAGMA data_version")
-
     def list_folders(self) -> list[Path]:
         """The picture folders of this collection."""
         return [Path(os.fsdecode(path)) for (path,) in self._ask("SELECT path FROM folders ORDER BY path")]
 
-    def list_gone_rows(self, store: int, rows: int) -> list[int]:
-        """Those of a store's first `rows` rows whose image no longer has a file."""
-        query = """SELECT row FROM rows i WHERE store = ? AND row < ? AND NOT """ + _HAS_FILE
-        return [row for (row,) in self._ask(query, (store, rows))]
+    def list_living(self, image_ids: list[int]) -> set[int]:
+        """Those of these images that still have a file."""
+        living: set[int] = set()
+        for first in range(0, len(image_ids), ASKED_AT_ONCE):
+            asked = image_ids[first : first + ASKED_AT_ONCE]
+            marks = ",".join("?" * len(asked))
+            living.update(*self._ask(f"SELECT DISTINCT image_id FROM files WHERE image_id IN ({marks})", tuple(asked)))
+        return living
 
     def find_row(self, store: int, image_id: int) -> int | None:
         """The row of an image in a store; None if it has none, or if the image is gone."""
@@ -147,5 +147,5 @@ def _read_image(connection: sqlite3.Connection, image_id: int) -> ImageDetails |
         height=height,
         format=picture_format,
         size_bytes=size_bytes,
-        modified=datetime.fromtimestamp(files[0][1] / 1e9),
+        modified=datetime.fromtimestamp(max(0, files[0][1] / 1e9)),
     )

@@ -7,9 +7,11 @@ import base64
 import json
 import logging
 import os
+import shlex
 import signal
 import sys
 import threading
+import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -21,8 +23,9 @@ import click
 
 from indexer.collection import UNTRAINED, Collection, CollectionStatus, Neighbour, show_similarity
 from indexer.doctor import examine
+from indexer.errors import explain_refusal
 from indexer.job import build_collection
-from indexer.layout import LOG, find_collection, name_collection
+from indexer.layout import LOG, find_collection, name_collection, require_own_place
 from indexer.report import BuildReport, Watchers
 from indexer.settings import BuildSettings
 from indexer.sources import resolve_folders
@@ -51,10 +54,6 @@ class CommandGroup(click.Group):
         except (click.Abort, KeyboardInterrupt):
             click.echo("Interrupted.", err=True)
             status = INTERRUPTED
-        except BrokenPipeError:
-            # The reader has gone (`| head`); nothing more can be said to it, not even by the interpreter's last flush.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            status = 0
         sys.exit(status if isinstance(status, int) else 0)
 
 
@@ -99,13 +98,16 @@ def build(pictures: tuple[Path, ...], folder: Path | None, as_json: bool, verbos
     if report.is_stopped:
         click.echo("Stopped before the end; what was embedded is kept. Run again to go on.", err=True)
         sys.exit(INTERRUPTED)
-    show_untrained(place)
+    with Collection(place) as collection:
+        show_untrained(collection.read_status())
 
 
 @cli.command()
 @click.argument("query", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--count", default=10, show_default=True, help="How many neighbours.")
-@click.option("--at-least", type=float, metavar="S", help="Leave out what is less similar than S (-1 to 1).")
+@click.option("--count", type=click.IntRange(1), default=10, show_default=True, help="How many neighbours.")
+@click.option(
+    "--at-least", type=click.FloatRange(-1, 1), metavar="S", help="Leave out what is less similar than S (-1 to 1)."
+)
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @collection_option
 @json_option
@@ -123,7 +125,9 @@ def search(query: Path, count: int, at_least: float | None, device: str, folder:
         return
     for neighbour in neighbours:
         click.echo(f"{show_similarity(neighbour)}\t{show_path(neighbour.path)}")
-    show_untrained(place)
+    if not neighbours:
+        click.echo("Nothing is that similar." if status.images else "The collection holds no image yet.", err=True)
+    show_untrained(status)
 
 
 @cli.command()
@@ -162,17 +166,24 @@ def doctor(as_json: bool) -> None:
 def choose_collection(pictures: list[Path], folder: Path | None) -> Path:
     """Where a build goes: the folder given, the place that belongs to these pictures, or the only one there is.
 
-    Raises: SourceError, CollectionMissing, CollectionAmbiguous; nothing is made then.
+    Raises: SourceError, CollectionMissing, CollectionAmbiguous, CollectionPlaceTaken; nothing is made then.
     """
     folders = resolve_folders(pictures)
-    if folder is None:
-        return name_collection(folders) if folders else find_collection(None)
-    return folder.absolute() if folders else find_collection(folder).absolute()
+    if not folders:
+        return find_collection(folder).absolute()
+    place = name_collection(folders) if folder is None else folder.absolute()
+    require_own_place(place)
+    return place
 
 
 def run_build(place: Path, pictures: list[Path], settings: BuildSettings, *, verbose: bool = False) -> BuildReport:
     """Build with progress on stderr, a log file in the collection, and Ctrl-C that keeps the batch in hand."""
-    with _watch_interrupt() as should_stop, show_progress() as on_progress, _keep_log(place, verbose) as log:
+    with (
+        explain_refusal(place),
+        _watch_interrupt() as should_stop,
+        show_progress() as on_progress,
+        _keep_log(place, verbose) as log,
+    ):
         watchers = Watchers(on_progress=on_progress, on_step=log.debug, should_stop=should_stop)
         report = build_collection(place, pictures, settings, watchers)
         log.info("%s", report.describe())
@@ -184,24 +195,25 @@ def show_report(report: BuildReport, place: Path) -> str:
     changes = (
         f"{report.embedded} embedded, {report.unchanged} unchanged, {report.moved} moved, {report.removed} removed"
     )
-    lines = [
-        f"{report.images} images can be searched ({changes}) in {show_duration(report.seconds)}.",
-        f"Collection: {place}",
-    ]
-    if report.failed:
-        lines.insert(1, f"{report.failed} files cannot be searched; the reasons: seer status --collection {place}")
+    lines = [f"{show_count(report.images, 'image')} can be searched ({changes}) in {show_duration(report.seconds)}."]
+    if not report.found:
+        lines.append(f"There are no pictures in these folders ({show_count(report.ignored, 'other file')}).")
     if report.pending:
-        lines.insert(1, f"{report.pending} files are still to be read; run again to go on.")
-    return "\n".join(lines)
+        lines.append(f"{show_count(report.pending, 'file')} still to be read; run again to go on.")
+    if report.failed:
+        told = f"seer status --collection {shlex.quote(show_path(place))}"
+        lines.append(f"{show_count(report.failed, 'file')} cannot be searched; the reasons: {told}")
+    return "\n".join([*lines, f"Collection: {show_path(place)}"])
 
 
 def show_status(told: CollectionStatus) -> str:
     """A collection in a few lines."""
     index = f"{told.index}, recall {told.recall:.3f}" if told.index else "nothing published yet; run: seer build"
     lines = {
-        "collection": told.folder,
+        "collection": show_path(told.folder),
         "folders": ", ".join(show_path(folder) for folder in told.folders),
-        "images": f"{told.images} searchable, from {told.files} files ({told.failed} failed, {told.pending} pending)",
+        "images": f"{told.images} searchable, from {show_count(told.files, 'file')} "
+        f"({told.failed} failed, {told.pending} pending)",
         "generation": f"{told.generation} of {told.updated:%Y-%m-%d %H:%M}" if told.updated else "none",
         "model": f"{told.model}, {told.dimension} numbers an image" if told.model else "none yet",
         "index": index,
@@ -212,14 +224,18 @@ def show_status(told: CollectionStatus) -> str:
 def show_path(path: Path) -> str:
     """A path for a terminal: what is not UTF-8 or not printable is escaped."""
     text = os.fsencode(path).decode("utf-8", "backslashreplace")
-    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
+    return "".join(ascii(letter)[1:-1] if unicodedata.category(letter)[0] == "C" else letter for letter in text)
 
 
-def show_untrained(place: Path) -> None:
+def show_untrained(told: CollectionStatus) -> None:
     """One line on stderr when the model has not been trained."""
-    with Collection(place) as collection:
-        if collection.read_status().is_trained is False:
-            click.echo(UNTRAINED, err=True)
+    if told.is_trained is False:
+        click.echo(UNTRAINED, err=True)
+
+
+def show_count(number: int, word: str) -> str:
+    """1 image, 2 images."""
+    return f"{number:,} {word}{'' if number == 1 else 's'}"
 
 
 def describe_status(told: CollectionStatus) -> dict:
@@ -227,7 +243,7 @@ def describe_status(told: CollectionStatus) -> dict:
     return {
         "schema_version": 1,
         **asdict(told),
-        "folder": _escape(told.folder),
+        "folder": _escape(told.folder.absolute()),
         "folders": [_escape(folder) for folder in told.folders],
         "updated": told.updated.isoformat() if told.updated else None,
     }

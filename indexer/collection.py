@@ -13,7 +13,6 @@ from the stored rows.
 import threading
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -22,20 +21,19 @@ import numpy as np
 from indexer.catalog_reader import CatalogReader, Failure, ImageDetails
 from indexer.decode import hash_content
 from indexer.errors import CollectionEmpty, FingerprintMismatch, QueryError
-from indexer.generations import Generation, open_generation, read_current
-from indexer.layout import CATALOG, STORES, THUMBNAILS, name_store
+from indexer.generations import open_generation, read_current
+from indexer.layout import CATALOG, THUMBNAILS
+from indexer.snapshot import Snapshot
 from indexer.thumbnails import ThumbnailReader
-from indexer.vectors import Store
+from seer_model.errors import PictureError
+from seer_model.pictures import encode_thumbnail, open_picture
 
 if TYPE_CHECKING:
     from indexer.embed import Backbone
-    from indexer.index import RowIndex
 
 __all__ = ["UNTRAINED", "Collection", "CollectionStatus", "Failure", "ImageDetails", "Neighbour", "show_similarity"]
 
 UNTRAINED = "The model is untrained: it finds near-copies of a picture, not yet pictures of the same subject."
-MARGIN = 16
-"""Rows proposed beyond those asked for, so that rounding in the index cannot push out one that belongs."""
 REMEMBERED = 32
 """Embeddings of queries from outside that are kept."""
 MEDIA_TYPES = {"JPEG": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp", "GIF": "image/gif"} | {
@@ -84,34 +82,6 @@ class CollectionStatus:
     recall: float | None
 
 
-class _Snapshot:
-    """One generation, opened: its rows, its images, and the index once a search needs it."""
-
-    def __init__(self, folder: Path, generation: Generation) -> None:
-        self.generation = generation
-        manifest = generation.manifest
-        self.number, self.rows, self.dimension = manifest["store"], manifest["rows"], manifest["dimension"]
-        self.image_ids = generation.read_image_ids()
-        self.store = Store(folder / STORES / name_store(self.number), self.dimension, self.rows)
-        self._gone: tuple[int, np.ndarray] | None = None
-
-    @cached_property
-    def index(self) -> "RowIndex":
-        # Imported here: `seer status` must not wait for FAISS.
-        from indexer.index import RowIndex
-
-        return RowIndex(self.generation.index_path)
-
-    def list_gone(self, catalog: CatalogReader) -> np.ndarray:
-        """Rows (int64) that must not be answered any more; asked anew only when a build has committed something."""
-        changes = catalog.read_change_count()
-        if self._gone is None or self._gone[0] != changes:
-            rows = catalog.list_gone_rows(self.number, self.rows)
-            orphans = np.flatnonzero(self.image_ids < 0)
-            self._gone = changes, np.union1d(np.array(rows, dtype=np.int64), orphans)
-        return self._gone[1]
-
-
 class Collection:
     """A collection on disk, opened to be read.
 
@@ -129,7 +99,7 @@ class Collection:
         self._thumbnails = ThumbnailReader(self.folder / THUMBNAILS)
         self._lock = threading.Lock()
         self._model_lock = threading.Lock()
-        self._snapshot: _Snapshot | None = None
+        self._snapshot: Snapshot | None = None
         self._backbone: Backbone | None = None
         self._queries: dict[tuple[str, bytes], np.ndarray] = {}
 
@@ -156,12 +126,12 @@ class Collection:
             first: how many of the nearest to pass over, for paging.
         Raises: PictureError if the bytes are no picture; CollectionEmpty; FingerprintMismatch; QueryError.
         """
-        content_hash = hash_content(picture)
-        image_id = self._find_image(content_hash)
-        if image_id is not None and self._find_row(image_id) is not None:
-            return self.find_similar_to(image_id, count, at_least=at_least, first=first)
         _check_range(count, first)
-        snapshot = self._open_snapshot()
+        snapshot, content_hash = self._open_snapshot(), hash_content(picture)
+        image_id = self._catalog.find_image(content_hash)
+        row = None if image_id is None else self._find_row(snapshot, image_id)
+        if row is not None:
+            return self._search(snapshot, snapshot.store.read_embedding(row), row, count, at_least, first)
         query = self._embed(snapshot, picture, content_hash)
         return self._search(snapshot, query, None, count, at_least, first)
 
@@ -174,7 +144,7 @@ class Collection:
         """
         _check_range(count, first)
         snapshot = self._open_snapshot()
-        row = self._find_row(image_id)
+        row = self._find_row(snapshot, image_id)
         if row is None:
             raise QueryError(f"Image {image_id} is not in the collection any more. Choose another one.")
         return self._search(snapshot, snapshot.store.read_embedding(row), row, count, at_least, first)
@@ -190,7 +160,7 @@ class Collection:
     def find_image(self, content_hash: str) -> int | None:
         """The image with this content hash (hex); None if it is not, or no longer, in the collection."""
         try:
-            return self._find_image(bytes.fromhex(content_hash))
+            return self._catalog.find_image(bytes.fromhex(content_hash))
         except ValueError:
             return None
 
@@ -212,8 +182,22 @@ class Collection:
         return self._catalog.list_failures(first, count)
 
     def read_thumbnail(self, content_hash: str) -> bytes | None:
-        """The WebP thumbnail of an image of this collection (hash in hex); None for any other."""
-        return self._thumbnails.read(bytes.fromhex(content_hash)) if self.find_image(content_hash) else None
+        """The WebP thumbnail of an image of this collection (hash in hex); None for any other.
+
+        One that is missing is made from the original; None if that is gone too.
+        """
+        if self.find_image(content_hash) is None:
+            return None
+        kept = self._thumbnails.read(bytes.fromhex(content_hash))
+        return kept or self._make_thumbnail(content_hash)
+
+    def _make_thumbnail(self, content_hash: str) -> bytes | None:
+        side_px = self._open_snapshot().generation.manifest["settings"]["thumbnail_px"]
+        original = self.read_original(content_hash)
+        try:
+            return original and encode_thumbnail(open_picture(original[0], short_side_px=side_px), side_px=side_px)
+        except PictureError:
+            return None
 
     def read_original(self, content_hash: str) -> tuple[bytes, str] | None:
         """The bytes and the media type of an image of this collection; None for any other.
@@ -266,22 +250,18 @@ class Collection:
         """Load the current generation's model, unless it is there. Raises: as `find_similar`."""
         self._open_backbone(self._open_snapshot())
 
-    def _find_image(self, content_hash: bytes) -> int | None:
-        return self._catalog.find_image(content_hash)
-
-    def _find_row(self, image_id: int) -> int | None:
-        snapshot = self._open_snapshot()
+    def _find_row(self, snapshot: Snapshot, image_id: int) -> int | None:
         row = self._catalog.find_row(snapshot.number, image_id)
         return row if row is not None and row < snapshot.rows else None
 
-    def _open_snapshot(self) -> _Snapshot:
+    def _open_snapshot(self) -> Snapshot:
         with self._lock:
             current = read_current(self.folder)
             if self._snapshot is None or self._snapshot.generation.name != current:
-                self._snapshot = _Snapshot(self.folder, open_generation(self.folder))
+                self._snapshot = Snapshot(self.folder, open_generation(self.folder))
             return self._snapshot
 
-    def _open_backbone(self, snapshot: _Snapshot) -> "Backbone":
+    def _open_backbone(self, snapshot: Snapshot) -> "Backbone":
         """The model of this generation; refused if it would embed otherwise than the generation's did."""
         from indexer.embed import open_backbone
 
@@ -294,7 +274,7 @@ class Collection:
                 self._backbone = backbone
             return self._backbone
 
-    def _embed(self, snapshot: _Snapshot, picture: bytes, content_hash: bytes) -> np.ndarray:
+    def _embed(self, snapshot: Snapshot, picture: bytes, content_hash: bytes) -> np.ndarray:
         """The picture's embedding; the latest ones are remembered, so that paging through an answer costs no model."""
         from indexer.embed import embed_query
 
@@ -310,27 +290,23 @@ class Collection:
 
     def _search(
         self,
-        snapshot: _Snapshot,
+        snapshot: Snapshot,
         query: np.ndarray,
         own_row: int | None,
         count: int,
         at_least: float | None,
         first: int,
     ) -> list[Neighbour]:
-        gone = snapshot.list_gone(self._catalog)
-        rows = snapshot.index.search(query, first + count + MARGIN, without=gone)
-        similarities = snapshot.store.compare(query, rows)
-        # The image itself goes before others that are equal to it in every number.
-        order = np.lexsort((rows, rows != (-1 if own_row is None else own_row), -similarities))
-        chosen = [(rank, place) for rank, place in enumerate(order, start=1)][first : first + count]
+        rows, similarities = snapshot.rank(query, own_row, first + count, self._catalog.list_living)
+        ranked = list(enumerate(zip(rows, similarities, strict=True), start=1))[first : first + count]
         if at_least is not None:
             # The image itself is never cut by a bound of 1 for rounding's sake.
-            chosen = [(rank, n) for rank, n in chosen if similarities[n] >= at_least or rows[n] == own_row]
-        details = self._catalog.read_images([int(snapshot.image_ids[rows[place]]) for _, place in chosen])
+            ranked = [one for one in ranked if one[1][1] >= at_least or one[1][0] == own_row]
+        details = self._catalog.read_images([int(snapshot.image_ids[row]) for _, (row, _) in ranked])
         return [
-            _make_neighbour(rank, float(similarities[place]), image, bool(rows[place] == own_row))
-            for rank, place in chosen
-            if (image := details.get(int(snapshot.image_ids[rows[place]]))) is not None
+            _make_neighbour(rank, float(similarity), image, bool(row == own_row))
+            for rank, (row, similarity) in ranked
+            if (image := details.get(int(snapshot.image_ids[row]))) is not None
         ]
 
 

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 from blake3 import blake3
 
+from indexer.layout import clamp_time
 from seer_model.errors import PictureError
 from seer_model.pictures import encode_thumbnail, open_picture
 from seer_model.preprocess import Preprocessing, prepare
@@ -76,7 +77,7 @@ def decode_file(task: DecodeTask, settings: DecodeSettings) -> DecodedFile:
     read = {
         "path": task.path,
         "size_bytes": status.st_size,
-        "mtime_ns": status.st_mtime_ns,
+        "mtime_ns": clamp_time(status.st_mtime_ns),
         "content_hash": content_hash,
     }
     if content_hash in task.known:

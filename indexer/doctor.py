@@ -8,8 +8,10 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
+from pathlib import Path
 from typing import Literal
 
+from indexer.collection import Collection
 from indexer.layout import list_collections, read_home
 from seer_model.errors import UserError
 
@@ -39,8 +41,11 @@ def examine() -> list[Finding]:
 def _guard(name: str, check: Callable[[], Finding]) -> Finding:
     try:
         return check()
-    except (UserError, ImportError, OSError) as error:
-        return Finding(name, "bad", f"{error} (seer's packages are listed in the README)")
+    except ImportError as error:
+        return Finding(name, "bad", f"{error}; install seer's packages again (README)")
+    except (UserError, OSError) as error:
+        # The sentence may name a folder; its kind does not.
+        return Finding(name, "bad", f"{type(error).__name__}; the command that needs it says more")
 
 
 def _check_faiss() -> Finding:
@@ -87,14 +92,19 @@ def _check_model() -> Finding:
 
 
 def _check_collections() -> Finding:
-    from indexer.collection import Collection
+    told = [_describe_collection(folder) for folder in list_collections()]
+    numbered = [f"{number}. {text}" for number, (_, text) in enumerate(told, start=1)]
+    state = "ok" if all(is_good for is_good, _ in told) else "bad"
+    return Finding("collections", state, "; ".join(numbered) or "none yet; make one: seer build PICTURES")
 
-    lines = []
-    for folder in list_collections():
+
+def _describe_collection(folder: Path) -> tuple[bool, str]:
+    try:
         with Collection(folder) as collection:
             status = collection.read_status()
-        lines.append(f"{status.images} images, {status.failed} failed, {status.index or 'nothing published'}")
-    return Finding("collections", "ok", "; ".join(lines) or "none yet; make one: seer build PICTURES")
+    except UserError as error:
+        return False, f"{type(error).__name__} (seer status --collection says more)"
+    return True, f"{status.images} images, {status.failed} failed, {status.index or 'nothing published'}"
 
 
 def _read_version(name: str) -> str:

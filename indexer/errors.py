@@ -5,6 +5,8 @@
     |-- CollectionAmbiguous   several, and none was chosen
     |-- CollectionEmpty       nothing has been published yet
     |-- CollectionBusy        another build holds the lock
+    |-- CollectionPlaceTaken  something else lies where the collection should go
+    |-- CollectionUnwritable  the disk is full, or the folder may not be written
     |-- CollectionDamaged     a file of the collection is not what the catalog or the manifest says
     |-- CatalogTooNew         written by a later version of this program
     `-- FingerprintMismatch   the query's model is not the one the generation was made with
@@ -16,7 +18,17 @@
 Rule: the text says what is wrong, where, and what to run next.
 """
 
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
 from seer_model.errors import UserError
+
+REFUSALS = frozenset(
+    {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EIO, errno.EFBIG}
+)
+"""What the system says when it will not write; any other OSError is a bug of ours."""
 
 
 class CollectionError(UserError):
@@ -37,6 +49,14 @@ class CollectionEmpty(CollectionError):
 
 class CollectionBusy(CollectionError):
     """Another build holds the collection's lock."""
+
+
+class CollectionPlaceTaken(CollectionError):
+    """Something else lies where the collection should go."""
+
+
+class CollectionUnwritable(CollectionError):
+    """The disk is full, or the collection's folder may not be written."""
 
 
 class CollectionDamaged(CollectionError):
@@ -65,3 +85,17 @@ class FaissMissing(UserError):
 
 class QueryError(UserError):
     """A query that cannot be answered as it stands."""
+
+
+@contextmanager
+def explain_refusal(folder: Path) -> Iterator[None]:
+    """Turn the system's refusal to write a collection into CollectionUnwritable."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in REFUSALS:
+            raise
+        raise CollectionUnwritable(
+            f"The collection in {folder} cannot be written ({error.strerror}). What was committed is kept: free some "
+            "space or allow writing there, then run again."
+        ) from error

@@ -9,6 +9,7 @@ Rule: FAISS reads no byte that is not in the manifest.
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable
 from contextlib import suppress
@@ -25,6 +26,7 @@ from seer_model.durable import sync_file, sync_folder, write_text_durably
 SCHEMA_VERSION = 1
 INDEX, IMAGE_IDS, MANIFEST, VERIFIED = "index.faiss", "image_ids.npy", "manifest.json", "verified.json"
 KEPT = 2
+_OURS = re.compile(r"\d{6,}")
 
 
 @dataclass(frozen=True)
@@ -84,9 +86,12 @@ def publish_generation(
 def read_current(collection: Path) -> str | None:
     """The name of the generation that answers; None before the first."""
     try:
-        return (collection / CURRENT).read_text(encoding="ascii").strip() or None
+        name = (collection / CURRENT).read_text(encoding="ascii", errors="replace").strip()
     except FileNotFoundError:
         return None
+    if not _OURS.fullmatch(name):
+        raise _damaged(collection / CURRENT, "holds no name of a generation")
+    return name
 
 
 def open_generation(collection: Path) -> Generation:
@@ -109,7 +114,7 @@ def read_generation(collection: Path, name: str) -> Generation:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise _damaged(folder / MANIFEST, f"cannot be read ({error})") from None
-    if manifest.get("checksum") != _compute_checksum(manifest):
+    if not isinstance(manifest, dict) or manifest.get("checksum") != _compute_checksum(manifest):
         raise _damaged(folder / MANIFEST, "is not the manifest that was published: its checksum differs")
     return Generation(name, folder, manifest)
 
@@ -117,7 +122,7 @@ def read_generation(collection: Path, name: str) -> Generation:
 def list_generations(collection: Path) -> list[str]:
     """The names of all complete generations, oldest first."""
     place = collection / GENERATIONS
-    return sorted(entry.name for entry in place.iterdir() if entry.name.isdigit()) if place.is_dir() else []
+    return sorted(entry.name for entry in place.iterdir() if _OURS.fullmatch(entry.name)) if place.is_dir() else []
 
 
 def remove_old_generations(collection: Path) -> set[int]:
@@ -131,7 +136,7 @@ def remove_old_generations(collection: Path) -> set[int]:
             if len(kept) < KEPT:
                 kept[name] = read_generation(collection, name).manifest["store"]
     for entry in (collection / GENERATIONS).iterdir():
-        if entry.name not in kept:
+        if _OURS.fullmatch(entry.name.removeprefix(".")) and entry.name not in kept:
             # A reader on Windows may still hold a file open; the next build tries again.
             shutil.rmtree(entry, ignore_errors=True)
     return set(kept.values())
@@ -186,6 +191,5 @@ def _write_verified(folder: Path, files: dict) -> None:
 
 def _damaged(path: Path, what: str) -> CollectionDamaged:
     return CollectionDamaged(
-        f"{path} {what}. Delete the folder {path.parent} and run seer build again: it makes the index anew, "
-        "nothing is embedded twice."
+        f"{path} {what}. Run seer build again: it makes the index anew, nothing is embedded twice."
     )

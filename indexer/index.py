@@ -46,17 +46,14 @@ class RowIndex:
         """(N, D)."""
         return self._index.ntotal, self._index.d
 
-    def search(self, query: np.ndarray, count: int, *, without: np.ndarray) -> np.ndarray:
+    def search(self, query: np.ndarray, count: int) -> np.ndarray:
         """Up to `count` rows, nearest first.
 
         Args:
             query: (D,) float32 of length 1.
-            without: row numbers (int64) that must not be proposed.
-        Returns: (k,) int64, k = the smaller of `count` and the rows that are left.
+        Returns: (k,) int64, k = the smaller of `count` and N.
         """
         if not self._index.ntotal:
             return np.empty(0, dtype=np.int64)  # FAISS takes no question to nothing.
-        allowed = faiss.IDSelectorNot(faiss.IDSelectorBatch(without)) if len(without) else None
-        parameters = faiss.SearchParameters(sel=allowed) if allowed else None
-        _, rows = self._index.search(query[None], min(count, self._index.ntotal), params=parameters)
-        return rows[0][rows[0] >= 0]
+        _, rows = self._index.search(query[None], min(count, self._index.ntotal))
+        return rows[0]

@@ -8,7 +8,6 @@ Rule: only the conductor knows more than one step, and only one build at a time 
 """
 
 import logging
-import os
 import shutil
 import time
 from collections import Counter
@@ -23,14 +22,21 @@ from filelock import FileLock, Timeout
 from indexer import generations
 from indexer.catalog import Catalog, Entry, Work
 from indexer.decode import DecodedFile, DecodePool, DecodeSettings, DecodeTask
-from indexer.errors import CollectionBusy, CollectionError, DiskTooSmall, FaissMissing, SourceError
-from indexer.layout import CATALOG, LOCK, STORES, THUMBNAILS, name_store
+from indexer.errors import (
+    CollectionBusy,
+    CollectionError,
+    DiskTooSmall,
+    FaissMissing,
+    SourceError,
+    explain_refusal,
+)
+from indexer.layout import CATALOG, LOCK, STORES, THUMBNAILS, name_store, require_own_place
 from indexer.report import BuildReport, Progress, Tally, Watchers
 from indexer.settings import BuildSettings
 from indexer.sources import Walk, resolve_folders
 from indexer.thumbnails import ThumbnailWriter
-from indexer.vectors import Store, StoreWriter, measure_row
-from seer_model.zoo import DEFAULT_MODEL
+from indexer.vectors import Store, StoreWriter, copy_rows, count_rows, measure_row
+from seer_model.zoo import DEFAULT_MODEL, MODELS
 
 THUMBNAIL_BYTES = 16_000
 INDEX_NUMBER_BYTES = 4
@@ -49,12 +55,13 @@ def build_collection(
     Args:
         folder: the collection; made if it is not there.
         pictures: folders to add to those it has; may be empty if it has some.
-    Raises: CollectionBusy, SourceError, DiskTooSmall, CollectionDamaged, CatalogTooNew, SettingsError, ModelError,
-        DeviceError. What was committed before stays.
+    Raises: SourceError, DiskTooSmall, FaissMissing, SettingsError, ModelError, DeviceError, and what stands under
+        CollectionError. What was committed before stays.
     """
     added = resolve_folders(pictures)
-    folder.mkdir(parents=True, exist_ok=True)
-    with ExitStack() as stack:
+    require_own_place(folder)
+    with explain_refusal(folder), ExitStack() as stack:
+        folder.mkdir(parents=True, exist_ok=True)
         stack.enter_context(_hold(folder))
         catalog = stack.enter_context(closing(Catalog(folder / CATALOG)))
         return _Build(folder, catalog, settings, watchers or Watchers(), stack).run(added)
@@ -67,17 +74,18 @@ class _Build:
         self, folder: Path, catalog: Catalog, settings: BuildSettings, watchers: Watchers, stack: ExitStack
     ) -> None:
         self.folder, self.catalog, self.watchers, self.stack = folder, catalog, watchers, stack
-        self.settings = replace(settings, model=settings.model or catalog.read_model() or DEFAULT_MODEL)
+        self.model_before = catalog.read_model()
+        self.settings = replace(settings, model=_name_model(settings.model or self.model_before or DEFAULT_MODEL))
         self.tally = Tally()
         self.is_stopped = False
         self.started = time.monotonic()
 
     def run(self, added: list[Path]) -> BuildReport:
         """Walk, embed, publish, report."""
-        walk, gone, found = self._walk(added)
+        walk, gone = self._walk(added)
         self._open_backbone()
+        found, unchanged = self.catalog.count_files(), self.catalog.count_unchanged(self.store)
         waiting = self.catalog.count_work(self.store)
-        failed_before = self.catalog.count_failed_files()
         total = waiting if self.settings.limit is None else min(waiting, self.settings.limit)
         if total:
             self._require_disk(total)
@@ -88,7 +96,7 @@ class _Build:
             found=found,
             ignored=walk.ignored,
             embedded=self.tally.embedded,
-            unchanged=found - waiting - failed_before + self.tally.copies,
+            unchanged=unchanged + self.tally.copies,
             moved=self.tally.moved.total(),
             removed=(Counter(gone) - self.tally.moved).total(),
             failed=self.catalog.count_failed_files(),
@@ -100,37 +108,40 @@ class _Build:
             images_per_second=round(self.tally.embedded / seconds, 2) if seconds else 0.0,
         )
 
-    def _walk(self, added: list[Path]) -> tuple[Walk, list[int | None], int]:
-        folders = resolve_folders([*added, *self.catalog.list_folders()])
-        if not folders:
-            raise SourceError(f"{self.folder} has no picture folders yet. Name them: seer build PICTURES")
+    def _walk(self, added: list[Path]) -> tuple[Walk, list[int | None]]:
+        folders = self._choose_folders(added)
         walk = Walk(folders, self.settings.exclude)
-        found = [(file.path, file.size_bytes, file.mtime_ns) for file in self._watch_walk(walk)]
-        self._refuse_emptied(folders, found)
-        for unreadable in walk.unreadable:
-            log.warning("%s may not be listed; what is known of it stays as it is", unreadable)
+        found = ((file.path, file.size_bytes, file.mtime_ns) for file in self._watch_walk(walk))
         self.catalog.add_folders(added)
-        gone = self.catalog.record_walk(found, walk.unreadable)
+        full = () if self.settings.accept_removals else folders
+        gone = self.catalog.record_walk(found, walk.unreadable, full)
+        for unreadable in walk.unreadable:
+            log.warning("%s may not be looked at; what is known of it stays as it is", unreadable)
         if self.settings.retry_failed:
             self.catalog.retry_failed()
         self.watchers.on_step("walk recorded")
-        return walk, gone, len(found)
+        return walk, gone
+
+    def _choose_folders(self, added: list[Path]) -> list[Path]:
+        """The folders to walk: the new ones and those of the collection that are still there."""
+        known = self.catalog.list_folders()
+        missing = [folder for folder in known if not folder.is_dir()]
+        if missing and not self.settings.accept_removals:
+            raise SourceError(
+                f"There is no folder {missing[0]} any more. If its disk is not mounted, mount it; "
+                "if it is gone for good, run again with --accept-removals."
+            )
+        for folder in missing:
+            self.catalog.forget_folder(folder)
+        if not (added or known):
+            raise SourceError(f"{self.folder} has no picture folders yet. Name them: seer build PICTURES")
+        return resolve_folders([*added, *(folder for folder in known if folder not in missing)])
 
     def _watch_walk(self, walk: Walk) -> Iterator:
         for done, file in enumerate(walk, start=1):
             if done % 500 == 0:
                 self.watchers.on_progress(Progress("walking", done))
             yield file
-
-    def _refuse_emptied(self, folders: list[Path], found: list[tuple]) -> None:
-        """A folder that held pictures and holds none now is more likely an unmounted disk than a wish."""
-        for folder in folders:
-            known = self.catalog.count_files_under(folder)
-            if known and not self.settings.accept_removals and not _has_any_under(folder, found):
-                raise SourceError(
-                    f"{folder} held {known} pictures and holds none now. If its disk is not mounted, mount it; "
-                    "if they are gone for good, run again with --accept-removals."
-                )
 
     def _open_backbone(self) -> None:
         # Imported here: `seer status` and the walk must not wait for torch.
@@ -140,14 +151,26 @@ class _Build:
         self.backbone = open_backbone(
             self.settings.model, device=self.settings.device, batch_size=self.settings.batch_size
         )
+        if self.settings.model != self.model_before:
+            # What one model could not embed, another may.
+            self.catalog.retry_failed()
         self.store = self.catalog.open_store(self.backbone.fingerprint, self.backbone.dimension, self.settings.model)
-        known = self.catalog.count_rows(self.store)
-        place = self.folder / STORES / name_store(self.store)
-        self.writer = self.stack.enter_context(closing(StoreWriter(place, self.backbone.dimension, known)))
-        if self.writer.rows < known:
-            log.warning("%s is %d rows short; they are embedded again", place, known - self.writer.rows)
-            self.catalog.forget_rows(self.store, self.writer.rows)
+        rows = self._replace_if_short(self.catalog.count_rows(self.store))
+        self.writer = self.stack.enter_context(closing(StoreWriter(self._find_store(), self.backbone.dimension, rows)))
         self.watchers.on_step("store opened")
+
+    def _find_store(self) -> Path:
+        return self.folder / STORES / name_store(self.store)
+
+    def _replace_if_short(self, known: int) -> int:
+        """Rows that the store has; if it lost some (power cut, damage), what is left goes on in a new store."""
+        old, there = self._find_store(), count_rows(self._find_store(), self.backbone.dimension)
+        if there >= known:
+            return known
+        log.warning("%s is %d rows short; they are embedded again", old, known - there)
+        self.store = self.catalog.replace_store(self.store, there)
+        copy_rows(old, self._find_store(), self.backbone.dimension, there)
+        return there
 
     def _require_disk(self, files: int) -> None:
         needed = SPARE_BYTES + files * (measure_row(self.backbone.dimension) + THUMBNAIL_BYTES)
@@ -205,9 +228,9 @@ class _Build:
             placed[decoded.content_hash] = next_row if is_usable else None
             next_row += is_usable
         entries = [_make_entry(decoded, placed, NO_EMBEDDING) for decoded, _ in batch]
-        image_ids = self.catalog.record(self.store, entries)
+        recorded = self.catalog.record(self.store, entries)
         self.watchers.on_step("batch recorded")
-        self._count(batch, entries, image_ids)
+        self._count(batch, entries, recorded)
 
     def _choose_fresh(self, batch: list[DecodedFile]) -> list[DecodedFile]:
         """Those to embed: decoded, one of each content, and without a row (an earlier batch may have given it one)."""
@@ -219,14 +242,14 @@ class _Build:
             and not self.catalog.has_row(self.store, decoded.content_hash)
         ]
 
-    def _count(self, batch: list, entries: list[Entry], image_ids: list[int | None]) -> None:
-        for (_, is_new), entry, image_id in zip(batch, entries, image_ids, strict=True):
+    def _count(self, batch: list[tuple[DecodedFile, bool]], entries: list[Entry], recorded: list) -> None:
+        for (_, is_new), entry, (image_id, reason) in zip(batch, entries, recorded, strict=True):
             self.tally.read += 1
-            if entry.row is not None:
-                self.tally.embedded += 1
-            elif entry.reason is not None:
+            if reason is not None:
                 self.tally.failed += 1
-                log.warning("%s: %s", entry.path, entry.reason)
+                log.warning("%s: %s", entry.path, reason)
+            elif entry.row is not None:
+                self.tally.embedded += 1
             elif is_new:
                 self.tally.moved[image_id] += 1
             else:
@@ -235,7 +258,7 @@ class _Build:
     def _publish(self) -> generations.Generation | None:
         """Publish if there is something that the current generation does not have. Returns: the one that answers."""
         current = self._read_current()
-        if self.is_stopped or (current and self._is_up_to_date(current)):
+        if self.is_stopped or (current and (self._is_up_to_date(current) or self._is_half_way_from(current))):
             return current
         self.watchers.on_progress(Progress("building the index"))
         _require_faiss()
@@ -256,7 +279,14 @@ class _Build:
             return None
 
     def _is_up_to_date(self, current: generations.Generation) -> bool:
-        return (current.manifest["store"], current.manifest["rows"]) == (self.store, self.writer.rows)
+        told = current.manifest
+        stands = (told["store"], told["rows"], told["settings"]["model"], told["settings"]["max_megapixels"])
+        return stands == (self.store, self.writer.rows, self.settings.model, self.settings.max_megapixels)
+
+    def _is_half_way_from(self, current: generations.Generation) -> bool:
+        """Another model's generation answers until the new store has everything."""
+        is_other = current.manifest["fingerprint"] != self.backbone.fingerprint
+        return is_other and self.catalog.count_work(self.store) > 0
 
     def _count_searchable(self, generation: generations.Generation | None) -> int:
         return self.catalog.count_images(generation.manifest["store"], generation.manifest["rows"]) if generation else 0
@@ -278,15 +308,13 @@ class _Build:
     def _write_index(self, path: Path) -> None:
         from indexer.index import build_index
 
-        stored = Store(self.folder / STORES / name_store(self.store), self.backbone.dimension, self.writer.rows)
+        stored = Store(self._find_store(), self.backbone.dimension, self.writer.rows)
         build_index(stored.rows, stored.norms, path)
 
     def _remove_old_stores(self, keep: set[int]) -> None:
-        self.catalog.drop_stores(keep)
-        names = {name_store(store) for store in keep}
-        for place in (self.folder / STORES).iterdir():
-            if place.name not in names:
-                shutil.rmtree(place, ignore_errors=True)
+        # By the numbers that the catalog gave out: whatever else lies there is not ours to remove.
+        for store in self.catalog.drop_stores(keep):
+            shutil.rmtree(self.folder / STORES / name_store(store), ignore_errors=True)
 
 
 def _require_faiss() -> None:
@@ -300,6 +328,12 @@ def _require_faiss() -> None:
         ) from None
 
 
+def _name_model(model: str) -> str:
+    """A model as it is kept: a file by its whole path, since the next command may be run from another folder."""
+    path = Path(model).expanduser()
+    return str(path.resolve()) if path.exists() and model not in MODELS else model
+
+
 def _hold(folder: Path) -> FileLock:
     lock = FileLock(folder / LOCK)
     try:
@@ -309,11 +343,6 @@ def _hold(folder: Path) -> FileLock:
             f"Another build is at work in {folder}. Wait for it to end, or stop it; then run again."
         ) from None
     return lock
-
-
-def _has_any_under(folder: Path, found: list[tuple]) -> bool:
-    below = str(folder).rstrip(os.sep) + os.sep
-    return any(path.startswith(below) for path, *_ in found)
 
 
 def _list_tasks(work: Iterator[Work], total: int, new: dict[str, bool]) -> Iterator[DecodeTask]:

@@ -13,7 +13,7 @@ import hashlib
 import os
 from pathlib import Path
 
-from indexer.errors import CollectionAmbiguous, CollectionMissing
+from indexer.errors import CollectionAmbiguous, CollectionMissing, CollectionPlaceTaken
 from seer_model.zoo import read_home
 
 CATALOG = "catalog.sqlite"
@@ -23,6 +23,9 @@ LOG = "build.log"
 CURRENT = "CURRENT"
 STORES = "stores"
 GENERATIONS = "generations"
+APPLICATION = b"seer"
+"""What SQLite keeps for us at the end of the first HEADER_BYTES of the catalog (`application_id`)."""
+HEADER_BYTES = 72
 
 
 def name_store(number: int) -> str:
@@ -31,8 +34,25 @@ def name_store(number: int) -> str:
 
 
 def is_collection(folder: Path) -> bool:
-    """Whether a collection lies here."""
-    return (folder / CATALOG).is_file()
+    """Whether a collection of ours lies here: other programs have a catalog.sqlite too."""
+    try:
+        with open(folder / CATALOG, "rb") as file:
+            return file.read(HEADER_BYTES)[-len(APPLICATION) :] == APPLICATION
+    except OSError:
+        return False
+
+
+def require_own_place(folder: Path) -> None:
+    """A collection is kept by itself: what it removes must never be somebody's.
+
+    Raises: CollectionPlaceTaken if the folder holds something else than a collection.
+    """
+    if not folder.exists() or is_collection(folder):
+        return
+    if not folder.is_dir() or any(not entry.name.startswith((LOG, LOCK)) for entry in folder.iterdir()):
+        raise CollectionPlaceTaken(
+            f"{folder} is not empty and holds no collection. Choose a new or an empty folder with --collection."
+        )
 
 
 def list_collections() -> list[Path]:
@@ -64,3 +84,8 @@ def find_collection(folder: Path | None) -> Path:
         listed = "\n".join(f"  {place}" for place in there)
         raise CollectionAmbiguous(f"There are {len(there)} collections; choose one with --collection:\n{listed}")
     return there[0]
+
+
+def clamp_time(mtime_ns: int) -> int:
+    """A file's time as the catalog can hold it: some disks know times after the year 2262."""
+    return max(-(2**63), min(mtime_ns, 2**63 - 1))

@@ -16,7 +16,8 @@ import sqlite3
 from pathlib import Path
 from urllib.parse import quote
 
-from indexer.errors import CatalogTooNew, CollectionDamaged, CollectionMissing
+from indexer.errors import CatalogTooNew, CollectionDamaged, CollectionMissing, CollectionUnwritable
+from indexer.layout import APPLICATION
 
 BUSY_SECONDS = 30
 
@@ -51,6 +52,9 @@ def connect_to_write(path: Path) -> sqlite3.Connection:
     # Transactions are explicit: isolation_level=None switches off the ones that sqlite3 opens by itself.
     connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)
     try:
+        if not read_value(connection, "PRAGMA application_id"):
+            # Before the write-ahead log: `is_collection` reads the file's own header.
+            connection.execute(f"PRAGMA application_id = {int.from_bytes(APPLICATION, 'big')}")
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=FULL")
         _migrate(connection, path)
@@ -95,7 +99,7 @@ def read_value(connection: sqlite3.Connection, query: str, values: tuple = ()) -
 
 def bound_paths(folder: str) -> tuple[bytes, bytes]:
     """The half-open range of paths below a folder, as (low, high): no LIKE, so % and _ are letters like others."""
-    below = os.fsencode(folder).rstrip(b"/\\") + os.fsencode(os.sep)
+    below = os.fsencode(folder).removesuffix(os.fsencode(os.sep)) + os.fsencode(os.sep)
     return below, below[:-1] + bytes([below[-1] + 1])
 
 
@@ -115,6 +119,13 @@ def _refuse_newer(found: int, path: Path) -> None:
             f"{path} has schema {found}; this program knows up to {len(MIGRATIONS)}. "
             "Update the program, or build into a new folder."
         )
+
+
+def explain_sqlite(error: sqlite3.OperationalError) -> CollectionUnwritable:
+    """What SQLite says when it cannot write (disk full, read-only, locked), for the person."""
+    return CollectionUnwritable(
+        f"The collection cannot be written ({error}). What was committed is kept: put that right and run again."
+    )
 
 
 def _damaged(path: Path, error: sqlite3.Error) -> CollectionDamaged:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from indexer.errors import SourceError
-from indexer.layout import is_collection
+from indexer.layout import clamp_time, is_collection
 from seer_model.pictures import PICTURE_SUFFIXES, sniff_format
 
 SKIPPED_FOLDERS = frozenset({"@eadir", "__macosx", "$recycle.bin", "system volume information", "lost+found"})
@@ -39,14 +39,18 @@ class Walk:
     ignored: int = 0
     """Files that are no pictures, or were excluded."""
     unreadable: list[str] = field(default_factory=list)
-    """Folders that may not be listed: nothing is known of what they hold."""
+    """Files and folders that may not be looked at: nothing is known of what they hold."""
 
     def __iter__(self) -> Iterator[FoundFile]:
         for folder in self.folders:
-            yield from self._walk(str(folder), str(folder))
+            # A stack of our own: folders may lie deeper in each other than Python's calls may.
+            waiting = [str(folder)]
+            while waiting:
+                subfolders: list[str] = []
+                yield from self._look_into(str(folder), waiting.pop(), subfolders)
+                waiting += reversed(subfolders)
 
-    def _walk(self, root: str, folder: str) -> Iterator[FoundFile]:
-        subfolders = []
+    def _look_into(self, root: str, folder: str, subfolders: list[str]) -> Iterator[FoundFile]:
         for entry in self._list_entries(folder):
             if entry.name.startswith("."):
                 continue
@@ -54,13 +58,23 @@ class Walk:
                 if not self._is_skipped_folder(root, entry):
                     subfolders.append(entry.path)
                 continue
-            found = None if self._is_excluded(root, entry) else _look_at(entry)
+            found = None if self._is_excluded(root, entry) else self._look_at(entry)
             if found is None:
                 self.ignored += 1
             else:
                 yield found
-        for subfolder in subfolders:
-            yield from self._walk(root, subfolder)
+
+    def _look_at(self, entry: os.DirEntry) -> FoundFile | None:
+        try:
+            status = entry.stat()
+            if not stat.S_ISREG(status.st_mode) or not _could_be_picture(entry):
+                return None
+        except FileNotFoundError:
+            return None
+        except OSError:
+            self.unreadable.append(entry.path)
+            return None
+        return FoundFile(entry.path, status.st_size, clamp_time(status.st_mtime_ns))
 
     def _list_entries(self, folder: str) -> list[os.DirEntry]:
         try:
@@ -94,16 +108,6 @@ def resolve_folders(folders: list[Path]) -> list[Path]:
             raise SourceError(f"{folder} is not a folder. Give the folder that the pictures are in.")
     absolute = sorted({folder.resolve() for folder in folders})
     return [folder for folder in absolute if not any(other in folder.parents for other in absolute)]
-
-
-def _look_at(entry: os.DirEntry) -> FoundFile | None:
-    try:
-        status = entry.stat()
-        if not stat.S_ISREG(status.st_mode) or not _could_be_picture(entry):
-            return None
-    except OSError:
-        return None
-    return FoundFile(entry.path, status.st_size, status.st_mtime_ns)
 
 
 def _could_be_picture(entry: os.DirEntry) -> bool:

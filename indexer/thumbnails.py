@@ -7,26 +7,38 @@ import sqlite3
 import threading
 from pathlib import Path
 
-from indexer.schema import BUSY_SECONDS, open_read_only
+from indexer.schema import BUSY_SECONDS, explain_sqlite, open_read_only
 
 
 class ThumbnailWriter:
     """Takes thumbnails in, a batch at a time."""
 
     def __init__(self, path: Path) -> None:
-        self._connection = sqlite3.connect(path, timeout=BUSY_SECONDS)
-        self._connection.execute(
-            "CREATE TABLE IF NOT EXISTS thumbnails (content_hash BLOB PRIMARY KEY, webp BLOB NOT NULL) WITHOUT ROWID"
-        )
+        try:
+            self._connection = _open_for_writing(path)
+        except sqlite3.DatabaseError:
+            path.replace(path.with_name(f"{path.name}.damaged"))
+            self._connection = _open_for_writing(path)
 
     def write(self, thumbnails: list[tuple[bytes, bytes]]) -> None:
         """Store (content hash, WebP) pairs; one transaction."""
-        with self._connection:
-            self._connection.executemany("INSERT OR REPLACE INTO thumbnails VALUES (?, ?)", thumbnails)
+        try:
+            with self._connection:
+                self._connection.executemany("INSERT OR REPLACE INTO thumbnails VALUES (?, ?)", thumbnails)
+        except sqlite3.OperationalError as error:
+            raise explain_sqlite(error) from error
 
     def close(self) -> None:
         """Give the file back."""
         self._connection.close()
+
+
+def _open_for_writing(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, timeout=BUSY_SECONDS)
+    connection.execute(
+        "CREATE TABLE IF NOT EXISTS thumbnails (content_hash BLOB PRIMARY KEY, webp BLOB NOT NULL) WITHOUT ROWID"
+    )
+    return connection
 
 
 class ThumbnailReader:

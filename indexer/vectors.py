@@ -2,7 +2,7 @@
 
     rows.f16   little-endian float16 (N, D), rows of length 1 before rounding
     norms.f32  little-endian float32 (N,), the length of each row as it stands in rows.f16
-    crc.u32    little-endian uint32 (N,), CRC-32 of each row's bytes
+    crc.u32    little-endian uint32 (N,), CRC-32 of each row's bytes and its norm's
 
 No file has a header; N and D are in the catalog and in the manifest. A product with a row, divided by its norm, is a
 true cosine: float16 alone leaves a row's product with itself between 0.99981 and 1.00024.
@@ -11,14 +11,16 @@ Rule: append and fsync here first, commit the row numbers to the catalog second.
 """
 
 import os
+import shutil
 import zlib
 from pathlib import Path
 
 import numpy as np
 
 from indexer.errors import CollectionDamaged
-from seer_model.durable import sync_folder
+from seer_model.durable import sync_file, sync_folder
 
+COPY_BYTES = 1 << 20
 ROWS, NORMS, CRCS = "rows.f16", "norms.f32", "crc.u32"
 ROW_TYPE, NORM_TYPE, CRC_TYPE = np.dtype("<f2"), np.dtype("<f4"), np.dtype("<u4")
 
@@ -34,21 +36,17 @@ class StoreWriter:
     Args:
         folder: the store's folder; made if it is not there.
         dimension: D.
-        rows: N as the catalog knows it.
+        rows: N as the catalog knows it; the files have that many at least (`count_rows`).
     """
 
     def __init__(self, folder: Path, dimension: int, rows: int) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self._widths = {ROWS: dimension * ROW_TYPE.itemsize, NORMS: NORM_TYPE.itemsize, CRCS: CRC_TYPE.itemsize}
-        self._files = {name: (folder / name).open("ab") for name in self._widths}
-        self.rows = min(rows, *(self._count_whole_rows(name) for name in self._widths))
-        """Rows in the store; fewer than asked for if a file is too short: the rest must be embedded again."""
-        for name, width in self._widths.items():
-            self._files[name].truncate(self.rows * width)
+        for name, width in _measure_widths(dimension).items():
+            (folder / name).touch()
+            os.truncate(folder / name, rows * width)
         sync_folder(folder)
-
-    def _count_whole_rows(self, name: str) -> int:
-        return os.fstat(self._files[name].fileno()).st_size // self._widths[name]
+        self._files = {name: (folder / name).open("ab") for name in (ROWS, NORMS, CRCS)}
+        self.rows = rows
 
     def append(self, embeddings: np.ndarray) -> int:
         """Append rows and wait until they are on the disk.
@@ -59,7 +57,7 @@ class StoreWriter:
         """
         rows = np.ascontiguousarray(embeddings, dtype=ROW_TYPE)
         norms = np.linalg.norm(rows.astype(np.float64), axis=1).astype(NORM_TYPE)
-        crcs = np.array([zlib.crc32(row.tobytes()) for row in rows], dtype=CRC_TYPE)
+        crcs = np.array([_compute_crc(row, norm) for row, norm in zip(rows, norms, strict=True)], dtype=CRC_TYPE)
         for name, values in ((ROWS, rows), (NORMS, norms), (CRCS, crcs)):
             self._files[name].write(values.tobytes())
             self._files[name].flush()
@@ -99,17 +97,45 @@ class Store:
         Returns: (k,) float32 in [-1, 1].
         Raises: CollectionDamaged if the bytes of one of these rows have changed.
         """
-        return np.clip(self._read_checked(rows) @ query, -1.0, 1.0)
+        # Not a matrix product: that one rounds a row differently in other company, and equal rows would not be equal.
+        return np.clip((self._read_checked(rows) * query).sum(axis=1), -1.0, 1.0)
 
     def _read_checked(self, rows: np.ndarray) -> np.ndarray:
-        stored = self.rows[rows]
-        for row, values in zip(rows, stored, strict=True):
-            if zlib.crc32(values.tobytes()) != self._crcs[row]:
+        stored, norms = self.rows[rows], self.norms[rows]
+        for row, values, norm in zip(rows, stored, norms, strict=True):
+            if _compute_crc(values, norm) != self._crcs[row]:
                 raise CollectionDamaged(
                     f"Row {row} of {self._folder / ROWS} is not what was written: its checksum differs. "
                     f"Delete {self._folder} and run seer build again; the pictures are untouched."
                 )
-        return stored.astype(np.float32) / self.norms[rows][:, None]
+        return stored.astype(np.float32) / norms[:, None]
+
+
+def count_rows(folder: Path, dimension: int) -> int:
+    """Rows that are whole in all three files of a store; 0 if it is not there."""
+    try:
+        return min((folder / name).stat().st_size // width for name, width in _measure_widths(dimension).items())
+    except FileNotFoundError:
+        return 0
+
+
+def copy_rows(source: Path, target: Path, dimension: int, rows: int) -> None:
+    """Begin a new store with the first rows of another."""
+    target.mkdir(parents=True)
+    for name, width in _measure_widths(dimension).items() if rows else ():
+        with (source / name).open("rb") as old, (target / name).open("wb") as new:
+            shutil.copyfileobj(old, new, COPY_BYTES)
+            new.truncate(rows * width)
+        sync_file(target / name)
+    sync_folder(target)
+
+
+def _measure_widths(dimension: int) -> dict[str, int]:
+    return {ROWS: dimension * ROW_TYPE.itemsize, NORMS: NORM_TYPE.itemsize, CRCS: CRC_TYPE.itemsize}
+
+
+def _compute_crc(row: np.ndarray, norm: np.floating) -> int:
+    return zlib.crc32(norm.tobytes(), zlib.crc32(row.tobytes()))
 
 
 def _map(path: Path, kind: np.dtype, shape: tuple[int, ...]) -> np.ndarray:

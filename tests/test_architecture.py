@@ -29,6 +29,7 @@ LADDERS = {
         {"cli"},
         {"doctor"},  # looks at what the conductors made
         {"job", "collection", "check", "learn", "evaluate", "terminal"},  # conductors; terminal draws their progress
+        {"snapshot"},  # one generation, opened: the steps that a reader needs, introduced to each other
         {
             *("sources", "catalog", "catalog_reader", "decode", "embed", "vectors", "index", "generations"),
             *("thumbnails", "marks"),
@@ -43,6 +44,7 @@ LADDERS = {
         {"pretrain", "backbone"},
         {"swav", "crops", "optimizer", "presets", "untrained"},
         {"checkpoint"},  # builds the network that a file describes
+        {"download"},  # the bytes of one file from elsewhere
         {"zoo", "weight_files"},  # names and places of models; the bytes of one file
         {"key_tables"},
         {"regnet"},
@@ -73,7 +75,7 @@ WITHOUT_TORCH = {
 }
 WITHOUT_TORCH_AT_THE_TOP = {
     # `seer --help` and `seer status` load these: torch only inside the function that needs it.
-    *("seer_model.cli", "seer_model.zoo", "seer_model.fetch", "indexer.embed"),
+    *("seer_model.cli", "seer_model.zoo", "seer_model.download", "seer_model.fetch", "indexer.embed"),
 }
 
 UI_KNOWS = {

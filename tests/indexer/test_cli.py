@@ -34,7 +34,7 @@ def test_build_prints_what_it_did_and_json_when_asked(place: Path, pictures: Pat
     first = run("build", pictures, "--collection", place)
     assert first.exit_code == 0
     assert "9 images can be searched (9 embedded" in first.stdout
-    assert "1 files cannot be searched" in first.stdout
+    assert "1 file cannot be searched" in first.stdout
     told = json.loads(run("build", "--collection", place, "--json").stdout.splitlines()[-1])
     assert told | {"seconds": 0, "images_per_second": 0} == {
         "schema_version": 1, "found": 10, "ignored": 0, "embedded": 0, "unchanged": 9, "moved": 0, "removed": 0,

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from indexer.collection import Collection, Neighbour, show_similarity
 from indexer.errors import CollectionEmpty, CollectionMissing, FingerprintMismatch, QueryError
@@ -56,6 +58,52 @@ def test_pages_and_a_bound_cut_the_same_list(built: Path, pictures: Path):
         assert collection.find_similar(query, count=9, at_least=bound) == whole[:4]
         assert collection.find_similar(query, count=5, first=9) == []
         assert len(collection.find_similar(query, count=1000)) == 9
+
+
+def test_among_pictures_that_are_equal_each_finds_itself_and_pages_fit_together(place: Path, tmp_path: Path):
+    folder = tmp_path / "blank"
+    for number in range(120):
+        Image.new("RGB", (40, 40), (250, 250, 250)).save(
+            folder_made(folder) / f"{number:03d}.png", pnginfo=note(number)
+        )
+    draw(folder / "other.png", seed=1)
+    build(place, folder, batch_size=16)
+    with Collection(place) as collection:
+        for file in sorted(folder.glob("*.png"))[::10]:
+            assert collection.find_similar(file.read_bytes(), count=1)[0].path == file
+        query = (folder / "077.png").read_bytes()
+        pages = [collection.find_similar(query, count=24, first=first) for first in range(0, 121, 24)]
+        assert pages[0][0].path.name == "077.png"
+        assert len({neighbour.path for page in pages for neighbour in page}) == 121
+
+
+def folder_made(folder: Path) -> Path:
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+def note(number: int) -> PngInfo:
+    """What makes the bytes differ and the pixels not."""
+    info = PngInfo()
+    info.add_text("number", str(number))
+    return info
+
+
+def test_a_question_is_answered_from_one_generation(built: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch):
+    """A model change is published between the look-up and the search."""
+    file = pictures / "a" / "picture-1.png"
+    with Collection(built) as collection:
+        find_row = collection._find_row
+
+        def publish_meanwhile(*arguments: object) -> int | None:
+            monkeypatch.setattr(collection, "_find_row", find_row)
+            draw(pictures / "0.png", seed=300)
+            build(built, model="another")
+            return find_row(*arguments)
+
+        monkeypatch.setattr(collection, "_find_row", publish_meanwhile)
+        assert collection.find_similar(file.read_bytes(), count=1)[0].path == file
+        assert collection.read_status().model == "another"
 
 
 def test_a_bound_of_one_keeps_the_image_itself(built: Path, pictures: Path):

@@ -61,11 +61,13 @@ def test_a_copy_of_the_collection_is_verified_once_and_then_by_its_stamps(place:
 
 
 def test_two_generations_are_kept_and_nothing_unfinished(place: Path, pictures: Path):
-    (place / "generations" / ".000001").mkdir(parents=True)
+    build(place, pictures)
+    (place / "generations" / ".000002").mkdir()
+    (place / "generations" / ".000009").mkdir()
     for seed in range(30, 34):
         draw(pictures / f"new-{seed}.png", seed)
         build(place, pictures)
-    assert sorted(entry.name for entry in (place / "generations").iterdir()) == ["000003", "000004"]
+    assert sorted(entry.name for entry in (place / "generations").iterdir()) == ["000004", "000005"]
 
 
 def test_a_read_only_copy_opens_and_answers(place: Path, pictures: Path, tmp_path: Path):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from indexer.errors import CollectionDamaged
-from indexer.vectors import Store, StoreWriter
+from indexer.vectors import Store, StoreWriter, copy_rows, count_rows
 
 
 def make_rows(count: int, dimension: int = 16, seed: int = 0) -> np.ndarray:
@@ -45,11 +45,37 @@ def test_a_store_that_is_shorter_than_the_catalog_says_tells_how_many_rows_it_ha
     write(tmp_path, make_rows(5))
     with (tmp_path / "norms.f32").open("rb+") as file:
         file.truncate(3 * 4 + 1)
-    writer = StoreWriter(tmp_path, 16, 5)
-    assert writer.rows == 3
-    writer.close()
+    assert count_rows(tmp_path, 16) == 3
     with pytest.raises(CollectionDamaged, match="seer build"):
         Store(tmp_path, 16, 5)
+
+
+def test_a_store_begins_with_the_first_rows_of_another(tmp_path: Path):
+    write(tmp_path / "old", make_rows(5))
+    copy_rows(tmp_path / "old", tmp_path / "new", 16, 3)
+    assert count_rows(tmp_path / "new", 16) == 3
+    assert np.array_equal(Store(tmp_path / "new", 16, 3).rows, Store(tmp_path / "old", 16, 5).rows[:3])
+    copy_rows(tmp_path / "gone", tmp_path / "empty", 16, 0)
+    assert count_rows(tmp_path / "empty", 16) == count_rows(tmp_path / "gone", 16) == 0
+
+
+def test_a_changed_norm_is_refused_too(tmp_path: Path):
+    write(tmp_path, make_rows(5))
+    with (tmp_path / "norms.f32").open("rb+") as file:
+        file.seek(2 * 4)
+        file.write(np.float32(0.5).tobytes())
+    with pytest.raises(CollectionDamaged, match="Row 2"):
+        Store(tmp_path, 16, 5).compare(make_rows(1)[0], np.array([2]))
+
+
+def test_equal_rows_are_equally_similar_in_any_company(tmp_path: Path):
+    rows = make_rows(64, dimension=440)
+    rows[40] = rows[3]
+    write(tmp_path, rows)
+    store = Store(tmp_path, 440, 64)
+    query = make_rows(1, dimension=440, seed=9)[0]
+    seen = {float(store.compare(query, np.array(chosen))[-1]) for chosen in ([3], [1, 40], [*range(20), 3], [7, 8, 40])}
+    assert len(seen) == 1
 
 
 def test_a_changed_byte_is_refused_when_its_row_is_compared_and_only_then(tmp_path: Path):
