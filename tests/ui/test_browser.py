@@ -132,8 +132,8 @@ def test_a_link_opens_the_same_page_in_another_browser(visit: Visit, browser, ga
 
 
 def test_a_file_name_runs_nothing_and_links_nowhere(visit: Visit, gallery: Gallery):
-    visit.open()
     for name in HOSTILE_NAMES:
+        visit.open()
         visit.search_on(gallery, name)
         assert visit.page.locator(f".st-key-{Key.QUERY}").get_by_text(name, exact=True).count() == 1
         visit.page.locator(f".st-key-{key_of_open(gallery.find_hash(name))} button").click()
