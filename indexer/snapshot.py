@@ -61,7 +61,6 @@ class Snapshot:
         proposed = wanted + MARGIN
         while True:
             rows = self.index.search(query, proposed)
-            rows = rows if own_row is None else np.union1d(rows, [own_row])
             similarities = self.store.compare(query, rows)
             lowest = similarities.min(initial=np.inf)
             rows, similarities = _sort(*self._keep_living(rows, similarities, list_living), own_row)

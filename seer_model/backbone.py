@@ -137,9 +137,10 @@ class Backbone:
         # Pictures are stored channels-last; the permuted view keeps that layout, which is the network's too.
         x = torch.from_numpy(batch).to(self._device).permute(0, 3, 1, 2)
         x = x * self._scale[:, None, None] + self._shift[:, None, None]
-        # TF32 would keep 10 of fp32's 23 bits, and a row from a GPU would not find its twin from a CPU.
-        with torch.backends.cudnn.flags(allow_tf32=False):
-            feature_map = self._network(x.to(PRECISIONS[self.settings.precision]))
+        # TF32 would keep 10 of fp32's 23 bits, and a row from a GPU would not find its twin from a CPU. The switch is
+        # the whole process's: set each time and never set back, no thread can undo it under another's batch.
+        torch.backends.cudnn.allow_tf32 = False
+        feature_map = self._network(x.to(PRECISIONS[self.settings.precision]))
         return _normalise(feature_map.float().mean((2, 3)))[: len(pixels)].cpu().numpy()
 
 
@@ -186,7 +187,17 @@ def list_devices() -> list[str]:
 def _prepare_network(checkpoint: Checkpoint, device: torch.device, precision: torch.dtype) -> nn.Module:
     network = build_network(checkpoint).eval().requires_grad_(False)
     network.fold_norms()
-    return network.to(device=device, dtype=precision, memory_format=torch.channels_last)
+    network.to(device=device, dtype=precision, memory_format=torch.channels_last)
+    _leave_file(network, checkpoint)
+    return network
+
+
+def _leave_file(network: nn.Module, checkpoint: Checkpoint) -> None:
+    """Copy the weights that are still the file's own bytes, mapped: who changes or cuts the file would change them."""
+    mapped = {weight.untyped_storage().data_ptr() for weight in checkpoint.trunk.values()}
+    for weight in network.parameters():
+        if weight.untyped_storage().data_ptr() in mapped:
+            weight.data = weight.data.clone()
 
 
 def _group_places(pixels: Sequence[np.ndarray], batch_size: int) -> Iterator[list[int]]:

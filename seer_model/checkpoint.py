@@ -72,6 +72,8 @@ def write_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
     _check_shapes({key: tuple(weight.shape) for key, weight in trunk.items()}, checkpoint.architecture)
     _check_heads(checkpoint.heads, checkpoint.architecture)
     weights = trunk | {f"heads.{key}": weight for key, weight in checkpoint.heads.items()}
+    if not Path(path).parent.is_dir():
+        raise CheckpointError(f"{path} cannot be written: there is no folder {Path(path).parent}. Make it first.")
     ready = _separate(weights)
     metadata = {"format": "pt", "seer_layout": str(NEWEST_LAYOUT)}
     try:
@@ -152,11 +154,14 @@ def _sort_weights(table: KeyTable, weights: Mapping[str, Tensor]) -> tuple[dict[
     trunk, heads = {}, {}
     for name, weight in weights.items():
         if key := table.read_trunk(name):
-            trunk[key] = weight
+            place = trunk
         elif key := table.read_head(name):
-            heads[key] = weight
+            place = heads
         else:
             raise CheckpointError(f"the weight {name!r}, of shape {tuple(weight.shape)}, is not part of a RegNetY.")
+        if key in place:
+            raise CheckpointError(f"the weight {name!r} is there twice, once more under another name.")
+        place[key] = weight
     return drop_counters(trunk), heads
 
 
@@ -181,12 +186,49 @@ def _check_shapes(shapes: Shapes, architecture: Architecture, *, spell: Callable
 
 
 def _check_heads(heads: Mapping[str, Tensor], architecture: Architecture) -> None:
-    for key in ("classifier.weight", "projection.0.weight"):
-        shape = tuple(heads[key].shape) if key in heads else (1, architecture.dimension)
-        if len(shape) != 2 or shape[1] != architecture.dimension:
-            raise CheckpointError(
-                f"the head's weight {key!r} has the shape {shape}; expected (any, {architecture.dimension})."
-            )
+    """The classifier and the projection stand on the trunk, each layer takes what the one before puts out, and the
+    prototypes stand on the projection."""
+    layers = _group_layers({key: tuple(weight.shape) for key, weight in heads.items()})
+    width = architecture.dimension
+    for head, number in sorted(layers, key=lambda layer: (layer[0], int(layer[1] or 0))):
+        shapes = layers[head, number]
+        is_norm = head == "projection" and len(shapes.get("weight", ())) == 1
+        expected = _expect_norm(shapes, width) if is_norm else _expect_linear(shapes, head, width)
+        for leaf in expected.keys() | shapes.keys():
+            _check_head(".".join(filter(None, (head, number, leaf))), shapes.get(leaf), expected.get(leaf))
+        if head == "projection":
+            width = expected["weight"][0]
+
+
+def _group_layers(shapes: Shapes) -> dict[tuple[str, str], dict[str, tuple[int, ...]]]:
+    """(head, number of its layer, empty for the classifier) -> leaf -> shape."""
+    layers: dict[tuple[str, str], dict[str, tuple[int, ...]]] = {}
+    for key, shape in shapes.items():
+        module, _, leaf = key.rpartition(".")
+        head, _, number = module.partition(".")
+        layers.setdefault((head, number), {})[leaf] = shape
+    return layers
+
+
+def _expect_linear(shapes: Shapes, head: str, width: int) -> Shapes:
+    """A weight for any number of outputs, and a bias if there is one; prototypes have none."""
+    outputs = shapes["weight"][0] if shapes.get("weight") else 1
+    has_bias = "bias" in shapes and head != "prototypes"
+    return {"weight": (outputs, width)} | ({"bias": (outputs,)} if has_bias else {})
+
+
+def _expect_norm(shapes: Shapes, width: int) -> Shapes:
+    counters = {leaf: () for leaf in shapes if is_counter(f".{leaf}")}
+    return dict.fromkeys(("weight", "bias", "running_mean", "running_var"), (width,)) | counters
+
+
+def _check_head(key: str, found: tuple[int, ...] | None, expected: tuple[int, ...] | None) -> None:
+    if expected is None:
+        raise CheckpointError(f"the head's weight {key!r} is unexpected; the layer has no such part.")
+    if found is None:
+        raise CheckpointError(f"the head's weight {key!r} is missing.")
+    if found != expected:
+        raise CheckpointError(f"the head's weight {key!r} has the shape {found}; expected {expected}.")
 
 
 def _separate(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import click
 
-from seer_model.fetch import FetchProgress, fetch_model, show_terms
+from seer_model.download import FetchProgress
+from seer_model.fetch import fetch_model, show_size, show_terms
 from seer_model.zoo import FoundModel, ModelEntry, find_entry, find_model, list_models
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for a program to read.")
@@ -34,7 +35,7 @@ def list_command(as_json: bool) -> None:
         (
             row["name"],
             f"{row['parameters'] / 1e6:.1f} M",
-            _show_size(row["size_bytes"]),
+            show_size(row["size_bytes"]),
             str(row["dimension"]),
             "yes" if row["is_here"] else "no",
             row["licence"],
@@ -121,10 +122,6 @@ def _describe_weights(found: FoundModel) -> dict:
     }
 
 
-def _show_size(size_bytes: int) -> str:
-    return f"{size_bytes / 1e9:.1f} GB" if size_bytes >= 1e9 else f"{size_bytes / 1e6:.0f} MB"
-
-
 def _show_value(value: object) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{key} {shape}" for key, shape in value.items()) or "none"
@@ -148,5 +145,5 @@ class _ProgressLines:
         step = progress.done_bytes * 10 // max(progress.total_bytes or 1 << 30, 1)
         if (progress.filename, step) != self._last:
             self._last = (progress.filename, step)
-            of_total = f" of {_show_size(progress.total_bytes)}" if progress.total_bytes else ""
-            click.echo(f"{progress.filename}: {_show_size(progress.done_bytes)}{of_total}", err=True)
+            of_total = f" of {show_size(progress.total_bytes)}" if progress.total_bytes else ""
+            click.echo(f"{progress.filename}: {show_size(progress.done_bytes)}{of_total}", err=True)

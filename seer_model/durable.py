@@ -11,11 +11,17 @@ from pathlib import Path
 def write_durably(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` fill a file beside `path`, then put it in `path`'s place in one step.
 
-    The folder must exist. Raises: OSError; then `path` is what it was.
+    The folder must exist. The new file may be read by whom the umask allows, even if `write` makes it for one only.
+    Raises: OSError; then `path` is what it was.
     """
     aside = path.with_name(f".{path.name}.part")
+    aside.unlink(missing_ok=True)
     try:
+        # An empty file shows the rights that a new one gets here: the umask cannot be asked without being changed.
+        aside.touch()
+        mode = aside.stat().st_mode
         write(aside)
+        aside.chmod(mode)
         sync_file(aside)
         os.replace(aside, path)
     finally:

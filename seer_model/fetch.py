@@ -1,7 +1,7 @@
 """Bring a model of the table to this computer: `SEER_HOME/models/NAME/`, as `zoo` describes it.
 
 Terms are accepted first, then bytes move, then the content is read and checked weight by weight, and only what passed
-is written under its final name, in our own layout. What is interrupted goes on where it stopped.
+is written under its final name, in our own layout. What is interrupted goes on where it stopped (`download`).
 
 Rule: no connection before the terms are accepted, and none at all when `HF_HUB_OFFLINE` is set.
 """
@@ -9,15 +9,12 @@ Rule: no connection before the terms are accepted, and none at all when `HF_HUB_
 import json
 import os
 import shutil
-from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from http.client import HTTPException, HTTPResponse
 from pathlib import Path
-from urllib.error import HTTPError
-from urllib.request import Request, urlopen
+from typing import TYPE_CHECKING
 
-from seer_model.durable import sync_file, write_text_durably
+from seer_model.download import OnProgress, RemoteFile, download_file, find_hub_file
+from seer_model.durable import sync_folder, write_text_durably
 from seer_model.errors import CheckpointError, DownloadFailed, LicenceNotAccepted, ModelError, ModelMissing
 from seer_model.zoo import (
     RECORD,
@@ -31,22 +28,10 @@ from seer_model.zoo import (
     models_folder,
 )
 
-CHUNK_BYTES = 1 << 20
-TIMEOUT_SECONDS = 60
+if TYPE_CHECKING:
+    from seer_model.checkpoint import Checkpoint
+
 RECORD_VERSION = 1
-
-
-@dataclass(frozen=True, kw_only=True)
-class FetchProgress:
-    """How far one file has come."""
-
-    filename: str
-    done_bytes: int
-    total_bytes: int | None
-    """None where the other side does not say."""
-
-
-OnProgress = Callable[[FetchProgress], None]
 
 
 def fetch_model(name: str, *, accept_licence: bool = False, on_progress: OnProgress = lambda progress: None) -> Path:
@@ -58,19 +43,18 @@ def fetch_model(name: str, *, accept_licence: bool = False, on_progress: OnProgr
     entry = find_entry(name)
     if entry.is_bundled:
         raise ModelError(f"The model {name} comes with the program; there is nothing to fetch.")
-    if (here := _find_fetched(name)) is not None:
-        return here
-    _require_acceptance(entry, accept_licence)
     folder = models_folder() / name
-    _require_room(entry, folder)
+    here = _find_fetched(name)
+    if here is None:
+        _require_acceptance(entry, accept_licence)
+        _require_room(entry, folder)
     try:
-        (folder / "download").mkdir(parents=True, exist_ok=True)
-        source, files = _download_any(entry, folder, on_progress)
-        _take_in(entry, source, files, folder)
-        shutil.rmtree(folder / "download")
+        here = here or _bring(entry, folder, on_progress)
+        if (folder / "download").is_dir():
+            shutil.rmtree(folder / "download")
     except OSError as error:
         raise DownloadFailed(f"{folder} cannot be written: {error.strerror or error}.") from error
-    return folder / WEIGHTS
+    return here
 
 
 def show_terms(entry: ModelEntry) -> str:
@@ -88,145 +72,113 @@ def _require_acceptance(entry: ModelEntry, is_accepted: bool) -> None:
         )
 
 
+def show_size(size_bytes: int) -> str:
+    """A length in bytes as a person reads it, in GB or MB (of 10^9 and 10^6 bytes)."""
+    return f"{size_bytes / 1e9:.1f} GB" if size_bytes >= 1e9 else f"{size_bytes / 1e6:.0f} MB"
+
+
 def _find_fetched(name: str) -> Path | None:
+    """The weights that are here and can be used; None when they have to be brought."""
+    from seer_model.checkpoint import read_checkpoint
+
     try:
-        return find_model(name).path
+        path = find_model(name).path
+        if not path.with_name(RECORD).is_file():
+            read_checkpoint(path)  # Put there by hand: nobody has looked into it yet.
     except (ModelMissing, CheckpointError):
-        return None  # Changed since it was fetched: fetching again is what that error advises.
+        return None  # Not as it should be: fetching again is what that error advises.
+    return path
 
 
 def _require_room(entry: ModelEntry, folder: Path) -> None:
     """The download and its copy in our layout lie side by side for a moment."""
-    needed_bytes = 2 * 4 * entry.parameters
+    here_bytes = sum(file.stat().st_size for file in (folder / "download").rglob("*") if file.is_file())
+    needed_bytes = 2 * 4 * entry.parameters - here_bytes
     there = next(parent for parent in (folder, *folder.parents) if parent.exists())
     if (free_bytes := shutil.disk_usage(there).free) < needed_bytes:
         raise DownloadFailed(
-            f"Fetching {entry.name} needs {needed_bytes / 1e9:.1f} GB at {there}; {free_bytes / 1e9:.1f} GB are free. "
+            f"Fetching {entry.name} needs {show_size(needed_bytes)} at {there}; {show_size(free_bytes)} are free. "
             "Make room, or set SEER_HOME to a folder on a larger disk."
         )
 
 
-def _download_any(entry: ModelEntry, folder: Path, on_progress: OnProgress) -> tuple[HubSource | UrlSource, list[Path]]:
-    """Try the entry's sources in turn; the files of the first that works, the one to read in front."""
+def _bring(entry: ModelEntry, folder: Path, on_progress: OnProgress) -> Path:
+    """Try the entry's sources in turn until one gives a whole model; its place."""
     from huggingface_hub import constants
 
-    reasons = ["HF_HUB_OFFLINE is set"] if constants.HF_HUB_OFFLINE else []
-    for source in () if reasons else entry.sources:
-        download = _download_hub if isinstance(source, HubSource) else _download_url
+    (folder / "download").mkdir(parents=True, exist_ok=True)
+    if constants.HF_HUB_OFFLINE:
+        raise _ask_for_hands(entry, folder, "HF_HUB_OFFLINE is set", "Unset HF_HUB_OFFLINE and run the command again")
+    reasons = []
+    for source in entry.sources:
         try:
-            return source, download(source, folder / "download", on_progress)
+            files = _download(source, folder / "download", on_progress)
+            checkpoint = _read_download(entry, source, files)
         except DownloadFailed as error:
             reasons.append(str(error))
-    addresses = " or ".join(source.address for source in entry.sources)
-    raise DownloadFailed(
-        f"The weights of {entry.name} could not be downloaded ({'; '.join(reasons)}). Run the command again to go on, "
-        f"or download by hand from {addresses} and put the file (all parts, if it is several) into {folder}: "
-        "it is found there."
+        else:
+            return _take_in(entry, source, files, checkpoint, folder)
+    raise _ask_for_hands(entry, folder, "; ".join(reasons), "Run the command again to go on")
+
+
+def _ask_for_hands(entry: ModelEntry, folder: Path, reason: str, advice: str) -> DownloadFailed:
+    is_index = {source: source.filename.endswith(".index.json") for source in entry.sources}
+    addresses = " or ".join(
+        source.address + (" (and the files it lists, from beside it)" if is_index[source] else "")
+        for source in entry.sources
+    )
+    return DownloadFailed(
+        f"The weights of {entry.name} could not be downloaded ({reason}). {advice}, or download by hand "
+        f"{addresses} and put it into {folder}: it is found there."
     )
 
 
-def _download_hub(source: HubSource, folder: Path, on_progress: OnProgress) -> list[Path]:
-    first = _download_hub_file(source, source.filename, folder, on_progress)
-    if not source.filename.endswith(".index.json"):
-        return [first]
-    try:
-        shards = sorted(set(json.loads(first.read_text(encoding="utf-8"))["weight_map"].values()))
-    except (ValueError, LookupError, AttributeError, TypeError) as error:
-        raise DownloadFailed(f"{source.address} has an index that cannot be read: {error!r}") from error
-    return [first, *(_download_hub_file(source, shard, folder, on_progress) for shard in shards)]
+def _download(source: HubSource | UrlSource, folder: Path, on_progress: OnProgress) -> list[Path]:
+    """The source's files, the one to read in front."""
+    if isinstance(source, UrlSource):
+        remote = RemoteFile(address=source.address, filename=source.filename, origin=source.address)
+        return [download_file(remote, folder, on_progress)]
+    first = download_file(find_hub_file(source.repo_id, source.filename), folder, on_progress)
+    listed = _list_shards(source, first) if source.filename.endswith(".index.json") else []
+    return [first, *(download_file(find_hub_file(source.repo_id, shard), folder, on_progress) for shard in listed)]
 
 
-def _download_hub_file(source: HubSource, filename: str, folder: Path, on_progress: OnProgress) -> Path:
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError, HTTPError
-    from tqdm import tqdm
-
-    class Reporting(tqdm):
-        """The bar that the hub's library moves, turned into reports."""
-
-        def __init__(self, *args: object, **options: object) -> None:
-            super().__init__(*args, **{**options, "disable": False})
-
-        def display(self, *args: object, **options: object) -> None:
-            on_progress(FetchProgress(filename=filename, done_bytes=int(self.n), total_bytes=self.total))
+def _list_shards(source: HubSource, index: Path) -> list[str]:
+    from seer_model.weight_files import list_shards
 
     try:
-        return Path(hf_hub_download(source.repo_id, filename, local_dir=folder, tqdm_class=Reporting))
-    except (OSError, HTTPError, EntryNotFoundError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise DownloadFailed(f"{source.repo_id} on huggingface.co: {reason}") from error
-
-
-def _download_url(source: UrlSource, folder: Path, on_progress: OnProgress) -> list[Path]:
-    """Download into `NAME.part`, going on after what is there; `NAME.tag` keeps what version the part is of."""
-    target = folder / source.filename
-    part, tag = folder / f"{source.filename}.part", folder / f"{source.filename}.tag"
-    if target.is_file():
-        return [target]
-    done_bytes = part.stat().st_size if part.is_file() else 0
-    try:
-        with urlopen(_ask_for_rest(source, done_bytes, tag), timeout=TIMEOUT_SECONDS) as response:
-            total_bytes = _receive(response, part, tag, done_bytes, on_progress)
-    except HTTPError as error:
-        if error.code == 416:
-            part.unlink()  # The part reaches beyond the file's end: it is of something else.
-            return _download_url(source, folder, on_progress)
-        raise DownloadFailed(f"{source.address}: {error}") from error
-    except (OSError, HTTPException) as error:
-        raise DownloadFailed(f"{source.address}: {error}") from error
-    _require_whole(source, part, total_bytes)
-    sync_file(part)
-    os.replace(part, target)
-    return [target]
-
-
-def _ask_for_rest(source: UrlSource, done_bytes: int, tag: Path) -> Request:
-    request = Request(source.address, headers={"User-Agent": "seer"})
-    if done_bytes:
-        request.add_header("Range", f"bytes={done_bytes}-")
-        if tag.is_file():
-            # Another version by now: the server sends all of it, and the two are never mixed.
-            request.add_header("If-Range", tag.read_text(encoding="utf-8"))
-    return request
-
-
-def _receive(response: HTTPResponse, part: Path, tag: Path, done_bytes: int, on_progress: OnProgress) -> int | None:
-    """Write what comes to the part, and return how long the whole file is."""
-    is_rest = response.status == 206 and response.headers.get("Content-Range", "").startswith(f"bytes {done_bytes}-")
-    done_bytes = done_bytes if is_rest else 0
-    version = response.headers.get("ETag") or response.headers.get("Last-Modified")
-    tag.write_text(version, encoding="utf-8") if version else tag.unlink(missing_ok=True)
-    length = response.headers.get("Content-Length")
-    total_bytes = done_bytes + int(length) if length else None
-    with open(part, "ab" if is_rest else "wb") as file:
-        while chunk := response.read(CHUNK_BYTES):
-            file.write(chunk)
-            done_bytes += len(chunk)
-            filename = part.name.removesuffix(".part")
-            on_progress(FetchProgress(filename=filename, done_bytes=done_bytes, total_bytes=total_bytes))
-    return total_bytes
-
-
-def _require_whole(source: UrlSource, part: Path, total_bytes: int | None) -> None:
-    found_bytes = part.stat().st_size
-    if total_bytes is None or found_bytes == total_bytes:
-        return
-    if found_bytes > total_bytes:
-        part.unlink()
-    raise DownloadFailed(f"{source.address}: the connection ended at {found_bytes} of {total_bytes} bytes")
-
-
-def _take_in(entry: ModelEntry, source: HubSource | UrlSource, files: list[Path], folder: Path) -> None:
-    """Check what was downloaded, write it in our layout, and record what it was."""
-    from seer_model.checkpoint import read_checkpoint, write_checkpoint
-
-    try:
-        checkpoint = read_checkpoint(files[0])
+        return list_shards(index)
     except CheckpointError as error:
-        shutil.rmtree(folder / "download")
-        raise DownloadFailed(f"What {source.address} sent is no model, and was removed. {error}") from error
-    write_checkpoint(checkpoint, folder / WEIGHTS)
-    written = (folder / WEIGHTS).stat()
+        index.unlink()
+        raise DownloadFailed(f"{source.address} has an index that cannot be read. {error}") from error
+
+
+def _read_download(entry: ModelEntry, source: HubSource | UrlSource, files: list[Path]) -> "Checkpoint":
+    """Check what was downloaded, weight by weight."""
+    from seer_model.checkpoint import read_checkpoint
+
+    try:
+        return read_checkpoint(files[0])
+    except CheckpointError as error:
+        # Large enough to be the weights: to have gigabytes come again would bring the same. Less is a web page.
+        if sum(file.stat().st_size for file in files) >= 2 * entry.parameters:
+            kept = f"is kept in {files[0].parent}; remove it there to have it downloaded anew"
+        else:
+            kept = "was removed"
+            for file in files:
+                file.unlink()
+        raise DownloadFailed(f"What {source.address} sent is no model, and {kept}. {error}") from error
+
+
+def _take_in(
+    entry: ModelEntry, source: HubSource | UrlSource, files: list[Path], checkpoint: "Checkpoint", folder: Path
+) -> Path:
+    """Write what was downloaded in our layout, and record what it was."""
+    from seer_model.checkpoint import write_checkpoint
+
+    ready = folder / "download" / f"ready-{WEIGHTS}"
+    write_checkpoint(checkpoint, ready)
+    written = ready.stat()
     record = {
         "record_version": RECORD_VERSION,
         "name": entry.name,
@@ -237,9 +189,14 @@ def _take_in(entry: ModelEntry, source: HubSource | UrlSource, files: list[Path]
         "fetched": datetime.now(UTC).isoformat(timespec="seconds"),
         "size_bytes": written.st_size,
         "mtime_ns": written.st_mtime_ns,
-        "sha256": hash_file(folder / WEIGHTS),
+        "sha256": hash_file(ready),
     }
+    # The record before the weights: weights alone would pass for some that were put there by hand, and be used with
+    # their terms and their hash forgotten.
     write_text_durably(folder / RECORD, json.dumps(record, indent=2) + "\n")
+    os.replace(ready, folder / WEIGHTS)
+    sync_folder(folder)
+    return folder / WEIGHTS
 
 
 def _describe_file(file: Path) -> dict:

@@ -24,7 +24,8 @@ BLOCK_PARTS = (
     *("a.conv", "a.norm", "b.conv", "b.norm", "squeeze.reduce", "squeeze.expand"),
     *("c.conv", "c.norm", "shortcut.conv", "shortcut.norm"),
 )
-OUR_HEADS = r"classifier\.(?:weight|bias)|projection\.\d+\.\w+|prototypes\.\d+\.weight"
+HEAD_NUMBER, HEAD_LEAF = "(?:0|[1-9][0-9]?)", "(?:" + "|".join(NORM_LEAVES) + ")"
+OUR_HEADS = rf"classifier\.(?:weight|bias)|projection\.{HEAD_NUMBER}\.{HEAD_LEAF}|prototypes\.{HEAD_NUMBER}\.weight"
 
 # What training wrappers put into names: FSDP's levels, the groups of activation checkpointing (10B), and VISSL's
 # feature extractor.
@@ -92,8 +93,8 @@ VISSL = KeyTable(
     },
     heads={
         r"heads\.0\.clf\.0\.(weight|bias)": r"classifier.\1",
-        r"heads\.0\.projection_head\.(\d+\.\w+)": r"projection.\1",
-        r"heads\.0\.prototypes(\d+)\.weight": r"prototypes.\1.weight",
+        rf"heads\.0\.projection_head\.({HEAD_NUMBER}\.{HEAD_LEAF})": r"projection.\1",
+        rf"heads\.0\.prototypes({HEAD_NUMBER})\.weight": r"prototypes.\1.weight",
     },
 )
 TIMM = KeyTable(

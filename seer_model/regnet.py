@@ -130,11 +130,13 @@ class ConvNorm(nn.Module):
     def fold(self) -> None:
         """Move the normalisation, with the statistics it has now, into the convolution. For inference only."""
         norm, weight = self.norm, self.conv.weight
-        # In float64: the folded network is compared with rows that another precision or batch size embedded.
+        # In float64, and kept in float32 or finer: a file in half precision and the same weights in float32 have one
+        # fingerprint, so they must give the same rows.
+        kept = torch.promote_types(weight.dtype, torch.float32)
         gain = norm.weight.double() / torch.sqrt(norm.running_var.double() + norm.eps)
         bias = norm.bias.double() - norm.running_mean.double() * gain
-        self.conv.weight = nn.Parameter((weight.double() * gain[:, None, None, None]).to(weight.dtype))
-        self.conv.bias = nn.Parameter(bias.to(weight.dtype))
+        self.conv.weight = nn.Parameter((weight.double() * gain[:, None, None, None]).to(kept))
+        self.conv.bias = nn.Parameter(bias.to(kept))
         self.norm = nn.Identity()
 
 

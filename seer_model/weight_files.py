@@ -37,6 +37,20 @@ DAMAGE = (
 )
 
 
+class _Ignored:
+    """Takes the place of a number of numpy's, such as the loss that VISSL keeps beside the weights; does nothing."""
+
+    def __init__(self, *content: object) -> None:
+        pass
+
+    def __setstate__(self, state: object) -> None:
+        pass
+
+
+INERT = [(_Ignored, f"numpy.{name}") for name in ("dtype", "core.multiarray.scalar", "_core.multiarray.scalar")]
+"""What files may name beside weights: no code of numpy's runs, either."""
+
+
 def read_weights(path: Path) -> dict[str, Tensor]:
     """Every weight of a file, an index of shards, or a folder that holds either; VISSL's heads begin with `heads.`.
 
@@ -65,8 +79,9 @@ def _read_file(path: Path) -> Mapping:
     try:
         with open(path, "rb") as file:
             head = file.read(64)
-    except OSError as error:
-        raise CheckpointError(f"The weights file {path} cannot be read: {error.strerror}.") from error
+    except (OSError, ValueError) as error:  # ValueError: the name has a NUL in it.
+        reason = getattr(error, "strerror", None) or error
+        raise CheckpointError(f"The weights file {path} cannot be read: {reason}.") from error
     if head.startswith((ZIP_START, PICKLE_START)):
         return _read_torch(path, is_zip=head.startswith(ZIP_START))
     if head[8:9] == b"{":
@@ -94,7 +109,8 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 
 def _read_torch(path: Path, *, is_zip: bool) -> Mapping:
     try:
-        with warnings.catch_warnings(action="ignore"):  # Of unusual pickles; what matters of them is an error below.
+        # Warnings are of unusual pickles; what matters of them is an error below.
+        with warnings.catch_warnings(action="ignore"), torch.serialization.safe_globals(INERT):
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
@@ -109,17 +125,33 @@ def _read_torch(path: Path, *, is_zip: bool) -> Mapping:
     return content
 
 
-def _read_shards(index: Path) -> dict[str, Tensor]:
-    """The weights of all files that a Hugging Face index names; each must hold just what the index says."""
+def list_shards(index: Path) -> list[str]:
+    """The names of the files that a Hugging Face index puts the weights into; all of them are for its own folder.
+
+    Raises: CheckpointError.
+    """
+    names = sorted(set(_read_index(index).values()))
+    for name in names:
+        if name != PureWindowsPath(name).name or not name.isprintable():
+            raise CheckpointError(f"{index} names the file {name!r}; only files in its own folder are read.")
+    return names
+
+
+def _read_index(index: Path) -> dict[str, str]:
+    """Weight -> name of its file."""
     try:
         shard_of = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-        names = sorted(set(shard_of.values()))
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        if different := [name for name in shard_of.values() if not isinstance(name, str)]:
+            raise TypeError(f"{different[0]!r} is no file name")
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"{index} is no index of weight files: {error}.") from error
-    weights: dict[str, Tensor] = {}
-    for name in names:
-        if not isinstance(name, str) or name != PureWindowsPath(name).name:
-            raise CheckpointError(f"{index} names the file {name!r}; only files in its own folder are read.")
+    return shard_of
+
+
+def _read_shards(index: Path) -> dict[str, Tensor]:
+    """The weights of all files that a Hugging Face index names; each must hold just what the index says."""
+    weights, shard_of = {}, _read_index(index)
+    for name in list_shards(index):
         shard = _flatten(_read_file(index.parent / name), index.parent / name)
         expected = {key for key, holder in shard_of.items() if holder == name}
         if different := sorted(expected ^ set(shard)):
@@ -168,6 +200,18 @@ def _require_weight(path: Path, name: object, weight: object) -> None:
     if not isinstance(name, str) or not is_number:
         found = weight.dtype if isinstance(weight, Tensor) else type(weight).__name__
         raise CheckpointError(f"{path} has {found} under {name!r}; expected a weight of floating-point numbers.")
+    if not _is_stored_whole(weight):
+        raise CheckpointError(
+            f"{path} has no number of its own for every place of {name!r}, of shape {tuple(weight.shape)} (a sparse or "
+            "expanded tensor, or one without numbers). Save its weights as plain tensors."
+        )
+
+
+def _is_stored_whole(weight: Tensor) -> bool:
+    """Whether the file holds all that the shape promises. A small file could else become a network of any size."""
+    if weight.layout != torch.strided or weight.device.type != "cpu":
+        return False
+    return weight.untyped_storage().nbytes() >= weight.numel() * weight.element_size()
 
 
 def _read_slice(listing: Path, name: str, leaf: object) -> Tensor:
@@ -176,7 +220,7 @@ def _read_slice(listing: Path, name: str, leaf: object) -> Tensor:
         raise CheckpointError(f"{listing} has {type(leaf).__name__} under {name!r}; expected the path of a slice.")
     folder, listed = listing.resolve().parent, PurePosixPath(leaf.replace("\\", "/"))
     for candidate in (folder / leaf, folder / listed.parent.name / listed.name, folder / listed.name):
-        if candidate.resolve().is_relative_to(folder) and candidate.is_file():
+        if _is_file_inside(folder, candidate):
             content = _read_file(candidate)
             if content.get("type") != "slice" or "weight" not in content:
                 raise CheckpointError(f"{candidate} is not a slice; {listing} names it for {name!r}.")
@@ -185,3 +229,10 @@ def _read_slice(listing: Path, name: str, leaf: object) -> Tensor:
         f"{listing} keeps the weight {name!r} in {leaf!r}, which is not in the folder {folder}. "
         "Copy the whole checkpoint folder; files outside of it are not read."
     )
+
+
+def _is_file_inside(folder: Path, path: Path) -> bool:
+    try:
+        return path.resolve().is_relative_to(folder) and path.is_file()
+    except (OSError, ValueError, RuntimeError):
+        return False  # A name that no system can have: too long, with a NUL, or a ring of links.

@@ -42,15 +42,15 @@ class Licence:
 
 @dataclass(frozen=True, kw_only=True)
 class HubSource:
-    """A file of a Hugging Face repository; a name ending in `.index.json` brings the shards that it lists."""
+    """A file of a Hugging Face repository; a name ending in `.index.json` brings the files that it lists."""
 
     repo_id: str
     filename: str = "model.safetensors"
 
     @property
     def address(self) -> str:
-        """The page of the repository's files."""
-        return f"https://huggingface.co/{self.repo_id}/tree/main"
+        """Where a browser downloads the file."""
+        return f"https://huggingface.co/{self.repo_id}/resolve/main/{self.filename}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -223,10 +223,12 @@ def list_models() -> list[tuple[ModelEntry, bool]]:
 def find_entry(name: str) -> ModelEntry:
     """The table's entry of this name.
 
-    Raises: ModelUnknown, with the names that are close.
+    Raises: ModelUnknown, with the names that are close, or because it is the path of something.
     """
     if name in MODELS:
         return MODELS[name]
+    if _find_path(name):
+        raise ModelUnknown(f"{name!r} is a path, not a model's name. It needs no fetching: use it as --model {name}")
     close = difflib.get_close_matches(name.lower(), MODELS, n=3, cutoff=0.5)
     hint = f"Close names: {', '.join(close)}." if close else "`seer models list` shows the names."
     raise ModelUnknown(f"There is no model {name!r}, and no file lies there. {hint}")
@@ -239,8 +241,8 @@ def find_model(name: str | Path) -> FoundModel:
         since they were fetched.
     """
     given = str(name)
-    if given not in MODELS and Path(name).expanduser().exists():
-        return FoundModel(name=given, path=Path(name).expanduser(), entry=None)
+    if given not in MODELS and (path := _find_path(given)):
+        return FoundModel(name=given, path=path, entry=None)
     entry = find_entry(given)
     if entry.is_bundled:
         path = BUNDLED_WEIGHTS if BUNDLED_WEIGHTS.is_file() else None
@@ -256,6 +258,15 @@ def hash_file(path: Path) -> str:
     """SHA-256 of a file's content, in hex."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _find_path(given: str) -> Path | None:
+    """The file or folder that a person may have meant; None when nothing lies there, or nothing could."""
+    try:
+        path = Path(given).expanduser()
+        return path if path.exists() else None
+    except (OSError, RuntimeError, ValueError):
+        return None  # A name that is too long, has a NUL, or begins with the home of nobody.
 
 
 def _find_weights(name: str) -> Path | None:

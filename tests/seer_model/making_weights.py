@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from seer_model.checkpoint import Checkpoint, drop_counters, write_checkpoint
+from seer_model.checkpoint import Checkpoint, drop_counters, read_checkpoint, write_checkpoint
 from seer_model.key_tables import HUGGINGFACE, TIMM, VISSL, KeyTable
 from seer_model.regnet import Architecture, RegNet
 
@@ -45,7 +45,7 @@ def make_projection_heads(dimension: int = TINY.dimension) -> dict[str, Tensor]:
     shapes = {
         "projection.0.weight": (8, dimension),
         "projection.0.bias": (8,),
-        "projection.1.running_mean": (8,),
+        **{f"projection.1.{leaf}": (8,) for leaf in ("weight", "bias", "running_mean", "running_var")},
         "projection.3.weight": (4, 8),
         "prototypes.0.weight": (10, 4),
     }
@@ -171,3 +171,10 @@ SAVERS = {
 def assert_same_weights(found: dict, expected: dict) -> None:
     assert found.keys() == expected.keys()
     assert all(torch.equal(found[key], expected[key]) for key in expected)
+
+
+def assert_is_the_model(path: Path) -> None:
+    """That the file is what `make_checkpoint` makes, in our own layout."""
+    checkpoint = read_checkpoint(path)
+    assert checkpoint.layout == "seer"
+    assert_same_weights(checkpoint.trunk, make_checkpoint().trunk)

@@ -1,8 +1,10 @@
 """A backbone's rows: right, of length 1, and the same wherever a picture stands in a batch."""
 
 import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -111,6 +113,46 @@ def test_half_precision_gives_nearly_the_same_rows(precision, backbone, weights_
     assert not np.array_equal(other.embed(pictures), backbone.embed(pictures))
 
 
+# What it stands on
+
+
+@pytest.mark.parametrize("save", ["ours", "timm bin", "hugging face"])
+def test_an_open_backbone_does_without_its_file(save, tmp_path):
+    """A mapped weight would follow whoever writes into the file, and kill the process when it is cut."""
+    if not sys.platform.startswith("linux"):
+        pytest.skip("what a process has mapped can be listed on Linux only")
+    path = making.SAVERS[save][0](making.make_checkpoint(), tmp_path / "weights.file")
+    backbone = open_backbone(str(path), device="cpu")
+    assert str(path) not in Path("/proc/self/maps").read_text()
+    before = backbone.embed(draw_pictures(1))
+    os.truncate(path, 0)
+    assert np.array_equal(backbone.embed(draw_pictures(1)), before)
+
+
+def test_in_a_batch_cudnn_is_on_and_tf32_off_whatever_was_set(backbone, monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    seen = []
+
+    def look(module: torch.nn.Module, inputs: tuple) -> None:
+        seen.append((torch.backends.cudnn.enabled, torch.backends.cudnn.allow_tf32))
+
+    hook = backbone._network.register_forward_pre_hook(look)
+    backbone.embed(draw_pictures(1))
+    hook.remove()
+    assert seen == [(True, False)]
+    assert not torch.backends.cudnn.allow_tf32, "set back, it would be on under another thread's batch"
+
+
+def test_pictures_and_weights_have_one_memory_layout(backbone):
+    """Else every convolution brings the one into the other's; channels-last is the faster of the two."""
+    inputs = []
+    hook = backbone._network.register_forward_pre_hook(lambda module, given: inputs.append(given[0]))
+    backbone.embed(draw_pictures(1))
+    hook.remove()
+    weights = [weight for weight in backbone._network.parameters() if weight.ndim == 4]
+    assert all(tensor.is_contiguous(memory_format=torch.channels_last) for tensor in (*inputs, *weights))
+
+
 # Fingerprint
 
 
@@ -119,6 +161,15 @@ def test_equal_fingerprints_mean_comparable_rows(backbone, weights_path, tmp_pat
         assert open_backbone(str(weights_path), device="cpu", **options).fingerprint == backbone.fingerprint
     making.save_vissl(read_checkpoint(weights_path), tmp_path / "vissl.torch")
     assert open_backbone(str(tmp_path / "vissl.torch"), device="cpu").fingerprint == backbone.fingerprint
+
+
+def test_weights_kept_in_half_precision_give_the_rows_of_their_fingerprint(tmp_path):
+    half = {key: weight.bfloat16() for key, weight in making.make_checkpoint().trunk.items()}
+    for name, trunk in (("half", half), ("whole", {key: weight.float() for key, weight in half.items()})):
+        write_checkpoint(Checkpoint(architecture=making.TINY, trunk=trunk, heads={}, layout="made"), tmp_path / name)
+    first, other = (open_backbone(str(tmp_path / name), device="cpu") for name in ("half", "whole"))
+    assert first.fingerprint == other.fingerprint
+    assert np.array_equal(first.embed(draw_pictures(2)), other.embed(draw_pictures(2)))
 
 
 @pytest.mark.parametrize("key", ["stem.conv.weight", "stages.2.1.c.norm.running_var", "stages.3.0.squeeze.expand.bias"])
@@ -155,12 +206,34 @@ def test_the_bundled_model_is_the_same_every_time_and_says_that_it_is_untrained(
     assert float((rows @ rows.T)[np.triu_indices(3, 1)].max()) < 0.9999
 
 
-def test_random_kernels_do_not_tell_left_from_right():
-    kernels = [weight for weight in draw_checkpoint().trunk.values() if weight.shape[-1:] == (3,)]
+UNTRAINED = "71f4463bb553c95d32be8f9e959e46824514570c08921e79a89ee9dad4639735"
+"""Changes with the drawn weights, the preprocessing and nothing else: collections of before must be built anew then."""
+
+
+def test_every_processor_draws_the_same_bundled_model():
+    """torch's own normal numbers are others where it does without AVX."""
+    code = "from seer_model.backbone import open_backbone; print(open_backbone(device='cpu').fingerprint)"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | {"ATEN_CPU_CAPABILITY": "default"},
+        check=True, timeout=120, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.stdout.strip() == open_backbone(device="cpu").fingerprint == UNTRAINED
+
+
+def test_random_kernels_do_not_tell_left_from_right_and_have_one_variance():
+    checkpoint = draw_checkpoint()
+    kernels = {key: weight for key, weight in checkpoint.trunk.items() if weight.shape[-1:] == (3,)}
     assert len(kernels) == 17
-    for kernel in kernels:
+    for key, kernel in kernels.items():
         assert torch.equal(kernel, kernel.flip(3))
         assert not torch.equal(kernel, kernel.flip(2))
+        # The stem is one group; in the blocks a group puts out as many channels as it takes in.
+        outputs = kernel.shape[0] if key.startswith("stem") else kernel.shape[1]
+        deviations = kernel.std((0, 1, 2)) / (2 / (9 * outputs)) ** 0.5
+        torch.testing.assert_close(deviations, torch.ones(3), atol=0.15, rtol=0)
+    expand = checkpoint.trunk["stages.3.1.squeeze.expand.weight"]
+    assert float(expand.std()) == pytest.approx((2 / 440) ** 0.5, rel=0.02)
 
 
 def test_trained_weights_beside_the_code_take_the_place_of_random_ones(weights_path, monkeypatch):
@@ -250,6 +323,15 @@ def test_a_batch_too_large_for_the_device_is_a_sentence(backbone, monkeypatch):
     monkeypatch.setattr(backbone, "_embed_batch", fail)
     with pytest.raises(DeviceError, match="batches of 4.*smaller batch"):
         backbone.embed(draw_pictures(1))
+
+
+def test_a_model_too_large_for_the_device_is_a_sentence(weights_path, monkeypatch):
+    def fail(network: torch.nn.Module, **options: object) -> None:
+        raise torch.cuda.OutOfMemoryError("2 GiB short")
+
+    monkeypatch.setattr(torch.nn.Module, "to", fail)
+    with pytest.raises(DeviceError, match="smaller model"):
+        open_backbone(str(weights_path), device="cpu")
 
 
 def test_an_unknown_model_is_refused_before_any_weights_are_made():

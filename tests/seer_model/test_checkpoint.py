@@ -52,7 +52,7 @@ def test_our_network_equals_that_of_transformers(size, has_classifier, tmp_path)
         expected = (theirs.regnet if has_classifier else theirs)(x).last_hidden_state
         found = ours(x)
     assert checkpoint.architecture == architecture
-    assert float((found - expected).abs().max()) <= 1e-5 * max(1.0, float(expected.abs().max()))
+    assert float((found - expected).abs().max()) <= 1e-5
     assert sorted(checkpoint.heads) == (["classifier.bias", "classifier.weight"] if has_classifier else [])
 
 
@@ -227,6 +227,57 @@ def test_a_head_for_another_dimension_is_named(tmp_path):
         read_checkpoint(making.save_vissl(made, tmp_path / "vissl.torch"))
 
 
+HEADS = making.make_projection_heads() | {"classifier.weight": torch.zeros(5, 64), "classifier.bias": torch.zeros(5)}
+
+
+@pytest.mark.parametrize(
+    ("key", "shape"),
+    [
+        ("projection.0.weight", (8, 63)),
+        ("projection.0.weight", (8, 64, 1)),
+        ("projection.0.bias", (1, 2, 3)),
+        ("projection.1.running_mean", (7,)),
+        ("projection.1.bias", None),
+        ("projection.3.weight", (4, 9)),
+        ("projection.0.weight", None),
+        ("prototypes.0.weight", (10, 7)),
+        ("classifier.bias", (77,)),
+        ("classifier.weight", None),
+        ("projection.3.running_var", (4,)),
+        ("projection.4.bias", (4,)),
+    ],
+)
+def test_a_head_whose_layers_do_not_fit_each_other_is_named(key, shape, tmp_path):
+    """First they are read as they should be; without a shape, the weight is left out."""
+    making.save_vissl(making.make_checkpoint(heads=HEADS), tmp_path / "good.torch")
+    making.assert_same_weights(read_checkpoint(tmp_path / "good.torch").heads, HEADS)
+    heads = {name: weight for name, weight in HEADS.items() if name != key}
+    if shape is not None:
+        heads[key] = torch.zeros(shape)
+    made = making.make_checkpoint(heads=heads)
+    layer = key.rpartition(".")[0].replace(".", r"\.")
+    with pytest.raises(CheckpointError, match=rf"the head's weight '{layer}\."):
+        read_checkpoint(making.save_vissl(made, tmp_path / "vissl.torch"))
+
+
+@pytest.mark.parametrize(
+    "name", ["projection_head.3.banana", "projection_head.00.weight", f"prototypes{'1' * 5000}.weight"]
+)
+def test_a_head_of_another_kind_is_named(name, tmp_path):
+    trunk = making.spell_trunk(making.make_checkpoint(), VISSL)
+    torch.save(making.nest(trunk, {f"0.{name}": torch.zeros(4)}), tmp_path / "vissl.torch")
+    with pytest.raises(CheckpointError, match=f"0.{name}.*is not part of a RegNetY"):
+        read_checkpoint(tmp_path / "vissl.torch")
+
+
+def test_a_weight_with_and_without_the_layouts_prefix_is_there_twice(tmp_path):
+    weights = making.spell_trunk(making.make_checkpoint(), HUGGINGFACE)
+    name = "embedder.embedder.convolution.weight"
+    torch.save(weights | {f"regnet.{name}": torch.zeros_like(weights[name])}, tmp_path / "twice.bin")
+    with pytest.raises(CheckpointError, match="convolution.weight' is there twice"):
+        read_checkpoint(tmp_path / "twice.bin")
+
+
 def test_a_network_without_squeeze_is_no_regnety(tmp_path):
     trunk = making.spell_trunk(making.make_checkpoint(), TIMM)
     save_file({name: weight for name, weight in trunk.items() if ".se." not in name}, tmp_path / "regnetx.safetensors")
@@ -257,6 +308,22 @@ def test_a_write_that_fails_leaves_the_older_file_whole(tmp_path, monkeypatch):
         write_checkpoint(making.make_checkpoint(seed=2), target)
     assert target.read_bytes() == before
     assert os.listdir(tmp_path) == ["model.safetensors"]
+
+
+def test_a_folder_that_is_not_there_is_said_before_anything_is_written(tmp_path):
+    with pytest.raises(CheckpointError, match="there is no folder .*/nowhere. Make it first"):
+        write_checkpoint(making.make_checkpoint(), tmp_path / "nowhere" / "model.safetensors")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such rights")
+def test_written_weights_may_be_read_by_whom_the_umask_allows(tmp_path):
+    (tmp_path / ".model.safetensors.part").touch(mode=0o600)  # left by one that was killed
+    before = os.umask(0o027)
+    try:
+        write_checkpoint(making.make_checkpoint(), tmp_path / "model.safetensors")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "model.safetensors").stat().st_mode & 0o777 == 0o640
 
 
 def test_weights_that_do_not_fit_are_not_written(tmp_path):

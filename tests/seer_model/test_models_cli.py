@@ -9,7 +9,7 @@ from click.testing import CliRunner, Result
 
 from seer_model.checkpoint import read_checkpoint, write_checkpoint
 from seer_model.cli import models
-from seer_model.errors import CheckpointError, LicenceNotAccepted, ModelMissing
+from seer_model.errors import CheckpointError, LicenceNotAccepted, ModelMissing, ModelUnknown
 from seer_model.zoo import ENTRIES
 from tests.seer_model import making_weights as making
 
@@ -65,9 +65,24 @@ def test_convert_writes_our_layout(tmp_path):
     assert read_checkpoint(tmp_path / "ours.safetensors").layout == "seer"
 
 
+def test_convert_tells_a_program_where_the_new_file_is(tmp_path, monkeypatch):
+    path = making.save_timm(making.make_checkpoint(), tmp_path / "timm.safetensors")
+    monkeypatch.chdir(tmp_path)
+    assert json.loads(run("convert", path, "new.safetensors", "--json").stdout)["path"] == str(
+        tmp_path / "new.safetensors"
+    )
+
+
+def test_fetch_of_a_file_says_that_it_needs_no_fetching():
+    result = run("fetch", __file__)
+    assert isinstance(result.exception, ModelUnknown)
+    assert "needs no fetching" in str(result.exception)
+
+
 def test_convert_over_its_own_source_keeps_the_weights(tmp_path):
     path = making.save_timm(making.make_checkpoint(), tmp_path / "model.safetensors")
-    assert run("convert", path, path, "--json").exit_code == 0
+    result = run("convert", path, path, "--json")
+    assert json.loads(result.stdout) == {"schema_version": 1, "path": str(path), "layout": "timm"}
     making.assert_same_weights(read_checkpoint(path).trunk, making.make_checkpoint().trunk)
 
 

@@ -28,7 +28,17 @@ PARAMETERS = {
     "10B": 9_323_934_872,
 }
 DIMENSIONS = {
+    "200MF": 368,
     "400MF": 440,
+    "600MF": 608,
+    "800MF": 768,
+    "1.6GF": 888,
+    "3.2GF": 1512,
+    "4GF": 1088,
+    "6.4GF": 1296,
+    "8GF": 2016,
+    "12GF": 2240,
+    "16GF": 3024,
     "32GF": 3712,
     "64GF": 4920,
     "128GF": 7392,
@@ -45,7 +55,7 @@ def test_every_size_has_the_parameters_of_the_specification(size):
     count = sum(parameter.numel() for parameter in network.parameters())
     is_exact = PARAMETERS[size] % 1000 != 0
     assert (count if is_exact else round(count, -3)) == PARAMETERS[size]
-    assert ARCHITECTURES[size].dimension == DIMENSIONS.get(size, ARCHITECTURES[size].dimension)
+    assert ARCHITECTURES[size].dimension == DIMENSIONS[size]
 
 
 def test_widths_groups_and_depths_are_those_of_the_table():

@@ -5,6 +5,7 @@ import os
 import pickle
 import shutil
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -43,6 +44,55 @@ def test_a_bare_pickle_is_refused_and_never_run(tmp_path):
     with pytest.raises(CheckpointError):
         read_checkpoint(tmp_path / "bare.pth")
     assert not (tmp_path / "sprung").exists()
+
+
+@pytest.mark.parametrize("is_zip", [True, False])
+def test_numbers_of_numpy_beside_the_weights_are_passed_over(is_zip, tmp_path):
+    made = making.make_checkpoint()
+    content = making.nest(making.spell_trunk(made, VISSL), {}) | {"loss": np.float64(3.5), "iteration": np.int64(7)}
+    path = tmp_path / "vissl.torch"
+    torch.save(content, path, _use_new_zipfile_serialization=is_zip)
+    making.assert_same_weights(read_checkpoint(path).trunk, made.trunk)
+    if not is_zip:  # There a name can be made that of numpy 1: it stands without its length and without a checksum.
+        path.write_bytes(path.read_bytes().replace(b"numpy._core.multiarray", b"numpy.core.multiarray"))
+        making.assert_same_weights(read_checkpoint(path).trunk, made.trunk)
+
+
+def test_an_array_of_numpy_is_not_passed_over_where_a_weight_should_be(tmp_path):
+    trunk = making.spell_trunk(making.make_checkpoint(), VISSL)
+    torch.save(making.nest(trunk | {"_feature_blocks.conv1.stem.0.weight": np.float64(1)}, {}), tmp_path / "odd.torch")
+    with pytest.raises(CheckpointError, match=r"conv1\.stem\.0\.weight'; expected a weight"):
+        read_checkpoint(tmp_path / "odd.torch")
+
+
+@pytest.mark.parametrize(
+    "weight",
+    [
+        torch.zeros((), dtype=torch.float32).expand(32, 3, 3, 3),
+        torch.zeros(20).as_strided((32, 3, 3, 3), (0, 1, 1, 1)),
+        torch.zeros(32, 3, 3, 3).to_sparse(),
+        torch.zeros(32, 3, 3, 3, device="meta"),
+    ],
+    ids=["stride 0", "overlapping", "sparse", "meta"],
+)
+@pytest.mark.parametrize("is_head", [False, True])
+def test_a_weight_whose_numbers_are_not_all_there_is_refused(weight, is_head, tmp_path):
+    trunk = making.spell_trunk(making.make_checkpoint(), VISSL)
+    name = "heads.0.clf.0.weight" if is_head else "_feature_blocks.conv1.stem.0.weight"
+    content = making.nest(trunk, {"0.clf.0.weight": weight}) if is_head else making.nest(trunk | {name: weight}, {})
+    torch.save(content, tmp_path / "odd.torch")
+    with pytest.raises(CheckpointError, match=f"for every place of '{name}'"):
+        read_checkpoint(tmp_path / "odd.torch")
+
+
+def test_weights_in_another_order_of_memory_are_weights(tmp_path):
+    made = making.make_checkpoint()
+    kept = {
+        name: weight.contiguous(memory_format=torch.channels_last) if weight.ndim == 4 else weight
+        for name, weight in making.spell_trunk(made, VISSL).items()
+    }
+    torch.save(kept, tmp_path / "channels_last.torch")
+    making.assert_same_weights(read_checkpoint(tmp_path / "channels_last.torch").trunk, made.trunk)
 
 
 @pytest.mark.parametrize(
@@ -138,13 +188,18 @@ def test_slices_are_found_after_their_folder_moved(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "leaf", ["../outside.torch", "{tmp_path}/outside.torch", "link.torch", "a/../../outside.torch"]
+    "leaf",
+    [
+        *("../outside.torch", "{tmp_path}/outside.torch", "link.torch", "a/../../outside.torch"),
+        *("a\0b.torch", "x" * 300, "x/" * 3000, "loop.torch"),
+    ],
 )
 def test_a_slice_outside_of_the_folder_is_refused(leaf, tmp_path):
     inside = tmp_path / "inside"
     inside.mkdir()
     torch.save({"type": "slice", "weight": torch.zeros(3)}, tmp_path / "outside.torch")
     (inside / "link.torch").symlink_to(tmp_path / "outside.torch")
+    (inside / "loop.torch").symlink_to(inside / "loop.torch")
     leaf = leaf.format(tmp_path=tmp_path)
     torch.save(making.nest({"_feature_blocks.conv1.stem.0.weight": leaf}, {}, "slice_list"), inside / "model.torch")
     with pytest.raises(CheckpointError, match=r"conv1\.stem\.0\.weight.*not in the folder"):
@@ -169,7 +224,9 @@ def test_an_index_must_say_just_what_its_shards_hold(tmp_path):
         read_checkpoint(folder / "pytorch_model.bin.index.json")
 
 
-@pytest.mark.parametrize("name", ["../outside.bin", "{tmp_path}/outside.bin", "sub/inside.bin", "..\\outside.bin"])
+@pytest.mark.parametrize(
+    "name", ["../outside.bin", "{tmp_path}/outside.bin", "sub/inside.bin", "..\\outside.bin", "a\0b"]
+)
 def test_an_index_leads_only_to_files_beside_it(name, tmp_path):
     folder = making.save_shards(making.make_checkpoint(), tmp_path / "shards")
     for path in (tmp_path / "outside.bin", folder / "sub" / "inside.bin", folder / "..\\outside.bin"):
@@ -180,11 +237,20 @@ def test_an_index_leads_only_to_files_beside_it(name, tmp_path):
         read_checkpoint(folder)
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{}", '{"weight_map": 3}', '{"weight_map": {"a": 3}}'])
+@pytest.mark.parametrize(
+    "content", ["", "[]", "{}", '{"weight_map": 3}', '{"weight_map": {"a": 3}}', '{"weight_map": ' + "[" * 100_000]
+)
 def test_an_index_of_another_kind_is_a_sentence(content, tmp_path):
     (tmp_path / "pytorch_model.bin.index.json").write_text(content)
     with pytest.raises(CheckpointError, match=r"index\.json"):
         read_checkpoint(tmp_path)
+
+
+def test_a_shard_whose_name_no_system_can_have_is_a_sentence(tmp_path):
+    folder = making.save_shards(making.make_checkpoint(), tmp_path / "shards")
+    change_index(folder, lambda weight_map: weight_map.update({"x": "x" * 300}))
+    with pytest.raises(CheckpointError, match="xxx cannot be read"):
+        read_checkpoint(folder)
 
 
 def test_a_missing_shard_is_named(tmp_path):

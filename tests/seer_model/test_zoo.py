@@ -41,7 +41,8 @@ def test_supervised_weights_come_from_the_timm_hub_and_are_free():
     entry = MODELS["regnety-400mf"]
     assert entry.sources == (HubSource(repo_id="timm/regnety_004.pycls_in1k"),)
     assert (entry.licence.name, entry.licence.must_accept) == ("MIT", False)
-    assert MODELS["regnety-32gf"].sources[0].address == "https://huggingface.co/timm/regnety_320.pycls_in1k/tree/main"
+    address = "https://huggingface.co/timm/regnety_320.pycls_in1k/resolve/main/model.safetensors"
+    assert MODELS["regnety-32gf"].sources[0].address == address
 
 
 def test_the_bundled_model_is_found_everywhere():
@@ -65,6 +66,12 @@ def test_an_unknown_name_is_answered_with_close_ones(given, close):
 def test_a_name_close_to_nothing_is_answered_with_where_to_look():
     with pytest.raises(ModelUnknown, match="seer models list"):
         find_entry("/data/weights/vit.pth")
+
+
+@pytest.mark.parametrize("given", ["~nosuchperson/x", "x" * 300, "a/" * 3000, "a\0b"])
+def test_what_can_be_no_path_is_an_unknown_name(given):
+    with pytest.raises(ModelUnknown, match="no file lies there"):
+        find_model(given)
 
 
 def test_a_path_is_a_model_and_is_taken_for_trained(tmp_path):
