@@ -1,5 +1,6 @@
 # The two to know: `make demo` and `make test`. Another Python: make PYTHON=python3.12 demo
 PICTURES ?=
+PORT ?= 8501
 export PYTHON
 
 .PHONY: help install demo test lint screenshots clean
@@ -10,9 +11,9 @@ help:            ## this list
 install:         ## .venv with the `seer` command, and nothing else
 	@.ci/install
 
-demo:            ## sample pictures (or PICTURES=folder) -> collection -> page
+demo:            ## sample pictures (or PICTURES=folder) -> collection -> page (PORT=8501)
 	@.ci/install demo
-	@.venv/bin/seer demo $(if $(PICTURES),"$(patsubst ~/%,$(HOME)/%,$(PICTURES))")
+	@.venv/bin/seer demo --port $(PORT) $(if $(PICTURES),"$(patsubst ~/%,$(HOME)/%,$(PICTURES))")
 
 test:            ## everything that .ci/run runs
 	@.ci/run

@@ -21,7 +21,7 @@ from time import perf_counter
 
 import click
 
-from indexer.collection import UNTRAINED, Collection, CollectionStatus, Neighbour, show_similarity
+from indexer.collection import UNTRAINED, Collection, CollectionStatus, Failure, Neighbour, show_similarity
 from indexer.doctor import examine
 from indexer.errors import explain_refusal
 from indexer.job import build_collection
@@ -30,10 +30,11 @@ from indexer.report import BuildReport, Watchers
 from indexer.settings import BuildSettings
 from indexer.sources import resolve_folders
 from indexer.terminal import show_duration, show_progress
-from seer_model.errors import UserError
+from seer_model.errors import PictureError, UserError
 
 LOG_BYTES = 1 << 20
 INTERRUPTED = 130
+SHOWN_FAILURES = 20
 
 
 class CommandGroup(click.Group):
@@ -96,7 +97,11 @@ def build(pictures: tuple[Path, ...], folder: Path | None, as_json: bool, verbos
     report = run_build(place, list(pictures), BuildSettings(**settings), verbose=verbose)
     click.echo(json.dumps(report.describe()) if as_json else show_report(report, place))
     if report.is_stopped:
-        click.echo("Stopped before the end; what was embedded is kept. Run again to go on.", err=True)
+        click.echo(
+            "Stopped before the end; what was embedded is kept, and can be searched once a build has ended. "
+            "Run again to go on.",
+            err=True,
+        )
         sys.exit(INTERRUPTED)
     with Collection(place) as collection:
         show_untrained(collection.read_status())
@@ -112,19 +117,23 @@ def build(pictures: tuple[Path, ...], folder: Path | None, as_json: bool, verbos
 @collection_option
 @json_option
 def search(query: Path, count: int, at_least: float | None, device: str, folder: Path | None, as_json: bool) -> None:
-    """Print the images most like the picture QUERY, best first."""
+    """Print the images most like the picture QUERY, best first; each of an image's files on a line of its own."""
     place = find_collection(folder)
     with Collection(place, device=device) as collection:
         data = query.read_bytes()
         started = perf_counter()
-        neighbours = collection.find_similar(data, count, at_least=at_least)
+        try:
+            neighbours = collection.find_similar(data, count, at_least=at_least)
+        except PictureError as error:
+            raise PictureError(f"{show_path(query)} cannot be searched with. {error}") from None
         milliseconds = (perf_counter() - started) * 1000
         status = collection.read_status()
     if as_json:
         click.echo(json.dumps(describe_answer(status, neighbours, milliseconds)))
         return
     for neighbour in neighbours:
-        click.echo(f"{show_similarity(neighbour)}\t{show_path(neighbour.path)}")
+        for path in neighbour.paths:
+            click.echo(f"{show_similarity(neighbour)}\t{show_path(path)}")
     if not neighbours:
         click.echo("Nothing is that similar." if status.images else "The collection holds no image yet.", err=True)
     show_untrained(status)
@@ -137,9 +146,9 @@ def status(folder: Path | None, as_json: bool) -> None:
     """Say what a collection holds, and what cannot be searched and why."""
     with Collection(find_collection(folder)) as collection:
         told = collection.read_status()
-        failures = collection.list_failures(count=20)
+        failures = collection.list_failures(count=told.failed if as_json else SHOWN_FAILURES)
     if as_json:
-        click.echo(json.dumps(describe_status(told)))
+        click.echo(json.dumps(describe_status(told, failures)))
         return
     click.echo(show_status(told))
     for failure in failures:
@@ -171,7 +180,7 @@ def choose_collection(pictures: list[Path], folder: Path | None) -> Path:
     folders = resolve_folders(pictures)
     if not folders:
         return find_collection(folder).absolute()
-    place = name_collection(folders) if folder is None else folder.absolute()
+    place = name_collection(folders) if folder is None else folder.resolve()
     require_own_place(place)
     return place
 
@@ -186,7 +195,7 @@ def run_build(place: Path, pictures: list[Path], settings: BuildSettings, *, ver
     ):
         watchers = Watchers(on_progress=on_progress, on_step=log.debug, should_stop=should_stop)
         report = build_collection(place, pictures, settings, watchers)
-        log.info("%s", report.describe())
+        log.info("ended: %s", json.dumps(report.describe()))
         return report
 
 
@@ -238,7 +247,7 @@ def show_count(number: int, word: str) -> str:
     return f"{number:,} {word}{'' if number == 1 else 's'}"
 
 
-def describe_status(told: CollectionStatus) -> dict:
+def describe_status(told: CollectionStatus, failures: list[Failure]) -> dict:
     """A status as JSON-able values."""
     return {
         "schema_version": 1,
@@ -246,6 +255,10 @@ def describe_status(told: CollectionStatus) -> dict:
         "folder": _escape(told.folder.absolute()),
         "folders": [_escape(folder) for folder in told.folders],
         "updated": told.updated.isoformat() if told.updated else None,
+        "failures": [
+            {"path": _escape(failure.path), "reason": failure.reason, "when": failure.when.isoformat()}
+            for failure in failures
+        ],
     }
 
 

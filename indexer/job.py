@@ -139,6 +139,8 @@ class _Build:
 
     def _watch_walk(self, walk: Walk) -> Iterator:
         for done, file in enumerate(walk, start=1):
+            if self.watchers.should_stop():
+                raise KeyboardInterrupt  # Nothing is in hand yet.
             if done % 500 == 0:
                 self.watchers.on_progress(Progress("walking", done))
             yield file
@@ -191,12 +193,14 @@ class _Build:
         thumbnails = self.stack.enter_context(closing(ThumbnailWriter(self.folder / THUMBNAILS)))
         self.watchers.on_progress(Progress("embedding", 0, total))
         with closing(DecodePool(decoding, self.settings.workers)) as pool:
-            for batch in self._form_batches(pool, total):
+            batches = self._form_batches(pool, total)
+            while not self.watchers.should_stop():
+                batch = next(batches, None)
+                if batch is None:
+                    return
                 self._commit(batch, thumbnails)
                 self.watchers.on_progress(Progress("embedding", self.tally.read, total, self.tally.failed))
-                if self.watchers.should_stop():
-                    self.is_stopped = True
-                    return
+        self.is_stopped = True
 
     def _form_batches(self, pool: DecodePool, total: int) -> Iterator[list[tuple[DecodedFile, bool]]]:
         """Decoded files in order, cut so that each batch has at most `batch_size` to embed."""
@@ -275,7 +279,7 @@ class _Build:
         try:
             return generations.open_generation(self.folder)
         except CollectionError as error:
-            log.info("an index is made: %s", error)
+            log.debug("there is no generation to go on from: %s", error)
             return None
 
     def _is_up_to_date(self, current: generations.Generation) -> bool:

@@ -75,7 +75,10 @@ def find_collection(folder: Path | None) -> Path:
     """
     if folder is not None:
         if not is_collection(folder):
-            raise CollectionMissing(f"No collection in {folder}. Make one: seer build PICTURES --collection {folder}")
+            raise CollectionMissing(
+                f"There is no collection in {folder}. Make one in a new or an empty folder: "
+                "seer build PICTURES --collection FOLDER"
+            )
         return folder
     there = list_collections()
     if not there:

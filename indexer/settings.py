@@ -3,6 +3,7 @@
 Rule: settings are frozen and keyword-only; a wrong one is refused before any work begins.
 """
 
+import re
 from dataclasses import asdict, dataclass
 
 from seer_model.errors import SettingsError
@@ -37,6 +38,10 @@ class BuildSettings:
     """Believe a folder that has become empty."""
 
     def __post_init__(self) -> None:
+        require(
+            re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device) is not None,
+            f"--device is {self.device}; allowed are auto, cpu, cuda and cuda:N.",
+        )
         require(self.batch_size >= 1, f"batch_size is {self.batch_size}; it must be 1 or more.")
         require(self.workers is None or self.workers >= 1, f"workers is {self.workers}; it must be 1 or more.")
         require(self.max_megapixels > 0, f"--max-megapixels is {self.max_megapixels:g}; it must be above 0.")

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 
 from indexer.report import Progress
@@ -26,7 +26,7 @@ def show_progress() -> Iterator[Callable[[Progress], None]]:
     columns = (
         TextColumn("{task.description}"),
         BarColumn(bar_width=30),
-        MofNCompleteColumn(),
+        TextColumn("{task.fields[count]}"),
         TextColumn("{task.fields[rate]}"),
         TimeRemainingColumn(compact=True),
     )
@@ -37,15 +37,17 @@ def show_progress() -> Iterator[Callable[[Progress], None]]:
 class _Bar:
     def __init__(self, bars: Bars) -> None:
         self._bars = bars
-        self._task = bars.add_task("starting", total=None, rate="")
+        self._task = bars.add_task("starting", total=None, rate="", count="")
         self._stage, self._started = "", time.monotonic()
 
     def __call__(self, progress: Progress) -> None:
         if progress.stage != self._stage:
             self._stage, self._started = progress.stage, time.monotonic()
-            self._bars.reset(self._task, description=progress.stage, total=progress.total, rate="")
+            self._bars.reset(self._task, description=progress.stage, total=progress.total, rate="", count="")
         rate = show_rate(progress, time.monotonic() - self._started)
-        self._bars.update(self._task, completed=progress.done, total=progress.total, rate=rate)
+        self._bars.update(
+            self._task, completed=progress.done, total=progress.total, rate=rate, count=show_done(progress)
+        )
 
 
 class _PlainLines:
@@ -63,19 +65,26 @@ class _PlainLines:
             self._console.print(show_line(progress, now - self._started), markup=False, highlight=False)
 
 
+def show_done(progress: Progress) -> str:
+    """How many of how many, as far as it is known."""
+    if progress.total is None:
+        return f"{progress.done:,} files" if progress.done else ""
+    return f"{progress.done:,}/{progress.total:,}"
+
+
 def show_line(progress: Progress, seconds: float) -> str:
     """One line on how far a build is."""
     if progress.total is None:
-        return f"{progress.stage} ({progress.done:,} files so far)" if progress.done else progress.stage
+        return f"{progress.stage} {show_done(progress)}".rstrip()
     left = (
         f", {show_duration(seconds / progress.done * (progress.total - progress.done))} left" if progress.done else ""
     )
-    return f"{progress.stage} {progress.done:,}/{progress.total:,} {show_rate(progress, seconds)}{left}"
+    return f"{progress.stage} {show_done(progress)} {show_rate(progress, seconds)}{left}"
 
 
 def show_rate(progress: Progress, seconds: float) -> str:
     """Files a second, and how many failed."""
-    rate = f"{progress.done / seconds:.1f}/s" if progress.done and seconds > 0 else ""
+    rate = f"{progress.done / seconds:.1f}/s" if progress.total and progress.done and seconds > 0 else ""
     return f"{rate}, {progress.failed} failed" if progress.failed else rate
 
 

@@ -194,7 +194,7 @@ def _check_heads(heads: Mapping[str, Tensor], architecture: Architecture) -> Non
         shapes = layers[head, number]
         is_norm = head == "projection" and len(shapes.get("weight", ())) == 1
         expected = _expect_norm(shapes, width) if is_norm else _expect_linear(shapes, head, width)
-        for leaf in expected.keys() | shapes.keys():
+        for leaf in {**expected, **shapes}:
             _check_head(".".join(filter(None, (head, number, leaf))), shapes.get(leaf), expected.get(leaf))
         if head == "projection":
             width = expected["weight"][0]

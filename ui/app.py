@@ -20,10 +20,10 @@ from ui.components import show_error
 from ui.guard import HostGuard
 from ui.resources import open_early
 from ui.routes import list_routes
+from ui.texts import UPLOAD_MB
 from ui.theme import list_theme_options
 
 SCRIPT = Path(__file__).with_name("script.py")
-UPLOAD_MB = 25
 
 
 def make_app(host: str, *, on_ready: Callable[[], None] = lambda: None) -> st.App:

@@ -19,7 +19,24 @@ from ui.texts import quote, show_path, show_size
 
 OPEN_ICON = ":material/open_in_full:"
 SIMILAR_ICON = ":material/image_search:"
+GONE = "The file is no longer where it was; this is its thumbnail. Run seer build to bring the collection up to date."
 BUG = "Something went wrong in the program itself. What happened stands in the terminal that runs seer ui."
+
+
+SCROLL = """
+let last;
+export default ({ data }) => {
+  if (last !== undefined && last !== data) {
+    document.querySelector('[data-testid="stMain"]')?.scrollTo(0, 0);
+  }
+  last = data;
+};
+"""
+
+
+def scroll_to_top(place: str) -> None:
+    """Begin at the top of the page whenever `place` differs from the last run's: the nearest neighbours stand there."""
+    st.components.v2.component("scroll_to_top", js=SCROLL)(key=Key.SCROLL, data=place)
 
 
 def show_error(error: Exception) -> bool:
@@ -68,8 +85,14 @@ def show_card(image: Neighbour | ImageDetails) -> bool:
         st.text(line, wrap=False, width="stretch")
         is_opened = st.button(f"Open {quote(name)}", key=key_of_open(image.content_hash), icon=OPEN_ICON)
     if line != name:
-        st.text(name, wrap=False, width="stretch")
+        st.text(show_files(image), wrap=False, width="stretch")
     return is_opened
+
+
+def show_files(image: Neighbour | ImageDetails) -> str:
+    """The first file's name, and how many more files hold the same content."""
+    more = len(image.paths) - 1
+    return show_path(image.path.name) + (f" (+{more} more)" if more else "")
 
 
 def show_large(image: ImageDetails) -> None:
@@ -78,8 +101,13 @@ def show_large(image: ImageDetails) -> None:
 
 
 def _show_large(image: ImageDetails) -> None:
+    is_there = any(path.is_file() for path in image.paths)
     with st.container(key=Key.LARGE):
-        st.image(f"{read_origin()}/o/{image.content_hash}", alt=show_path(image.path.name))
+        if is_there:
+            st.image(f"{read_origin()}/o/{image.content_hash}", alt=show_path(image.path.name))
+        else:
+            show_thumbnail(image.content_hash, alt=show_path(image.path.name))
+            st.warning(GONE, icon=":material/image_not_supported:")
     st.text(describe_image(image))
     for path in image.paths:
         st.code(show_path(path), language=None, wrap_lines=True)
@@ -88,7 +116,8 @@ def _show_large(image: ImageDetails) -> None:
         if st.button("Find similar", key=Key.LARGE_SIMILAR, type="primary", icon=SIMILAR_ICON, **chosen):
             # A dialog runs by itself; only a run of the whole page closes it and shows the answer.
             st.rerun()
-        st.link_button("Download", f"/o/{image.content_hash}?download", icon=":material/download:")
+        if is_there:
+            st.link_button("Download", f"/o/{image.content_hash}?download", icon=":material/download:")
 
 
 def describe_image(image: ImageDetails) -> str:

@@ -24,6 +24,7 @@ class Key(StrEnum):
     LARGE = "large"
     LARGE_SIMILAR = "large_similar"
     UPLOADS_SO_FAR = "uploads_so_far"
+    SCROLL = "scroll"
 
 
 class Parameter(StrEnum):

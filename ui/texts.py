@@ -7,6 +7,8 @@ import os
 import re
 from pathlib import Path
 
+UPLOAD_MB = 100
+"""The largest picture that can be dropped into the page."""
 UNSEEN = "\N{REPLACEMENT CHARACTER}"
 UNSEEN_BREAK = "\N{WORD JOINER}"
 MARKDOWN = re.compile(r"([\\`*_\[\]<>$~#|&])")

@@ -5,6 +5,7 @@ selects by our own keys, and by the classes that Streamlit gives to each kind of
 """
 
 from ui.keys import Key
+from ui.texts import UPLOAD_MB
 
 LIGHT = {
     "primaryColor": "#1f6f5c",
@@ -113,7 +114,7 @@ STYLE = f"""<style>
 .st-key-{Key.COUNT} button {{ min-height: 2.5rem; }}
 {RAIL} [data-testid="stFileUploaderDropzoneInstructions"] span {{ font-size: 0; }}
 {RAIL} [data-testid="stFileUploaderDropzoneInstructions"] span::after {{
-  content: "25 MB at most; it stays on this computer"; font-size: 0.8rem; white-space: normal;
+  content: "{UPLOAD_MB} MB at most; it stays on this computer"; font-size: 0.8rem; white-space: normal;
 }}
 {FOOTER} .stText {{ font-size: 0.8rem; color: color-mix(in srgb, currentColor 65%, transparent); }}
 @media (max-width: 640px) {{

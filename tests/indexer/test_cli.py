@@ -3,6 +3,7 @@
 import base64
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -68,6 +69,7 @@ def test_status_lists_what_cannot_be_searched_and_why(built: Path, pictures: Pat
     assert f"{pictures / 'broken.jpg'}: " in text.stdout
     assert "untrained" in text.stdout
     told = json.loads(run("status", "--collection", built, "--json").stdout)
+    assert [failure["path"] for failure in told["failures"]] == [str(pictures / "broken.jpg")]
     needed = {"images", "files", "failed", "pending", "generation", "model", "dimension", "index", "recall"}
     assert needed <= set(told)
 
@@ -94,6 +96,9 @@ def test_the_only_collection_is_found_and_of_several_one_must_be_chosen(
     (["build", "/no/such/folder"], 1),
     (["build", "--collection", "/tmp/never-made-collection-of-seer"], 1),
     (["build", ".", "--max-megapixels", "0"], 1),
+    (["build", ".", "--device", "gpu"], 1),
+    (["search", __file__, "--at-least", "2"], 2),
+    (["search", __file__, "--count", "0"], 2),
     (["search"], 2),
     (["search", "/no/such/file.jpg"], 2),
     (["build", "--nonsense"], 2),
@@ -164,6 +169,25 @@ def wait_for_rows(place: Path) -> None:
             return
         time.sleep(0.05)
     pytest.fail("the build never wrote a row")
+
+
+def test_search_names_every_file_of_an_image_and_says_when_there_is_no_answer(
+    built: Path, pictures: Path, tmp_path: Path
+):
+    file = pictures / "a" / "picture-3.png"
+    copy = shutil.copy(file, pictures / "copy.png")
+    run("build", "--collection", built)
+    assert run("search", file, "--collection", built, "--count", 1).stdout == f"1.000\t{file}\n1.000\t{copy}\n"
+    outside = draw(tmp_path / "outside.png", seed=800)
+    nothing = run("search", outside, "--collection", built, "--at-least", 1)
+    assert (nothing.exit_code, nothing.stdout) == (0, "") and "Nothing is that similar." in nothing.stderr
+
+
+def test_a_query_that_is_no_picture_is_named(built: Path, tmp_path: Path):
+    (tmp_path / "broken.jpg").write_bytes(b"no picture")
+    result = run("search", tmp_path / "broken.jpg", "--collection", built)
+    assert result.exit_code == 1
+    assert f"seer: {tmp_path / 'broken.jpg'} cannot be searched with. The content is no picture" in result.stderr
 
 
 def test_the_log_file_has_every_step_and_every_reason(built: Path, pictures: Path):

@@ -116,6 +116,16 @@ def test_upload_then_neighbours_then_on_and_back_again(visit: Visit, gallery: Ga
     assert visit.read_image() == gallery.find_hash(found[0])
 
 
+def test_a_new_answer_begins_at_its_top(visit: Visit, gallery: Gallery):
+    visit.open()
+    main = visit.page.get_by_test_id("stMain")
+    last = visit.list_names()[-1]
+    main.evaluate("place => place.scrollTo(0, place.scrollHeight)")
+    assert main.evaluate("place => place.scrollTop") > 100
+    visit.search_on(gallery, last)
+    visit.page.wait_for_function("document.querySelector('[data-testid=stMain]').scrollTop === 0")
+
+
 def test_a_link_opens_the_same_page_in_another_browser(visit: Visit, browser, gallery: Gallery):
     visit.open()
     visit.search_on(gallery, "picture-05.jpg")
@@ -148,9 +158,9 @@ def test_a_file_name_runs_nothing_and_links_nowhere(visit: Visit, gallery: Galle
 def test_an_upload_that_is_too_large_is_refused_in_a_sentence(visit: Visit, tmp_path: Path):
     visit.open()
     with open(tmp_path / "huge.jpg", "wb") as file:
-        file.truncate(26_500_000)
+        file.truncate(106_000_000)
     visit.page.locator("input[type=file]").set_input_files(tmp_path / "huge.jpg")
-    visit.page.get_by_text("must be 25.0MB or smaller").wait_for()
+    visit.page.get_by_text("must be 100.0MB or smaller").wait_for()
     assert len(visit.list_names()) == 30
 
 
@@ -212,6 +222,7 @@ def test_a_phone_sees_two_columns_and_scrolls_one_way_only(browser, server: str,
 
 def test_every_picture_has_a_name_and_every_button_too(visit: Visit):
     visit.open()
+    assert len(visit.list_names()) == 30
     assert not visit.page.locator("img:not([alt]), .stMain img[alt='']").count()
     buttons = visit.page.locator(".stMain button").all()
     assert len(buttons) > 60

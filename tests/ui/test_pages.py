@@ -314,7 +314,7 @@ def test_a_generation_that_vanished_is_a_sentence(shown: Gallery, tmp_path: Path
     choose_collection(tmp_path / "place")
     assert "seer build" in read_error(page.run())
     shutil.rmtree(tmp_path / "place")
-    assert "No collection in" in read_error(page.run())
+    assert "There is no collection in" in read_error(page.run())
 
 
 def test_a_collection_that_was_deleted_and_made_anew_is_shown_anew(tmp_path: Path):

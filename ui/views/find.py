@@ -15,7 +15,15 @@ from streamlit.runtime.uploaded_file_manager import UploadedFile
 from indexer.collection import Collection, CollectionStatus, ImageDetails, Neighbour
 from seer_model.errors import PictureError
 from ui import address
-from ui.components import OPEN_ICON, describe_image, show_footer, show_gallery, show_large, show_thumbnail
+from ui.components import (
+    OPEN_ICON,
+    describe_image,
+    scroll_to_top,
+    show_footer,
+    show_gallery,
+    show_large,
+    show_thumbnail,
+)
 from ui.keys import Key
 from ui.resources import make_preview, the_collection
 from ui.texts import quote, show_path, show_size
@@ -166,6 +174,7 @@ def show_page() -> None:
             opened = show_start(collection, status)
         else:
             opened = show_answer(collection, status, query, here) or opened
+    scroll_to_top(f"{here.image} {here.page}")
     if opened is not None:
         show_large(collection.read_image(collection.find_image(opened)))
 

@@ -78,7 +78,10 @@ def show_failures(collection: Collection, status: CollectionStatus) -> None:
         {"File": show_path(failure.path), "Reason": failure.reason, "Seen": f"{failure.when:%Y-%m-%d %H:%M}"}
         for failure in failures
     ]
-    table.dataframe(rows, hide_index=True, width="stretch")
+    text = st.column_config.TextColumn
+    columns = {"File": text(width="medium"), "Reason": text(width="large"), "Seen": text(width="small")}
+    # A row of three lines: the end of a reason says what to do.
+    table.dataframe(rows, hide_index=True, width="stretch", row_height=64, column_config=columns)
 
 
 def show_page() -> None:
