@@ -37,7 +37,7 @@ def list_command(as_json: bool) -> None:
             f"{row['parameters'] / 1e6:.1f} M",
             show_size(row["size_bytes"]),
             str(row["dimension"]),
-            "yes" if row["is_here"] else "no",
+            ("yes" if row["is_trained"] else "untrained") if row["is_here"] else "no",
             row["licence"],
         )
         for row in rows
@@ -99,6 +99,7 @@ def _describe_entry(entry: ModelEntry, is_here: bool) -> dict:
         "licence": entry.licence.name,
         "must_accept": entry.licence.must_accept,
         "is_here": is_here,
+        "is_trained": find_model(entry.name).is_trained if is_here else True,
         "sources": [source.address for source in entry.sources],
     }
 

@@ -299,6 +299,6 @@ def _explain(name: str, error: BaseException) -> str:
         return f"There is not enough memory to decode this {name} picture; make it smaller or close other programs."
     if isinstance(error, Image.DecompressionBombError):
         return f"A part of this {name} picture is larger than allowed ({text}); to read it, raise --max-megapixels."
-    if "truncated" in text.lower() or isinstance(error, EOFError):
+    if "truncated" in text.lower() or isinstance(error, EOFError | struct.error):
         return f"The {name} data is cut short ({text}); copy the file again from where it came."
     return f"The {name} data is damaged ({text}); open it in another program and save it anew."
