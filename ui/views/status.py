@@ -37,8 +37,8 @@ def list_steps(status: CollectionStatus) -> list[str]:
         steps.append(f"{status.pending:,} files are still to be read. Run seer build.")
     if status.failed:
         steps.append(
-            f"{status.failed:,} files cannot be searched. Repair or replace them and run seer build; a file that was "
-            "only out of reach is tried again by seer build --retry-failed."
+            f"{status.failed:,} files cannot be searched. Repair or replace them and run seer build: it looks again at "
+            "what has changed or was out of reach. Unchanged files it decodes again with --retry-failed only."
         )
     if status.is_trained is False:
         steps.append(UNTRAINED)
