@@ -140,7 +140,7 @@ def test_make_demo_hands_the_folder_on_as_one_word(folder):
         ["make", "--dry-run", "demo", f"PICTURES={folder}"],
         cwd=REPOSITORY, capture_output=True, text=True, check=True, env={"PATH": "/usr/bin:/bin", "HOME": "/home/me"},
     )
-    assert shown.stdout.splitlines()[-1] == f'.venv/bin/seer demo "{folder.replace("~", "/home/me")}"'
+    assert shown.stdout.splitlines()[-1] == f'.venv/bin/seer demo --port 8501 "{folder.replace("~", "/home/me")}"'
 
 
 def write_python(folder: Path, body: str) -> Path:

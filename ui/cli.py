@@ -3,13 +3,11 @@
 Rule: a command parses, calls one function, prints. What the person can put right becomes text in `CommandGroup` alone.
 """
 
-import os
-import sys
 from pathlib import Path
 
 import click
 
-from indexer.cli import INTERRUPTED, CommandGroup, build, choose_collection, collection_option
+from indexer.cli import CommandGroup, build, choose_collection, collection_option
 from indexer.cli import cli as indexer_group
 from indexer.layout import find_collection, list_collections, read_home
 from seer_model.cli import models
@@ -61,12 +59,7 @@ def find_or_wait(folder: Path | None) -> Path | None:
 
 def serve_page(place: Path | None, host: str, port: int) -> None:
     """Serve until Ctrl-C, which is the way to end it and so is said nothing about."""
-    try:
-        serve(place, host, port, lambda address: click.echo(f"The page is at {address} (Ctrl-C ends it)"))
-    except KeyboardInterrupt:
-        sys.stdout.flush()
-        # The server has closed. A model that is still loading in its thread would abort an orderly exit.
-        os._exit(INTERRUPTED)
+    serve(place, host, port, lambda address: click.echo(f"The page is at {address} (Ctrl-C ends it)"))
 
 
 def show_samples(counts: SampleCounts, folder: Path) -> str:

@@ -5,13 +5,17 @@ Rule: host and port are checked before anything is loaded, and a refusal says wh
 
 import errno
 import ipaddress
+import os
 import socket
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 from seer_model.errors import UserError
 
 PORTS_TRIED = 100
+INTERRUPTED = 130
 
 
 class HostRefused(UserError):
@@ -22,14 +26,14 @@ class PortTaken(UserError):
     """The port is in use, or not for us."""
 
 
-def serve(folder: Path | None, host: str, port: int, on_ready: Callable[[str], None]) -> None:
-    """Show a collection in the browser; returns when the server was told to stop.
+def serve(folder: Path | None, host: str, port: int, on_ready: Callable[[str], None]) -> NoReturn:
+    """Show a collection in the browser until the server is told to stop; then the process ends, at Ctrl-C with 130.
 
     Args:
         folder: the collection; None: the only one there is, also if it is made later.
         port: 0 for any that is free.
         on_ready: called with the page's address once it answers.
-    Raises: HostRefused, PortTaken; KeyboardInterrupt at Ctrl-C, after the server has closed.
+    Raises: HostRefused, PortTaken.
     """
     require_loopback(host)
     require_free(host, port)
@@ -41,7 +45,14 @@ def serve(folder: Path | None, host: str, port: int, on_ready: Callable[[str], N
 
     choose_collection(folder)
     app = make_app(host, on_ready=lambda: on_ready(show_address(host, streamlit.get_option("server.port"))))
-    app.run(config=list_options(host, port))
+    status = 0
+    try:
+        app.run(config=list_options(host, port))
+    except KeyboardInterrupt:  # The server has closed, and passes on what it was told to stop by.
+        status = INTERRUPTED
+    sys.stdout.flush()
+    # Not an orderly exit: a model that is still loading in its thread would turn it into an abort.
+    os._exit(status)
 
 
 def show_address(host: str, port: int) -> str:

@@ -84,7 +84,7 @@ def test_wrong_usage_is_exit_status_2(arguments: list[str]):
 def test_a_folder_without_a_collection_is_refused_before_the_server_starts(tmp_path: Path):
     ended = run("ui", "--collection", str(tmp_path))
     assert (ended.returncode, ended.stdout) == (1, "")
-    assert f"No collection in {tmp_path}" in ended.stderr
+    assert f"There is no collection in {tmp_path}" in ended.stderr
 
 
 def test_of_several_collections_one_must_be_chosen(seer_home: Path, tmp_path: Path):
