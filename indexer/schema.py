@@ -13,6 +13,8 @@ Rule: a migration is appended, never edited; it and the record of it are one tra
 
 import os
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import quote
 
@@ -51,19 +53,13 @@ def connect_to_write(path: Path) -> sqlite3.Connection:
     """
     # Transactions are explicit: isolation_level=None switches off the ones that sqlite3 opens by itself.
     connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)
-    try:
+    with _closed_if_unfit(connection, path):
         if not read_value(connection, "PRAGMA application_id"):
             # Before the write-ahead log: `is_collection` reads the file's own header.
             connection.execute(f"PRAGMA application_id = {int.from_bytes(APPLICATION, 'big')}")
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=FULL")
         _migrate(connection, path)
-    except sqlite3.DatabaseError as error:
-        connection.close()
-        raise _damaged(path, error) from None
-    except BaseException:
-        connection.close()
-        raise
     return connection
 
 
@@ -75,14 +71,8 @@ def connect_to_read(path: Path) -> sqlite3.Connection:
     if not path.is_file():
         raise CollectionMissing(f"No collection in {path.parent}. Make one: seer build PICTURES")
     connection = open_read_only(path)
-    try:
+    with _closed_if_unfit(connection, path):
         _refuse_newer(read_value(connection, "PRAGMA user_version"), path)
-    except sqlite3.DatabaseError as error:
-        connection.close()
-        raise _damaged(path, error) from None
-    except BaseException:
-        connection.close()
-        raise
     return connection
 
 
@@ -128,8 +118,16 @@ def explain_sqlite(error: sqlite3.OperationalError) -> CollectionUnwritable:
     )
 
 
-def _damaged(path: Path, error: sqlite3.Error) -> CollectionDamaged:
-    return CollectionDamaged(
-        f"{path} cannot be read as a catalog ({error}). If the folder is read-only or the disk is full, put that "
-        "right; else move the collection away and build again: the pictures are untouched."
-    )
+@contextmanager
+def _closed_if_unfit(connection: sqlite3.Connection, path: Path) -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.DatabaseError as error:
+        connection.close()
+        raise CollectionDamaged(
+            f"{path} cannot be read as a catalog ({error}). If the folder is read-only or the disk is full, put that "
+            "right; else move the collection away and build again: the pictures are untouched."
+        ) from None
+    except BaseException:
+        connection.close()
+        raise
