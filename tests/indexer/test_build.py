@@ -21,6 +21,8 @@ from indexer.errors import (
 )
 from indexer.job import FileLock
 from indexer.layout import LOCK
+from indexer.settings import BuildSettings
+from seer_model.errors import SettingsError
 from tests.indexer import pixel_backbone
 from tests.indexer.making import build, draw
 
@@ -201,9 +203,12 @@ def test_folders_deeper_than_calls_may_be_and_times_beyond_the_catalog(place: Pa
         handle = deeper
     os.close(handle)
     os.utime(pictures / "a" / "picture-1.png", (0, 10**10))
-    assert build(place, pictures).images == 9
-    assert build(place).unchanged == 9
-    subprocess.run(["rm", "-rf", pictures / "d"], check=True)  # Python's own removal is one call deep for each folder.
+    try:
+        assert build(place, pictures).images == 9
+        assert build(place).unchanged == 9
+    finally:
+        # Python's own removal is one call deep for each folder, and the tests' clean-up uses it.
+        subprocess.run(["rm", "-rf", pictures / "d"], check=True)
 
 
 def test_a_foreign_catalog_in_a_picture_folder_hides_nothing(place: Path, pictures: Path):
@@ -425,6 +430,25 @@ def test_another_model_fills_a_store_of_its_own_and_the_old_one_goes_after_two_g
     assert sorted(entry.name for entry in (place / "generations").iterdir()) == ["000002", "000003"]
     with Collection(place) as collection:
         assert collection.read_status().model == "two"
+
+
+def test_what_one_model_could_not_embed_another_may(place: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch):
+    embed = pixel_backbone.PixelBackbone.embed
+
+    def fail_if_blind(self: pixel_backbone.PixelBackbone, pixels: list) -> np.ndarray:
+        rows = embed(self, pixels)
+        return np.full_like(rows, np.nan) if self.model == "blind" else rows
+
+    monkeypatch.setattr(pixel_backbone.PixelBackbone, "embed", fail_if_blind)
+    assert build(place, pictures, model="blind").failed == 9
+    report = build(place, model="seeing")
+    assert (report.failed, report.embedded, report.images) == (0, 9, 9)
+
+
+@pytest.mark.parametrize("setting", [{"device": "gpu"}, {"max_megapixels": 0}, {"batch_size": 0}, {"limit": -1}])
+def test_a_setting_out_of_range_is_refused_before_any_work(setting: dict):
+    with pytest.raises(SettingsError):
+        BuildSettings(**setting)
 
 
 def test_excluded_hidden_and_foreign_files_are_not_looked_at(place: Path, pictures: Path):

@@ -198,13 +198,20 @@ def test_the_log_file_has_every_step_and_every_reason(built: Path, pictures: Pat
     assert "broken.jpg: " in log
 
 
-def test_doctor_names_no_folder_of_the_person(built: Path, seer_home: Path):
-    result = run("doctor")
-    assert "faiss" in result.stdout and "torch" in result.stdout
-    for private in (str(seer_home), str(built), str(Path.home()) + "/", "/tmp/"):
-        assert private not in result.stdout
+def test_doctor_names_no_folder_of_the_person(pictures: Path, seer_home: Path, by_pixels: None):
+    run("build", pictures)
+    (manifest,) = seer_home.rglob("manifest.json")
+    healthy = run("doctor").stdout
+    manifest.write_text("[]")
+    damaged = run("doctor")
+    for told in (healthy, damaged.stdout):
+        assert "faiss" in told and "torch" in told
+        for private in (str(seer_home), str(pictures), pictures.name, str(Path.home()) + "/", "/tmp/"):
+            assert private not in told.replace("make one: seer build PICTURES", "")
+    assert "1. 9 images" in healthy and " bad " not in f" {healthy} "
+    assert "1. CollectionDamaged" in damaged.stdout and damaged.exit_code == 1
     findings = json.loads(run("doctor", "--json").stdout)["findings"]
-    assert [finding for finding in findings if finding["state"] == "bad"] == []
+    assert [finding["name"] for finding in findings if finding["state"] == "bad"] == ["collections"]
 
 
 def test_doctor_finds_two_faiss_wheels(monkeypatch: pytest.MonkeyPatch):
