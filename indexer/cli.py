@@ -1,18 +1,12 @@
-"""The command line that builds and asks: `build`, `search`, `status`, `doctor`; also `python -m indexer`.
+"""The command line that builds and asks: `build`, `search`, `status`, `evaluate`, `doctor`; also `python -m indexer`.
 
 Rule: a command parses, calls one function, prints. What the person can put right becomes text in `CommandGroup` alone.
 """
 
-import base64
 import json
 import logging
-import os
-import shlex
-import signal
 import sys
-import threading
-import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from logging.handlers import RotatingFileHandler
@@ -21,19 +15,27 @@ from time import perf_counter
 
 import click
 
-from indexer.collection import UNTRAINED, Collection, CollectionStatus, Failure, Neighbour, show_similarity
+from indexer.cli_learn import INTERRUPTED, pretrain
+from indexer.collection import UNTRAINED, Collection, CollectionStatus, show_similarity
 from indexer.doctor import examine
+from indexer.edits import KINDS
 from indexer.errors import explain_refusal
+from indexer.evaluate import evaluate
+from indexer.evaluation import LABELS_FROM_FOLDERS, EvaluateSettings, read_side_range
+from indexer.evaluation_plot import plot_evaluation, require_plot
+from indexer.evaluation_text import show_evaluation
+from indexer.interrupts import watch_interrupt
 from indexer.job import build_collection
 from indexer.layout import LOG, find_collection, name_collection, require_own_place
 from indexer.report import BuildReport, Watchers
 from indexer.settings import BuildSettings
 from indexer.sources import resolve_folders
-from indexer.terminal import show_duration, show_progress
+from indexer.terminal import show_progress
+from indexer.texts import describe_answer, describe_status, show_path, show_report, show_status
 from seer_model.errors import PictureError, UserError
+from seer_model.zoo import DEFAULT_MODEL
 
 LOG_BYTES = 1 << 20
-INTERRUPTED = 130
 SHOWN_FAILURES = 20
 
 
@@ -72,6 +74,9 @@ verbose_option = click.option("--verbose", is_flag=True, help="Say more while it
 @click.version_option(package_name="seer", prog_name="seer")
 def cli() -> None:
     """Find pictures by pictures, on your own computer."""
+
+
+cli.add_command(pretrain)
 
 
 @cli.command()
@@ -159,6 +164,70 @@ def status(folder: Path | None, as_json: bool) -> None:
         click.echo(UNTRAINED)
 
 
+@cli.command("evaluate")
+@click.argument("pictures", nargs=-1, type=click.Path(path_type=Path))
+@collection_option
+@click.option("--labels", metavar="CSV|folders", help="A table file,label; or: the names of the pictures' folders.")
+@click.option("--model", help="A model's name (seer models list) or a checkpoint file.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@click.option(
+    "--distractors",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    metavar="DIR|TAR",
+    help="Pictures to search among; may be repeated.",
+)
+@click.option(
+    "--distractors-px",
+    "sides",
+    multiple=True,
+    metavar="LEAST-MOST",
+    help="Only those whose short side is LEAST to MOST px (128-, -64, 64-127); repeated: figures for each.",
+)
+@click.option("--copies", type=int, default=1000, show_default=True, help="Edit at most this many; 0: no copies.")
+@click.option(
+    "--edit",
+    "edits",
+    multiple=True,
+    metavar="EDIT",
+    help=f"Only {', '.join(KINDS)}, or one strength as in 'crop 60 %'; may be repeated.",
+)
+@click.option("--limit", type=int, help="Evaluate at most this many pictures, drawn at random.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of everything that is drawn at random.")
+@click.option("--plot", type=click.Path(path_type=Path), metavar="FILE.png", help="Draw the figures, too.")
+@json_option
+def evaluate_command(
+    pictures: tuple[Path, ...],
+    folder: Path | None,
+    labels: str | None,
+    model: str | None,
+    sides: tuple[str, ...],
+    distractors: tuple[Path, ...],
+    plot: Path | None,
+    as_json: bool,
+    **settings: object,
+) -> None:
+    """Measure how well a model finds PICTURES (folders, tar shards or lists), with labels or without.
+
+    With labels, pictures of one label should find each other; edited copies should find their originals in any case.
+    Without PICTURES: the files of the CSV, or the collection's folders, with its model.
+    """
+    if plot:
+        require_plot(plot)
+    if folder is not None or (not pictures and labels in (None, LABELS_FROM_FOLDERS)):
+        with Collection(find_collection(folder)) as collection:
+            told = collection.read_status()
+        pictures, model = pictures or tuple(told.folders), model or told.model
+    chosen = EvaluateSettings(
+        model=model or DEFAULT_MODEL, distractor_sides=tuple(map(read_side_range, sides)), **settings
+    )
+    with show_progress() as on_progress:
+        found = evaluate(pictures, chosen, labels=labels, distractors=distractors, on_progress=on_progress)
+    click.echo(json.dumps(found.describe()) if as_json else show_evaluation(found))
+    if plot:
+        plot_evaluation(found, plot)
+
+
 @cli.command()
 @json_option
 def doctor(as_json: bool) -> None:
@@ -189,7 +258,7 @@ def run_build(place: Path, pictures: list[Path], settings: BuildSettings, *, ver
     """Build with progress on stderr, a log file in the collection, and Ctrl-C that keeps the batch in hand."""
     with (
         explain_refusal(place),
-        _watch_interrupt() as should_stop,
+        watch_interrupt("Stopping after the batch in hand") as should_stop,
         show_progress() as on_progress,
         _keep_log(place, verbose) as log,
     ):
@@ -199,122 +268,10 @@ def run_build(place: Path, pictures: list[Path], settings: BuildSettings, *, ver
         return report
 
 
-def show_report(report: BuildReport, place: Path) -> str:
-    """What a build did, in a few lines."""
-    changes = (
-        f"{report.embedded} embedded, {report.unchanged} unchanged, {report.moved} moved, {report.removed} removed"
-    )
-    lines = [f"{show_count(report.images, 'image')} can be searched ({changes}) in {show_duration(report.seconds)}."]
-    if not report.found:
-        lines.append(f"There are no pictures in these folders ({show_count(report.ignored, 'other file')}).")
-    if report.pending:
-        lines.append(f"{show_count(report.pending, 'file')} still to be read; run again to go on.")
-    if report.failed:
-        told = f"seer status --collection {shlex.quote(show_path(place))}"
-        lines.append(f"{show_count(report.failed, 'file')} cannot be searched; the reasons: {told}")
-    return "\n".join([*lines, f"Collection: {show_path(place)}"])
-
-
-def show_status(told: CollectionStatus) -> str:
-    """A collection in a few lines."""
-    index = f"{told.index}, recall {told.recall:.3f}" if told.index else "nothing published yet; run: seer build"
-    lines = {
-        "collection": show_path(told.folder),
-        "folders": ", ".join(show_path(folder) for folder in told.folders),
-        "images": f"{told.images} searchable, from {show_count(told.files, 'file')} "
-        f"({told.failed} failed, {told.pending} pending)",
-        "generation": f"{told.generation} of {told.updated:%Y-%m-%d %H:%M}" if told.updated else "none",
-        "model": f"{told.model}, {told.dimension} numbers an image" if told.model else "none yet",
-        "index": index,
-    }
-    return "\n".join(f"{name:11} {text}" for name, text in lines.items())
-
-
-def show_path(path: Path) -> str:
-    """A path for a terminal: what is not UTF-8 or not printable is escaped."""
-    text = os.fsencode(path).decode("utf-8", "backslashreplace")
-    return "".join(ascii(letter)[1:-1] if unicodedata.category(letter)[0] == "C" else letter for letter in text)
-
-
 def show_untrained(told: CollectionStatus) -> None:
     """One line on stderr when the model has not been trained."""
     if told.is_trained is False:
         click.echo(UNTRAINED, err=True)
-
-
-def show_count(number: int, word: str) -> str:
-    """1 image, 2 images."""
-    return f"{number:,} {word}{'' if number == 1 else 's'}"
-
-
-def describe_status(told: CollectionStatus, failures: list[Failure]) -> dict:
-    """A status as JSON-able values."""
-    return {
-        "schema_version": 1,
-        **asdict(told),
-        "folder": _escape(told.folder.absolute()),
-        "folders": [_escape(folder) for folder in told.folders],
-        "updated": told.updated.isoformat() if told.updated else None,
-        "failures": [
-            {"path": _escape(failure.path), "reason": failure.reason, "when": failure.when.isoformat()}
-            for failure in failures
-        ],
-    }
-
-
-def describe_answer(told: CollectionStatus, neighbours: list[Neighbour], milliseconds: float) -> dict:
-    """An answer as JSON-able values; a path that is not UTF-8 comes escaped, and whole in `path_bytes` (base64)."""
-    return {
-        "schema_version": 1,
-        "collection": _escape(told.folder.absolute()),
-        "generation": told.generation,
-        "exact": told.recall == 1.0,
-        "recall": told.recall,
-        "milliseconds": round(milliseconds, 3),
-        "neighbours": [_describe_neighbour(neighbour) for neighbour in neighbours],
-    }
-
-
-def _describe_neighbour(neighbour: Neighbour) -> dict:
-    values = {
-        "rank": neighbour.rank,
-        "similarity": neighbour.similarity,
-        "path": _escape(neighbour.path),
-        "paths": [_escape(path) for path in neighbour.paths],
-        "image_id": neighbour.image_id,
-        "content_hash": neighbour.content_hash,
-        "width": neighbour.width,
-        "height": neighbour.height,
-    }
-    if values["path"] != str(neighbour.path):
-        values["path_bytes"] = base64.b64encode(os.fsencode(neighbour.path)).decode("ascii")
-    return values
-
-
-def _escape(path: Path) -> str:
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
-
-
-@contextmanager
-def _watch_interrupt() -> Iterator[Callable[[], bool]]:
-    """The first Ctrl-C asks the build to stop after the batch in hand, the second one stops it at once."""
-    asked = threading.Event()
-
-    def ask(number: int, _: object) -> None:
-        if asked.is_set():
-            raise KeyboardInterrupt
-        asked.set()
-        click.echo("\nStopping after the batch in hand; once more to stop at once.", err=True)
-
-    if threading.current_thread() is not threading.main_thread():
-        yield asked.is_set
-        return
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield asked.is_set
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @contextmanager

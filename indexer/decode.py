@@ -6,27 +6,22 @@ reason of that file; the others are decoded all the same.
 Rule: results come in the order of the tasks, whatever the timing.
 """
 
-import multiprocessing
 import os
-import signal
 import stat
-import threading
-from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from blake3 import blake3
 
 from indexer.layout import clamp_time
+from indexer.workers import DIED, Workers
 from seer_model.errors import PictureError
 from seer_model.pictures import encode_thumbnail, open_picture
 from seer_model.preprocess import Preprocessing, prepare
 
 MAX_FILE_BYTES = 2 << 30
-AHEAD_PER_WORKER = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,75 +99,20 @@ class DecodePool:
     """Worker processes that decode ahead of their reader by a bounded number of files."""
 
     def __init__(self, settings: DecodeSettings, workers: int | None = None) -> None:
-        self._settings = settings
-        self._workers = workers or os.cpu_count() or 1
-        self._executor: ProcessPoolExecutor | None = None
+        work = partial(decode_file, settings=settings)
+        self._pool = Workers(work, _give_up, count=workers, preload=__name__)
 
     def decode(self, tasks: Iterable[DecodeTask]) -> Iterator[DecodedFile]:
         """Decode files, in order."""
-        waiting: deque[tuple[DecodeTask, Future, ProcessPoolExecutor]] = deque()
-        for task in tasks:
-            waiting.append((task, *self._submit(task)))
-            if len(waiting) >= self._workers * AHEAD_PER_WORKER:
-                yield self._take(waiting)
-        while waiting:
-            yield self._take(waiting)
+        return self._pool.map(tasks)
 
     def close(self) -> None:
         """End the workers; what they still have in hand is dropped."""
-        if self._executor is not None:
-            self._executor.shutdown(cancel_futures=True)
-            self._executor = None
-
-    def _submit(self, task: DecodeTask) -> tuple[Future, ProcessPoolExecutor]:
-        if self._executor is None:
-            self._executor = _start_workers(self._workers)
-        try:
-            return self._executor.submit(decode_file, task, self._settings), self._executor
-        except BrokenProcessPool:
-            self.close()
-            return self._submit(task)
-
-    def _take(self, waiting: deque[tuple[DecodeTask, Future, ProcessPoolExecutor]]) -> DecodedFile:
-        task, future, executor = waiting.popleft()
-        try:
-            return future.result()
-        except BrokenProcessPool:
-            # Nobody knows which of the files in hand did it: each is tried alone, in a worker of its own.
-            if executor is self._executor:
-                self.close()
-            return self._decode_alone(task)
-
-    def _decode_alone(self, task: DecodeTask) -> DecodedFile:
-        alone = _start_workers(1)
-        try:
-            return alone.submit(decode_file, task, self._settings).result()
-        except BrokenProcessPool:
-            reason = "The process that decoded it was ended from outside, likely for want of memory; make it smaller."
-            return DecodedFile(path=task.path, reason=reason)
-        finally:
-            alone.shutdown()
+        self._pool.close()
 
 
-def _start_workers(count: int) -> ProcessPoolExecutor:
-    # Not fork: this process may hold torch's threads. A fork server loads our modules once for all workers.
-    methods = multiprocessing.get_all_start_methods()
-    context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
-    if "forkserver" in methods:
-        context.set_forkserver_preload(["indexer.decode"])
-    return ProcessPoolExecutor(count, mp_context=context, initializer=_begin_worker)
-
-
-def _begin_worker() -> None:
-    # Ctrl-C reaches the whole process group; the conductor decides what becomes of the batch in hand.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_die_with_parent, daemon=True).start()
-
-
-def _die_with_parent() -> None:
-    # After kill -9 nobody tells the workers: the queue that they wait on is held open by themselves.
-    multiprocessing.parent_process().join()
-    os._exit(1)
+def _give_up(task: DecodeTask) -> DecodedFile:
+    return DecodedFile(path=task.path, reason=DIED)
 
 
 def _read_whole(path: str) -> tuple[bytes, os.stat_result]:

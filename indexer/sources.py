@@ -19,6 +19,7 @@ from seer_model.pictures import PICTURE_SUFFIXES, sniff_format
 
 SKIPPED_FOLDERS = frozenset({"@eadir", "__macosx", "$recycle.bin", "system volume information", "lost+found"})
 HEAD_BYTES = 64
+SHARD_SUFFIX = ".tar"
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,8 @@ class Walk:
     """Files that are no pictures, or were excluded."""
     unreadable: list[str] = field(default_factory=list)
     """Files and folders that may not be looked at: nothing is known of what they hold."""
+    shards: list[str] = field(default_factory=list)
+    """Files with the suffix .tar; they count as ignored too."""
 
     def __iter__(self) -> Iterator[FoundFile]:
         for folder in self.folders:
@@ -68,6 +71,7 @@ class Walk:
         try:
             status = entry.stat()
             if not stat.S_ISREG(status.st_mode) or not _could_be_picture(entry):
+                self._note_shard(entry)
                 return None
         except FileNotFoundError:
             return None
@@ -75,6 +79,10 @@ class Walk:
             self.unreadable.append(entry.path)
             return None
         return FoundFile(entry.path, status.st_size, clamp_time(status.st_mtime_ns))
+
+    def _note_shard(self, entry: os.DirEntry) -> None:
+        if entry.name.lower().endswith(SHARD_SUFFIX) and entry.is_file():
+            self.shards.append(entry.path)
 
     def _list_entries(self, folder: str) -> list[os.DirEntry]:
         try:

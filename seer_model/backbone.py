@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from seer_model.checkpoint import Checkpoint, build_network, drop_counters, read_checkpoint
 from seer_model.errors import DeviceError, SettingsError
 from seer_model.preprocess import PREPROCESSINGS, Preprocessing
+from seer_model.ranks import choose_device
 from seer_model.untrained import draw_checkpoint
 from seer_model.zoo import FoundModel, find_model
 
@@ -152,23 +153,6 @@ def compute_fingerprint(checkpoint: Checkpoint, preprocessing: Preprocessing) ->
         digest.update(weight.detach().float().contiguous().cpu().numpy().reshape(-1).view(np.uint8))
     digest.update(json.dumps([preprocessing.describe(), OUTPUT], sort_keys=True).encode())
     return digest.hexdigest()
-
-
-def choose_device(name: str) -> torch.device:
-    """The device that a name means: auto, cpu, cuda or cuda:N.
-
-    Raises: DeviceError when it is not there; SettingsError when the name means nothing.
-    """
-    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if name == "auto":
-        name = "cuda" if gpus else "cpu"
-    kind, _, number = name.partition(":")
-    if kind not in ("cpu", "cuda") or (number and not (kind == "cuda" and number.isdecimal())):
-        raise SettingsError(f"The device is {name!r}; allowed are auto, cpu, cuda and cuda:N.")
-    if kind == "cuda" and int(number or 0) >= gpus:
-        there = f"{gpus} CUDA device(s), numbered from 0" if gpus else "no CUDA device that torch can use"
-        raise DeviceError(f"The device {name!r} is not there: this computer has {there}. Use --device cpu or auto.")
-    return torch.device(name)
 
 
 def read_cuda_version() -> str | None:

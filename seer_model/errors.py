@@ -5,6 +5,8 @@
     |-- PictureError            these bytes cannot become a picture
     |-- DeviceError             the device asked for is not there, or too small
     |-- CheckpointError         a weights file is not what it should be
+    |-- TrainingError           a training run cannot go on, or must not
+    |   `-- PileError           the pictures to learn from are not fit for it
     `-- ModelError
         |-- ModelUnknown        no model has this name, no file lies there
         |-- ModelMissing        a known model that has not been fetched
@@ -54,3 +56,11 @@ class LicenceNotAccepted(ModelError):
 
 class DownloadFailed(ModelError):
     """The weights could not be fetched."""
+
+
+class TrainingError(UserError):
+    """A training run cannot go on, or must not."""
+
+
+class PileError(TrainingError):
+    """The pictures to learn from are not fit for it."""

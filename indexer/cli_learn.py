@@ -1,0 +1,71 @@
+"""The commands by which a model learns: `pretrain`.
+
+Rule: a command parses, calls one function, prints; nothing here loads torch before a command runs.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import click
+
+from indexer.interrupts import watch_interrupt
+from indexer.learn import LearnSettings, learn
+from indexer.terminal import show_duration
+
+INTERRUPTED = 130
+
+
+@click.command()
+@click.argument("sources", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--output", required=True, type=click.Path(dir_okay=False, path_type=Path), help="A .safetensors file.")
+@click.option("--preset", default="mini", show_default=True, help="The recipe; an unknown name lists them.")
+@click.option("--from", "model", metavar="MODEL", help="Go on from a model's weights: a name or a file.")
+@click.option(
+    "--resume", is_flag=True, help="Go on with the run that was begun for this output; begin if there is none."
+)
+@click.option("--batch-size", type=click.IntRange(2), help="Pictures in a step, over all ranks; the rates go with it.")
+@click.option("--epochs", type=float, help="Times that each picture is seen.")
+@click.option("--rate", type=float, help="Learning rate at its highest.")
+@click.option("--precision", type=click.Choice(["fp32", "bf16", "fp16"]), help="Of the network.")
+@click.option("--seed", type=click.IntRange(0), help="Of weights, order and crops.")
+@click.option("--minutes", type=click.FloatRange(0, min_open=True), help="Save and stop after this long.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@click.option("--workers", type=click.IntRange(1), help="Decoding processes; one for each core if left out.")
+@click.option(
+    "--memory", "memory_gb", type=click.FloatRange(0), default=8.0, show_default=True, help="GB for pictures."
+)
+@click.option("--shard", "is_sharded", is_flag=True, help="Under torchrun: a part of the network on each rank.")
+@click.option("--exclude", multiple=True, metavar="GLOB", help="Pictures to pass over; may be repeated.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+def pretrain(as_json: bool, minutes: float | None, memory_gb: float, **given: object) -> None:
+    """Let a model teach itself on the pictures in SOURCES, without labels: folders, tar shards, or lists of files."""
+    settings = LearnSettings(
+        **given, memory_bytes=round(memory_gb * 2**30), piece_seconds=None if minutes is None else 60 * minutes
+    )
+    with watch_interrupt("Saving and stopping after the step in hand") as should_stop:
+        report = learn(
+            settings,
+            on_figures=lambda figures: click.echo(show_figures(figures), err=True),
+            on_message=lambda message: click.echo(message, err=True),
+            should_stop=should_stop,
+        )
+    if as_json:
+        click.echo(json.dumps({"schema_version": 1, **report.describe()}))
+    elif report.output:
+        click.echo(f"{report.output}: {report.step:,} steps in {show_duration(report.seconds)}")
+    else:
+        click.echo(f"Stopped at step {report.step:,} of {report.steps:,}; --resume goes on from there.")
+    if report.output is None and should_stop():
+        sys.exit(INTERRUPTED)
+
+
+def show_figures(figures) -> str:
+    """One line on how a run is doing."""
+    waiting = f", waiting {figures.waiting_share:.0%}" if figures.waiting_share >= 0.01 else ""
+    bad = f", {figures.bad} bad" if figures.bad else ""
+    return (
+        f"step {figures.step:,}/{figures.steps:,}  epoch {figures.epoch:.2f}  loss {figures.loss:.3f} "
+        f"(blind {figures.blind_loss:.3f})  entropy {figures.entropy:.2f}  rate {figures.rate:.3g}  "
+        f"{figures.images_per_second:.0f} images/s{waiting}{bad}  {show_duration(figures.remaining_seconds)} left"
+    )

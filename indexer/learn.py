@@ -1,0 +1,114 @@
+"""Letting a model teach itself on a pile of pictures: sources, a recipe and a place for the result.
+
+Rule: this conductor only introduces: the pile reads pictures, `seer_model.pretrain` learns from them.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from indexer.pile import open_pile
+
+if TYPE_CHECKING:
+    from seer_model.checkpoint import Checkpoint
+    from seer_model.pretrain import PretrainReport
+    from seer_model.vigil import Figures
+
+
+@dataclass(frozen=True, kw_only=True)
+class LearnSettings:
+    """What to learn from, how, and where the model goes. None stands for the preset's own choice."""
+
+    sources: tuple[Path, ...]
+    output: Path
+    """A safetensors file; the run's folder stands beside it."""
+    preset: str = "mini"
+    model: str | None = None
+    """A model's name or file to go on from; None: random weights."""
+    batch_size: int | None = None
+    """The rates go with it."""
+    epochs: float | None = None
+    rate: float | None = None
+    precision: str | None = None
+    seed: int | None = None
+    device: str = "auto"
+    workers: int | None = None
+    """Decoding processes; None: one for each core."""
+    exclude: tuple[str, ...] = ()
+    resume: bool = False
+    is_sharded: bool = False
+    """Each rank holds a part of the network (FSDP2) instead of a copy (DDP)."""
+    memory_bytes: int = 8 << 30
+    piece_seconds: float | None = None
+
+
+def learn(
+    settings: LearnSettings,
+    *,
+    on_figures: "Callable[[Figures], None]" = lambda figures: None,
+    on_message: Callable[[str], None] = lambda message: None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> "PretrainReport":
+    """Run, or go on with, the pretraining that the settings describe.
+
+    Raises: SourceError, TrainingError, SettingsError, ModelError, CheckpointError, DeviceError.
+    """
+    # torch takes seconds to load; a wrong source is said before.
+    from seer_model.presets import change_recipe, find_preset
+    from seer_model.pretrain import RunOptions, RunWatchers, pretrain
+    from seer_model.ranks import join_ranks
+
+    recipe = change_recipe(
+        find_preset(settings.preset),
+        batch_size=settings.batch_size,
+        epochs=settings.epochs,
+        rate=settings.rate,
+        precision=settings.precision,
+        seed=settings.seed,
+    )
+    with (
+        join_ranks(settings.device) as ranks,
+        open_pile(
+            settings.sources, side_px=recipe.picture_px, workers=settings.workers, exclude=settings.exclude
+        ) as pile,
+    ):
+        on_message(f"{len(pile):,} pictures")
+        report = pretrain(
+            pile,
+            settings.output,
+            recipe,
+            ranks,
+            source=_open_source(settings.model),
+            origin=settings.model,
+            resume=settings.resume,
+            options=RunOptions(
+                memory_bytes=settings.memory_bytes,
+                piece_seconds=settings.piece_seconds,
+                is_sharded=settings.is_sharded,
+            ),
+            watchers=RunWatchers(on_figures=on_figures, on_message=on_message, should_stop=should_stop),
+        )
+        if ranks.is_first:
+            _draw_curves(settings.output, on_message)
+        return report
+
+
+def _draw_curves(output: Path, on_message: Callable[[str], None]) -> None:
+    from indexer.curves import plot_run
+    from seer_model.run_folder import RunFolder
+
+    target = output.with_suffix(".png")
+    try:
+        plot_run(RunFolder(output).read_log(), target)
+        on_message(f"curves: {target}")
+    except (ImportError, OSError) as error:
+        # The model is worth more than its picture.
+        on_message(f"the curves were not drawn: {error}")
+
+
+def _open_source(model: str | None) -> "Checkpoint | None":
+    from seer_model.backbone import read_model
+    from seer_model.zoo import find_model
+
+    return None if model is None else read_model(find_model(model))

@@ -1,0 +1,105 @@
+"""What the commands say: builds, collections and answers, as lines for a person and as JSON-able values for programs.
+
+Rule: text out of plain data; nothing is asked of a collection here, and nothing is printed.
+"""
+
+import base64
+import os
+import shlex
+import unicodedata
+from dataclasses import asdict
+from pathlib import Path
+
+from indexer.collection import CollectionStatus, Failure, Neighbour
+from indexer.report import BuildReport
+from indexer.terminal import show_duration
+
+
+def show_report(report: BuildReport, place: Path) -> str:
+    """What a build did, in a few lines."""
+    changes = (
+        f"{report.embedded} embedded, {report.unchanged} unchanged, {report.moved} moved, {report.removed} removed"
+    )
+    lines = [f"{show_count(report.images, 'image')} can be searched ({changes}) in {show_duration(report.seconds)}."]
+    if not report.found:
+        lines.append(f"There are no pictures in these folders ({show_count(report.ignored, 'other file')}).")
+    if report.pending:
+        lines.append(f"{show_count(report.pending, 'file')} still to be read; run again to go on.")
+    if report.failed:
+        told = f"seer status --collection {shlex.quote(show_path(place))}"
+        lines.append(f"{show_count(report.failed, 'file')} cannot be searched; the reasons: {told}")
+    return "\n".join([*lines, f"Collection: {show_path(place)}"])
+
+
+def show_status(told: CollectionStatus) -> str:
+    """A collection in a few lines."""
+    index = f"{told.index}, recall {told.recall:.3f}" if told.index else "nothing published yet; run: seer build"
+    lines = {
+        "collection": show_path(told.folder),
+        "folders": ", ".join(show_path(folder) for folder in told.folders),
+        "images": f"{told.images} searchable, from {show_count(told.files, 'file')} "
+        f"({told.failed} failed, {told.pending} pending)",
+        "generation": f"{told.generation} of {told.updated:%Y-%m-%d %H:%M}" if told.updated else "none",
+        "model": f"{told.model}, {told.dimension} numbers an image" if told.model else "none yet",
+        "index": index,
+    }
+    return "\n".join(f"{name:11} {text}" for name, text in lines.items())
+
+
+def show_path(path: Path) -> str:
+    """A path for a terminal: what is not UTF-8 or not printable is escaped."""
+    text = os.fsencode(path).decode("utf-8", "backslashreplace")
+    return "".join(ascii(letter)[1:-1] if unicodedata.category(letter)[0] == "C" else letter for letter in text)
+
+
+def show_count(number: int, word: str) -> str:
+    """1 image, 2 images."""
+    return f"{number:,} {word}{'' if number == 1 else 's'}"
+
+
+def describe_status(told: CollectionStatus, failures: list[Failure]) -> dict:
+    """A status as JSON-able values."""
+    return {
+        "schema_version": 1,
+        **asdict(told),
+        "folder": _escape(told.folder.absolute()),
+        "folders": [_escape(folder) for folder in told.folders],
+        "updated": told.updated.isoformat() if told.updated else None,
+        "failures": [
+            {"path": _escape(failure.path), "reason": failure.reason, "when": failure.when.isoformat()}
+            for failure in failures
+        ],
+    }
+
+
+def describe_answer(told: CollectionStatus, neighbours: list[Neighbour], milliseconds: float) -> dict:
+    """An answer as JSON-able values; a path that is not UTF-8 comes escaped, and whole in `path_bytes` (base64)."""
+    return {
+        "schema_version": 1,
+        "collection": _escape(told.folder.absolute()),
+        "generation": told.generation,
+        "exact": told.recall == 1.0,
+        "recall": told.recall,
+        "milliseconds": round(milliseconds, 3),
+        "neighbours": [_describe_neighbour(neighbour) for neighbour in neighbours],
+    }
+
+
+def _describe_neighbour(neighbour: Neighbour) -> dict:
+    values = {
+        "rank": neighbour.rank,
+        "similarity": neighbour.similarity,
+        "path": _escape(neighbour.path),
+        "paths": [_escape(path) for path in neighbour.paths],
+        "image_id": neighbour.image_id,
+        "content_hash": neighbour.content_hash,
+        "width": neighbour.width,
+        "height": neighbour.height,
+    }
+    if values["path"] != str(neighbour.path):
+        values["path_bytes"] = base64.b64encode(os.fsencode(neighbour.path)).decode("ascii")
+    return values
+
+
+def _escape(path: Path) -> str:
+    return os.fsencode(path).decode("utf-8", "backslashreplace")

@@ -1,0 +1,231 @@
+"""One step of SwAV on a device: crops, forward, swapped loss, backward, LARC, prototypes back to length 1.
+
+    pictures (b, 3, S, S) uint8  ->  C crops  ->  trunk, one pass for each size  ->  head, one pass  ->  loss
+
+Rule: what a step does depends on the weights, the batch, the step's number and the seed only, so a resumed run is the
+same run, and b = B / ranks pictures on each of several ranks are the same step as B on one.
+Source: SwAV, arXiv:2006.09882; order of the step as in VISSL's train step (spec/seer.md, 3.4).
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from seer_model.checkpoint import Checkpoint, drop_counters
+from seer_model.crops import CHANCES, cut_crops
+from seer_model.errors import CheckpointError
+from seer_model.optimizer import Larc
+from seer_model.preprocess import PREPROCESSINGS
+from seer_model.presets import PretrainSettings
+from seer_model.ranks import Ranks
+from seer_model.recompute import recompute_blocks
+from seer_model.regnet import ARCHITECTURES, RegNet
+from seer_model.sharding import (
+    gather_optimizer,
+    gather_weights,
+    replicate,
+    scatter_optimizer,
+    shard,
+    whole_norm,
+)
+from seer_model.swav import Head, Queue, assign_crops, group_by_side, swapped_loss
+from seer_model.sync_norm import synchronise_norms
+
+AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class Student(nn.Module):
+    """Trunk and head: what is trained."""
+
+    def __init__(self, trunk: RegNet, head: Head) -> None:
+        super().__init__()
+        self.trunk, self.head = trunk, head
+
+    def forward(self, groups: list[Tensor], queued: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor | None]:
+        """All in one call, as a network whose parts lie on several ranks wants it.
+
+        Args:
+            groups: crops of one size in each.
+            queued: (A, Q, P) earlier projections.
+        Returns: projections (R, P) and scores (R, K) of all R crops, in order; scores (A, Q, K) of the queue.
+        """
+        # Pooled in fp32: a mean over a map loses bits in half precision.
+        pooled = torch.cat([self.trunk(group).float().mean((2, 3)) for group in groups])
+        return self.head(pooled, queued)
+
+
+@dataclass(frozen=True)
+class StepFigures:
+    """What a step leaves on the device, to be read now and then: reading waits for the device."""
+
+    loss: Tensor
+    """() of this rank's crops."""
+    choices: Tensor
+    """(A * b,) the prototype to which each assigned crop of this rank goes first."""
+
+
+class Learner:
+    """The student, its optimiser and its queue. Made by `start_learner`."""
+
+    def __init__(self, student: Student, settings: PretrainSettings, ranks: Ranks, *, is_sharded: bool = False) -> None:
+        self.settings, self.ranks, self.device = settings, ranks, ranks.device
+        self.student = student.to(memory_format=torch.channels_last).train()
+        synchronise_norms(student, ranks.make_groups(min(settings.norm_group, ranks.count)))
+        if settings.recompute:
+            recompute_blocks(student.trunk)
+        self._network: nn.Module = student
+        if is_sharded:
+            shard(student, ranks, precision=AUTOCAST[settings.precision] or torch.float32)
+        student.to(self.device)
+        if not is_sharded:
+            self._network = replicate(student, ranks)
+        self.optimizer = Larc(student.parameters(), settings.optimizer, measure=whole_norm)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=settings.precision == "fp16")
+        self.queue = _make_queue(settings, ranks)
+        how = PREPROCESSINGS["vissl"]
+        self._mean, self._std = (torch.tensor(values, device=self.device) for values in (how.mean, how.std))
+
+    def step(self, pictures: Tensor, aspects: Tensor, step: int, rate: float) -> StepFigures:
+        """Learn from one batch.
+
+        Args:
+            pictures: (b, 3, S, S) uint8 on the device; b = B / ranks.
+            aspects: (b,) float32 on the CPU.
+            step: number of the step, from 0.
+        """
+        crops = self._cut(pictures, aspects, step)
+        queue = self.queue if self.queue is not None and step >= self.settings.swav.queue_start_step else None
+        dtype = AUTOCAST[self.settings.precision]
+        with torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None):
+            queued = queue.rows if queue is not None and queue.is_full else None
+            projections, scores, queued_scores = self._network(group_by_side(crops), queued)
+        scores = scores.view(len(crops), len(pictures), -1)
+        assignments = assign_crops(
+            scores, self.settings.swav, queued_scores, sum_over=self.ranks.sum_over, max_over=self.ranks.max_over
+        )
+        if queue is not None:
+            queue.push(projections.view(len(crops), len(pictures), -1)[: len(assignments)])
+        loss = swapped_loss(scores, assignments, temperature=self.settings.swav.temperature)
+        self._update(loss, step, rate)
+        return StepFigures(loss=loss.detach(), choices=assignments.argmax(2).flatten())
+
+    def _cut(self, pictures: Tensor, aspects: Tensor, step: int) -> list[Tensor]:
+        kinds = [kind for kind in self.settings.crops for _ in range(kind.count)]
+        mine = slice(self.ranks.rank * len(pictures), (self.ranks.rank + 1) * len(pictures))
+        # Every rank draws for the whole batch and takes its rows.
+        shape = (len(kinds), len(pictures) * self.ranks.count, CHANCES)
+        chances = torch.rand(shape, generator=_seed_generator(self.settings.seed, step))[:, mine]
+        crops = (
+            cut_crops(pictures, aspects, rows, kind, mean=self._mean, std=self._std)
+            for kind, rows in zip(kinds, chances, strict=True)
+        )
+        return [crop.contiguous(memory_format=torch.channels_last) for crop in crops]
+
+    def _update(self, loss: Tensor, step: int, rate: float) -> None:
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.zero_grad(set_to_none=True)
+        self.scaler.scale(loss).backward()
+        if step < self.settings.swav.frozen_steps:
+            self.student.head.prototypes.zero_grad(set_to_none=True)
+        # LARC measures the gradients, so they must have their own size first.
+        self.scaler.unscale_(self.optimizer)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.student.head.normalise_prototypes()
+
+    def read_checkpoint(self) -> Checkpoint:
+        """The weights as they are now, on the CPU, whole on the first rank and empty on others; collective."""
+        weights = drop_counters(gather_weights(self._network, self.ranks))
+        return Checkpoint(
+            architecture=self.student.trunk.architecture,
+            trunk=_take_prefix(weights, "trunk."),
+            heads=_take_prefix(weights, "head."),
+            layout="seer",
+        )
+
+    def read_memory(self) -> dict[str, Tensor]:
+        """What the next step needs besides the weights: momentum, and the first rank's queue; collective."""
+        remembered = gather_optimizer(self._network, self.optimizer, self.ranks)
+        memory = {f"optimizer.{name}": tensor for name, tensor in remembered.items()}
+        if self.queue is not None and self.queue.filled:
+            memory["queue"] = self.queue.rows[:, : self.queue.filled].cpu()
+        return memory
+
+    def load_memory(self, memory: dict[str, Tensor]) -> None:
+        """Take over what `read_memory` gave; collective, and only the first rank's momentum is read."""
+        scatter_optimizer(self._network, self.optimizer, _take_prefix(memory, "optimizer."), self.ranks)
+        if self.queue is not None and "queue" in memory:
+            self.queue.push(memory["queue"].to(self.device))
+
+
+def _make_queue(settings: PretrainSettings, ranks: Ranks) -> Queue | None:
+    """This rank's part of the queue, whole batches of it."""
+    share = settings.batch_size // ranks.count
+    length = settings.swav.queue // ranks.count // share * share
+    return Queue(replace(settings.swav, queue=length), ranks.device) if length else None
+
+
+def start_learner(
+    settings: PretrainSettings, ranks: Ranks, *, source: Checkpoint | None = None, is_sharded: bool = False
+) -> Learner:
+    """A learner with new weights, or with those of a checkpoint; its heads are kept where it has them.
+
+    Raises: SettingsError, CheckpointError when the checkpoint's heads are not of a kind that can learn.
+    """
+    generator = _seed_generator(settings.seed, -1)
+    if source is None:
+        trunk = RegNet(ARCHITECTURES[settings.architecture], generator=generator)
+    else:
+        settings = adopt_heads(settings, source)
+        trunk = RegNet(source.architecture, generator=generator)
+        trunk.load_state_dict(source.trunk, strict=False)  # but for the batch counters, `Checkpoint` is complete
+    head = Head(trunk.architecture.dimension, settings.swav, generator=generator)
+    if source is not None and has_heads(source):
+        head.load_state_dict({k: v for k, v in source.heads.items() if k.startswith(HEADS)}, strict=False)
+        if not head.is_normalised():  # what a run saved must come back to the last bit
+            head.normalise_prototypes()
+    return Learner(Student(trunk, head), settings, ranks, is_sharded=is_sharded)
+
+
+HEADS = ("projection.", "prototypes.")
+
+
+def has_heads(source: Checkpoint) -> bool:
+    """Whether a checkpoint brings a projection and prototypes."""
+    return all(any(key.startswith(head) for key in source.heads) for head in HEADS)
+
+
+def adopt_heads(settings: PretrainSettings, source: Checkpoint) -> PretrainSettings:
+    """The settings with the widths of a checkpoint's own projection and prototypes, if it has them.
+
+    Raises: CheckpointError when there is more than one set of prototypes.
+    """
+    if not has_heads(source):
+        return settings
+    prototypes = [key for key in source.heads if key.startswith("prototypes.")]
+    if prototypes != ["prototypes.0.weight"]:
+        raise CheckpointError(
+            f"The model has several sets of prototypes ({', '.join(prototypes)}); one can be trained."
+        )
+    layers = {key: weight for key, weight in source.heads.items() if key.startswith("projection.")}
+    linear = sorted((int(key.split(".")[1]), len(weight)) for key, weight in layers.items() if weight.ndim == 2)
+    swav = replace(
+        settings.swav,
+        projection=tuple(width for _, width in linear),
+        projection_norms=any(key.endswith(".running_mean") for key in layers),
+        prototypes=len(source.heads["prototypes.0.weight"]),
+    )
+    return replace(settings, swav=swav)
+
+
+def _take_prefix(weights: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {key.removeprefix(prefix): weight for key, weight in weights.items() if key.startswith(prefix)}
+
+
+def _seed_generator(seed: int, step: int) -> torch.Generator:
+    """A generator for one step; -1: for the first weights."""
+    state = np.random.SeedSequence([seed, step + 1]).generate_state(1, np.uint64)
+    return torch.Generator().manual_seed(int(state[0]))

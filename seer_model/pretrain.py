@@ -1,0 +1,322 @@
+"""A pretraining run: from a pile of pictures to a model, over as many pieces as it takes.
+
+    pile -> feed -> learner -> figures -> vigil, log, progress -> checkpoint ... -> output
+
+A run may be stopped, killed or cut off at any point; `resume` goes on from the last checkpoint, with the same pictures
+in the same order and the same crops of them.
+
+Rule: only this module knows more than one of feed, learner, vigil and run folder.
+"""
+
+import contextlib
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from seer_model.checkpoint import Checkpoint, write_checkpoint
+from seer_model.errors import SettingsError, TrainingError
+from seer_model.feed import Feed, Pile, Plan
+from seer_model.learner import StepFigures, start_learner
+from seer_model.optimizer import Plateau, find_rate
+from seer_model.presets import PretrainSettings, read_settings
+from seer_model.ranks import Ranks
+from seer_model.run_folder import RunFolder, SavedStep
+from seer_model.vigil import Figures, Vigil
+
+log = logging.getLogger(__name__)
+
+PATIENCE_STEPS = 300
+"""A collapse must last so long before it stops the run."""
+GRACE_SHARE = 0.2
+"""Part of the run in which the loss may still be that of a blind guess."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """How a run is carried out; none of it changes what is learnt."""
+
+    memory_bytes: int = 8 << 30
+    """For decoded pictures; a pile that needs more is decoded again in each epoch."""
+    look_every_steps: int = 20
+    """Reading figures waits for the device, so it is done now and then."""
+    save_every_seconds: float = 300
+    keep: int = 2
+    """Checkpoints."""
+    piece_seconds: float | None = None
+    """Stop, saved, after this long."""
+    is_sharded: bool = False
+    """Each rank holds a part of the network (FSDP2) instead of a copy (DDP)."""
+
+    def __post_init__(self) -> None:
+        if min(self.look_every_steps, self.keep) < 1 or min(self.memory_bytes, self.save_every_seconds) < 0:
+            raise SettingsError(f"Intervals and counts must be 1 or more, memory 0 or more: {self}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunWatchers:
+    """Who is told what; all may be left out."""
+
+    on_figures: Callable[[Figures], None] = lambda figures: None
+    on_message: Callable[[str], None] = lambda message: None
+    should_stop: Callable[[], bool] = lambda: False
+    """Asked after each step; True saves and stops."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainReport:
+    """How a piece of a run ended."""
+
+    step: int
+    steps: int
+    seconds: float
+    """Of training, over all pieces."""
+    loss: float
+    bad: int
+    output: Path | None
+    """The model; None: the run is not at its end."""
+
+    def describe(self) -> dict:
+        """As JSON-able values."""
+        return asdict(self) | {"output": None if self.output is None else str(self.output)}
+
+
+def pretrain(
+    pile: Pile,
+    output: Path,
+    settings: PretrainSettings,
+    ranks: Ranks,
+    *,
+    source: Checkpoint | None = None,
+    origin: str | None = None,
+    resume: bool = False,
+    options: RunOptions | None = None,
+    watchers: RunWatchers | None = None,
+) -> PretrainReport:
+    """Train, or go on training, and write the model.
+
+    Args:
+        output: the weights file to be; its run folder stands beside it.
+        source: weights to start from instead of random ones; `origin` says in a word what they are.
+        resume: go on with the run that the folder holds; begin if it holds none.
+    Raises: TrainingError and PileError, SettingsError, CheckpointError, DeviceError. What was saved before stays.
+    """
+    folder = RunFolder(output, keep=(options or RunOptions()).keep)
+    description = {"settings": settings.describe(), "pile": pile.fingerprint, "pictures": len(pile), "origin": origin}
+    saved = None
+    if resume and folder.has_checkpoint:
+        _require_same(folder.read_settings(), description, folder)
+        saved = folder.load_newest()
+    if ranks.is_first:
+        folder.cut_log(saved.step) if saved else folder.begin(description)
+    run = _Run(pile, output, settings, ranks, folder, options or RunOptions(), watchers or RunWatchers())
+    return run.run(saved, source)
+
+
+def _require_same(before: dict, now: dict, folder: RunFolder) -> None:
+    """A resumed run is the same run: same recipe, same pictures, same start."""
+    before = before | {"settings": read_settings(before["settings"]).describe()}
+    if different := [key for key in now if before.get(key) != now[key]]:
+        details = _name_differences(before["settings"], now["settings"]) if "settings" in different else different
+        raise TrainingError(
+            f"{folder.folder} holds another run: {', '.join(details)} differ. Give what the run began with "
+            f"(see settings.json there), or choose another --output."
+        )
+
+
+def _name_differences(before: dict, now: dict) -> list[str]:
+    return [f"{key} ({before.get(key)} then, {now[key]} now)" for key in now if before.get(key) != now[key]]
+
+
+@dataclass
+class _Interval:
+    """The steps since the last look at the figures."""
+
+    started: float
+    waited: float = 0.0
+    losses: list[Tensor] = field(default_factory=list)
+    choices: list[Tensor] = field(default_factory=list)
+
+    def add(self, figures: StepFigures) -> None:
+        self.losses.append(figures.loss)
+        self.choices.append(figures.choices)
+
+
+class _Run:
+    """One piece of a run."""
+
+    def __init__(
+        self,
+        pile: Pile,
+        output: Path,
+        settings: PretrainSettings,
+        ranks: Ranks,
+        folder: RunFolder,
+        options: RunOptions,
+        watchers: RunWatchers,
+    ) -> None:
+        self.pile, self.output, self.settings, self.ranks = pile, output, settings, ranks
+        self.folder, self.options, self.watchers = folder, options, watchers
+        self.plan = make_plan(len(pile), settings, ranks)
+        self.plateau = Plateau(settings.optimizer.plateau_steps)
+        self.loss, self.seconds_before, self.started, self.saved_at = math.nan, 0.0, 0.0, 0.0
+
+    def run(self, saved: SavedStep | None, source: Checkpoint | None) -> PretrainReport:
+        weights = saved.checkpoint if saved else source
+        self.learner = start_learner(self.settings, self.ranks, source=weights, is_sharded=self.options.is_sharded)
+        # The heads of a model that the run went on from may be of another size than the recipe's.
+        self.settings = self.learner.settings
+        first = self._take_up(saved) if saved else 0
+        self.vigil = Vigil(
+            self.settings.swav.prototypes,
+            patience_steps=PATIENCE_STEPS,
+            grace_steps=max(self.settings.swav.frozen_steps, round(GRACE_SHARE * self.plan.steps)),
+        )
+        self.started = self.saved_at = time.monotonic()
+        with self._open_feed(first) as feed:
+            step = self._learn(feed, first)
+        self._save(step)
+        return PretrainReport(
+            step=step,
+            steps=self.plan.steps,
+            seconds=self._count_seconds(),
+            loss=self.loss,
+            bad=len(self.pile.reasons),
+            output=self._finish() if step == self.plan.steps else None,
+        )
+
+    def _take_up(self, saved: SavedStep) -> int:
+        self.learner.load_memory(saved.memory)
+        self.learner.scaler.load_state_dict(saved.state["scaler"])
+        self.plateau.load_state_dict(saved.state["plateau"])
+        self.seconds_before, self.loss = saved.state["seconds"], saved.state["loss"]
+        self.watchers.on_message(f"going on from step {saved.step:,} of {self.plan.steps:,}")
+        return saved.step
+
+    @contextlib.contextmanager
+    def _open_feed(self, first: int) -> Iterator[Feed]:
+        feed = Feed(
+            self.pile,
+            self.plan,
+            side_px=self.settings.picture_px,
+            device=self.ranks.device,
+            memory_bytes=self.options.memory_bytes,
+            first_step=first,
+        )
+        try:
+            yield feed
+        finally:
+            feed.close()
+
+    def _learn(self, feed: Feed, first: int) -> int:
+        """Steps up to the end, or to where the piece ends; returns how many are done."""
+        interval = _Interval(time.monotonic())
+        step = first
+        for step, batch in enumerate(feed, first + 1):
+            rate = find_rate(step - 1, self.plan.steps, self.settings.optimizer) * self.plateau.factor
+            interval.add(self.learner.step(batch.pictures, batch.aspects, step - 1, rate))
+            is_over = self._is_over(step)
+            if step % self.options.look_every_steps == 0 or is_over:
+                self._look(step, rate, interval, feed)
+                interval = _Interval(time.monotonic(), feed.waited_seconds)
+                if not is_over and self._is_time_to_save():
+                    self._save(step)
+            if is_over:
+                break
+        return step
+
+    def _is_over(self, step: int) -> bool:
+        if step == self.plan.steps:
+            return True
+        is_late = self.options.piece_seconds is not None and (
+            time.monotonic() - self.started > self.options.piece_seconds
+        )
+        return self.ranks.any_over(self.watchers.should_stop() or is_late)
+
+    def _is_time_to_save(self) -> bool:
+        return self.ranks.any_over(time.monotonic() - self.saved_at >= self.options.save_every_seconds)
+
+    def _look(self, step: int, rate: float, interval: _Interval, feed: Feed) -> None:
+        """Read the figures of the steps since the last look, judge them, and tell them."""
+        losses = self.ranks.sum_over(torch.stack(interval.losses)).cpu() / self.ranks.count
+        choices = torch.cat(interval.choices)
+        counts = self.ranks.sum_over(torch.bincount(choices, minlength=self.settings.swav.prototypes).float()).cpu()
+        self.loss = float(losses.mean())
+        for loss in losses.tolist():
+            if self.settings.optimizer.schedule == "constant":
+                self.plateau.update(loss)
+        entropy, largest = self.vigil.look(step, self.loss, counts)
+        seconds = time.monotonic() - interval.started
+        self._tell(
+            Figures(
+                step=step,
+                steps=self.plan.steps,
+                epoch=step / self.plan.steps_per_epoch,
+                loss=self.loss,
+                blind_loss=math.log(self.settings.swav.prototypes),
+                entropy=entropy,
+                largest_share=largest,
+                rate=rate,
+                images_per_second=len(losses) * self.settings.batch_size / seconds,
+                waiting_share=(feed.waited_seconds - interval.waited) / seconds,
+                seconds=self._count_seconds(),
+                remaining_seconds=seconds / len(losses) * (self.plan.steps - step),
+                bad=len(self.pile.reasons),
+            )
+        )
+
+    def _tell(self, figures: Figures) -> None:
+        if self.ranks.is_first:
+            self.folder.append_figures(figures.describe())
+            self.watchers.on_figures(figures)
+
+    def _count_seconds(self) -> float:
+        return self.seconds_before + time.monotonic() - self.started
+
+    def _save(self, step: int) -> None:
+        checkpoint, memory = self.learner.read_checkpoint(), self.learner.read_memory()
+        state = {
+            "seconds": self._count_seconds(),
+            "loss": self.loss,
+            "plateau": self.plateau.state_dict(),
+            "scaler": self.learner.scaler.state_dict(),
+        }
+        if self.ranks.is_first:
+            self.folder.save(SavedStep(step, checkpoint, memory, state))
+        self.ranks.barrier()
+        self.saved_at = time.monotonic()
+
+    def _finish(self) -> Path:
+        checkpoint = self.learner.read_checkpoint()
+        if self.ranks.is_first:
+            write_checkpoint(checkpoint, self.output)
+        self.ranks.barrier()
+        return self.output
+
+
+def make_plan(pictures: int, settings: PretrainSettings, ranks: Ranks) -> Plan:
+    """How the pile is cut into batches.
+
+    Raises: SettingsError when a batch is larger than the pile or does not split over the ranks.
+    """
+    if settings.batch_size > pictures:
+        raise SettingsError(
+            f"A batch has {settings.batch_size} pictures, and there are {pictures}. "
+            f"Use --batch-size {pictures} or less."
+        )
+    if settings.batch_size % ranks.count:
+        raise SettingsError(f"A batch of {settings.batch_size} does not split over {ranks.count} ranks evenly.")
+    steps = max(1, round(settings.epochs * (pictures // settings.batch_size)))
+    return Plan(
+        pictures=pictures,
+        batch_size=settings.batch_size,
+        steps=steps,
+        seed=settings.seed,
+        rank=ranks.rank,
+        ranks=ranks.count,
+    )

@@ -1,0 +1,154 @@
+"""The processes of one run: who they are, the device of each, and what they tell each other.
+
+`torchrun` starts several processes and names each by RANK, LOCAL_RANK and WORLD_SIZE; without it there is one, and
+everything here that would speak to others does nothing. On the CPU they speak through gloo, on CUDA through NCCL, and
+there too a tensor that lies on the CPU goes through gloo.
+
+Rule: every rank makes the same calls in the same order; a call that one rank leaves out hangs all others.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from seer_model.errors import DeviceError, SettingsError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ranks:
+    """All ranks of the run as one of them sees them. Its methods are collective: all ranks call them, in one order."""
+
+    device: torch.device
+    """Where this rank computes."""
+    rank: int = 0
+    """This rank, from 0."""
+    count: int = 1
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.rank < self.count:
+            raise SettingsError(f"RANK is {self.rank} and WORLD_SIZE {self.count}; allowed is 0 to WORLD_SIZE - 1.")
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this is the rank that writes files and shows progress."""
+        return self.rank == 0
+
+    def sum_over(self, tensor: Tensor) -> Tensor:
+        """The sum of all ranks' tensors, which have one shape and dtype. A new tensor; no gradient flows through."""
+        return self._reduce(tensor, dist.ReduceOp.SUM)
+
+    def max_over(self, tensor: Tensor) -> Tensor:
+        """The largest of all ranks' values, place by place. A new tensor; no gradient flows through."""
+        return self._reduce(tensor, dist.ReduceOp.MAX)
+
+    def any_over(self, flag: bool) -> bool:
+        """Whether one rank at least says so: one that was told to stop stops all."""
+        # A tensor on the CPU, so that no rank waits for its GPU to finish the step in hand.
+        return bool(self.max_over(torch.tensor(int(flag))))
+
+    def barrier(self) -> None:
+        """Wait until every rank is here. What was sent to a GPU may still be under way."""
+        self.any_over(False)
+
+    def share_first(self, value: Any) -> Any:
+        """The first rank's value, on every rank; whatever can be pickled."""
+        shared = [value]
+        if self.count > 1:
+            dist.broadcast_object_list(shared, src=0)
+        return shared[0]
+
+    def make_groups(self, size: int) -> "dist.ProcessGroup | None":
+        """Split the ranks into groups of `size` neighbours, and return this rank's group.
+
+        Args:
+            size: ranks in a group; 0 means all of them.
+        Returns: None where a group has one rank only, which has nobody to speak to.
+        Raises: SettingsError when the ranks do not split into groups of that size.
+        """
+        size = size or self.count
+        if size < 0 or self.count % size:
+            raise SettingsError(
+                f"{self.count} ranks do not split into groups of {size}; choose a divisor, or 0 for all."
+            )
+        if size == 1:
+            return None
+        starts = range(0, self.count, size)
+        # Each rank makes all groups, also those that it is not in: torch counts on it.
+        groups = [dist.new_group(list(range(start, start + size))) for start in starts]
+        return groups[self.rank // size]
+
+    def _reduce(self, tensor: Tensor, operation: "dist.ReduceOp") -> Tensor:
+        reduced = tensor.detach().clone(memory_format=torch.contiguous_format)
+        if self.count > 1:
+            dist.all_reduce(reduced, operation)
+        return reduced
+
+
+@contextmanager
+def join_ranks(device: str = "auto", *, rendezvous: str = "env://") -> Iterator[Ranks]:
+    """Meet the other processes of the run, and leave them at the end; alone when `torchrun` started none.
+
+    Args:
+        device: auto, cpu or cuda, on which rank N of a computer takes its Nth GPU; alone also cuda:N.
+        rendezvous: where the ranks meet, as `torch.distributed` writes it; as it stands, where `torchrun` says.
+    Raises: SettingsError, DeviceError.
+    """
+    count = _read_environment("WORLD_SIZE", 1)
+    if count == 1:
+        yield Ranks(device=choose_device(device))
+        return
+    ranks = Ranks(
+        device=choose_device(device, local_rank=_read_environment("LOCAL_RANK")),
+        rank=_read_environment("RANK"),
+        count=count,
+    )
+    backend = "gloo"
+    if ranks.device.type == "cuda":
+        torch.cuda.set_device(ranks.device)
+        backend = "cpu:gloo,cuda:nccl"
+    dist.init_process_group(backend, init_method=rendezvous, rank=ranks.rank, world_size=count)
+    try:
+        yield ranks
+    finally:
+        dist.destroy_process_group()
+
+
+def choose_device(name: str, *, local_rank: int | None = None) -> torch.device:
+    """The device that a name means: auto, cpu, cuda or cuda:N.
+
+    Args:
+        local_rank: this rank's number on its computer; None for a process on its own.
+    Raises: DeviceError when it is not there; SettingsError when the name means nothing.
+    """
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if name == "auto":
+        name = "cuda" if gpus else "cpu"
+    kind, _, number = name.partition(":")
+    if kind not in ("cpu", "cuda") or (number and not (kind == "cuda" and number.isdecimal())):
+        raise SettingsError(f"The device is {name!r}; allowed are auto, cpu, cuda and cuda:N.")
+    if number and local_rank is not None:
+        raise SettingsError(f"The device is {name!r}, but each rank has a GPU of its own: use --device cuda.")
+    if kind == "cuda" and local_rank is not None:
+        number, name = str(local_rank), f"cuda:{local_rank}"
+    if kind == "cuda" and int(number or 0) >= gpus:
+        there = f"{gpus} CUDA device(s), numbered from 0" if gpus else "no CUDA device that torch can use"
+        less = "Start fewer processes, or use" if local_rank else "Use"
+        raise DeviceError(f"The device {name!r} is not there: this computer has {there}. {less} --device cpu or auto.")
+    return torch.device(name)
+
+
+def _read_environment(name: str, otherwise: int | None = None) -> int:
+    text = os.environ.get(name, otherwise)
+    try:
+        return int(text)
+    except (TypeError, ValueError):
+        raise SettingsError(
+            f"The environment has {name}={text!r}, where torchrun puts a whole number. "
+            "Start with torchrun, or take WORLD_SIZE away for one process."
+        ) from None

@@ -1,0 +1,169 @@
+"""The folder of a run: its settings, its log, and the last checkpoints, from any of which it can go on.
+
+    OUTPUT.run/
+      settings.json        the recipe, the pile's fingerprint, what the run started from
+      log.jsonl            one line of figures for each interval
+      step-00012000/       a checkpoint
+        weights.safetensors  a model like any other
+        memory.safetensors   momentum and queue
+        state.json           seconds so far, schedule, scaler
+
+Rule: a checkpoint is written in a folder aside, synced and renamed: what has its name is whole. Nothing is pickled.
+"""
+
+import contextlib
+import json
+import logging
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from seer_model.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
+from seer_model.durable import sync_file, sync_folder, write_text_durably
+from seer_model.errors import CheckpointError, TrainingError
+
+CHECKPOINT = re.compile(r"step-(\d{8,})")
+WEIGHTS, MEMORY, STATE = "weights.safetensors", "memory.safetensors", "state.json"
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class SavedStep:
+    """What a checkpoint holds."""
+
+    step: int
+    """Steps done."""
+    checkpoint: Checkpoint
+    memory: dict[str, Tensor]
+    state: dict
+    """JSON-able values: seconds so far, the schedule's and the scaler's state."""
+
+
+class RunFolder:
+    """The folder beside a run's output."""
+
+    def __init__(self, output: Path, *, keep: int = 2) -> None:
+        self.folder = output.with_name(output.name + ".run")
+        self._keep = keep
+
+    @property
+    def has_checkpoint(self) -> bool:
+        """Whether there is one to go on from."""
+        return bool(self._list_steps())
+
+    def begin(self, settings: dict) -> None:
+        """Make the folder for a new run and write down what it is to do.
+
+        Raises: TrainingError if a run lies there already, or the folder cannot be made.
+        """
+        if self.has_checkpoint:
+            raise TrainingError(
+                f"{self.folder} holds a run that has come to step {self._list_steps()[-1]:,}. Add --resume to go on "
+                "with it, choose another --output, or remove that folder."
+            )
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_text_durably(self.folder / "settings.json", json.dumps(settings, indent=2) + "\n")
+            (self.folder / "log.jsonl").write_text("", encoding="utf-8")
+        except OSError as error:
+            raise TrainingError(f"{self.folder} cannot be written: {error.strerror or error}.") from error
+
+    def read_settings(self) -> dict:
+        """What the run is to do.
+
+        Raises: TrainingError if that cannot be read.
+        """
+        path = self.folder / "settings.json"
+        try:
+            return json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise TrainingError(f"{path} cannot be read ({error}); the run cannot go on. Begin a new one.") from error
+
+    def save(self, saved: SavedStep) -> None:
+        """Write a checkpoint and let the oldest go. One of the same step that can be read is left as it is.
+
+        Raises: TrainingError if it cannot be written; those from before stay.
+        """
+        target = self._name_step(saved.step)
+        if target.exists() and self._try_load(saved.step):
+            return  # it may be the only one, and a folder cannot be replaced in one step
+        aside = target.with_name(f".{target.name}.part")
+        try:
+            shutil.rmtree(aside, ignore_errors=True)
+            aside.mkdir()
+            write_checkpoint(saved.checkpoint, aside / WEIGHTS)
+            save_file({name: tensor.contiguous() for name, tensor in saved.memory.items()}, aside / MEMORY)
+            sync_file(aside / MEMORY)
+            write_text_durably(aside / STATE, json.dumps(saved.state))
+            shutil.rmtree(target, ignore_errors=True)
+            os.rename(aside, target)
+            sync_folder(self.folder)
+        except (OSError, SafetensorError, CheckpointError) as error:
+            shutil.rmtree(aside, ignore_errors=True)
+            raise TrainingError(
+                f"The checkpoint {target} cannot be written: {error}. Make room, then go on with --resume."
+            ) from error
+        self._tidy(saved.step)
+
+    def load_newest(self) -> SavedStep:
+        """The newest checkpoint that can be read; one that cannot is left alone and said.
+
+        Raises: TrainingError if there is none.
+        """
+        for step in reversed(self._list_steps()):
+            if saved := self._try_load(step):
+                return saved
+        raise TrainingError(f"{self.folder} has no checkpoint that can be read: there is nothing to go on with.")
+
+    def append_figures(self, figures: dict) -> None:
+        """Add a line to the log."""
+        with open(self.folder / "log.jsonl", "a", encoding="utf-8") as file:
+            file.write(json.dumps(figures) + "\n")
+
+    def cut_log(self, step: int) -> None:
+        """Drop the figures of steps that will be done again, and a last line that a kill cut short."""
+        kept = [line for line in self.read_log() if line["step"] <= step]
+        write_text_durably(self.folder / "log.jsonl", "".join(json.dumps(line) + "\n" for line in kept))
+
+    def read_log(self) -> list[dict]:
+        """The lines of the log that are whole."""
+        return list(_read_lines(self.folder / "log.jsonl"))
+
+    def _try_load(self, step: int) -> SavedStep | None:
+        try:
+            return self._load(step)
+        except (OSError, ValueError, SafetensorError, CheckpointError) as error:
+            log.warning("%s cannot be read (%s) and is passed over", self._name_step(step), error)
+            return None
+
+    def _load(self, step: int) -> SavedStep:
+        folder = self._name_step(step)
+        state = json.loads((folder / STATE).read_text(encoding="utf-8"))
+        return SavedStep(step, read_checkpoint(folder / WEIGHTS), load_file(folder / MEMORY), state)
+
+    def _tidy(self, newest: int) -> None:
+        """Let the oldest checkpoints go, and what killed saves left; those after `newest` could not be read."""
+        older = [step for step in self._list_steps() if step <= newest]
+        for folder in (*map(self._name_step, older[: -self._keep]), *self.folder.glob(".step-*.part")):
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _name_step(self, step: int) -> Path:
+        return self.folder / f"step-{step:08d}"
+
+    def _list_steps(self) -> list[int]:
+        names = [entry.name for entry in self.folder.iterdir()] if self.folder.is_dir() else []
+        return sorted(int(match[1]) for name in names if (match := CHECKPOINT.fullmatch(name)))
+
+
+def _read_lines(path: Path) -> Iterator[dict]:
+    if path.is_file():
+        for line in path.read_text(encoding="utf-8").splitlines():
+            with contextlib.suppress(ValueError):
+                yield json.loads(line)

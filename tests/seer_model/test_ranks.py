@@ -1,0 +1,166 @@
+"""One process alone, and processes that meet: what they tell each other, and how they find their device."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+import torch.distributed as dist
+
+from seer_model.errors import DeviceError, SettingsError
+from seer_model.ranks import Ranks, choose_device, join_ranks
+from tests.seer_model.two_ranks import RankFailed, run_in_ranks, run_in_two_ranks
+
+
+def alone() -> Ranks:
+    return Ranks(device=torch.device("cpu"))
+
+
+def tell_each_other(ranks: Ranks) -> dict:
+    own = torch.tensor([[1.0, 5.0], [2.0, 0.0]]).T * (ranks.rank + 1)
+    kept = own.clone()
+    told = {
+        "sum": ranks.sum_over(own),
+        "max": ranks.max_over(torch.tensor([ranks.rank, -ranks.rank])),
+        "one says so": ranks.any_over(ranks.rank == 1),
+        "nobody says so": ranks.any_over(False),
+        "first": ranks.share_first({"step": ranks.rank + 7}),
+        "is first": ranks.is_first,
+        "gradient": ranks.sum_over(own.requires_grad_()).requires_grad,
+    }
+    ranks.barrier()
+    assert torch.equal(own, kept), "the argument is not changed"
+    return told
+
+
+def test_what_ranks_tell_each_other_is_the_same_on_all():
+    first, second = run_in_two_ranks(tell_each_other)
+    assert first.pop("is first") and not second.pop("is first")
+    for told in (first, second):
+        assert torch.equal(told.pop("sum"), torch.tensor([[3.0, 15.0], [6.0, 0.0]]).T)
+        assert told.pop("max").tolist() == [1, 0]
+        assert told == {"one says so": True, "nobody says so": False, "first": {"step": 7}, "gradient": False}
+
+
+def test_alone_there_is_nobody_to_speak_to(monkeypatch):
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    with join_ranks("cpu") as ranks:
+        assert ranks == alone() and ranks.is_first
+        assert not dist.is_initialized()
+        tensor = torch.arange(3.0)
+        assert torch.equal(ranks.sum_over(tensor), tensor) and ranks.sum_over(tensor) is not tensor
+        assert ranks.any_over(True) and not ranks.any_over(False)
+        assert ranks.share_first("a") == "a"
+        assert ranks.make_groups(0) is None and ranks.make_groups(1) is None
+        ranks.barrier()
+
+
+def sum_in_groups(ranks: Ranks, size: int) -> float | None:
+    group = ranks.make_groups(size)
+    own = torch.tensor(float(10**ranks.rank))
+    if group is None:
+        return None
+    dist.all_reduce(own, group=group)
+    return own.item()
+
+
+def test_ranks_split_into_groups_of_neighbours():
+    assert run_in_ranks(4, sum_in_groups, 2) == [11, 11, 1100, 1100]
+    assert run_in_two_ranks(sum_in_groups, 0) == run_in_two_ranks(sum_in_groups, 2) == [11, 11]
+    assert run_in_two_ranks(sum_in_groups, 1) == [None, None]
+
+
+@pytest.mark.parametrize("size", [-2, 4, 5, 12])
+def test_groups_that_do_not_fit_are_refused(size):
+    with pytest.raises(SettingsError, match=f"6 ranks do not split into groups of {size}"):
+        Ranks(device=torch.device("cpu"), count=6).make_groups(size)
+
+
+def fail_in_second(ranks: Ranks) -> None:
+    if ranks.rank == 1:
+        raise ValueError("the second rank is ill")
+    ranks.barrier()
+
+
+def leave_the_group(ranks: Ranks) -> bool:
+    return dist.is_initialized()
+
+
+def test_a_failure_of_one_rank_comes_back_and_the_next_group_meets():
+    with pytest.raises(RankFailed, match="the second rank is ill|In rank 0"):
+        run_in_two_ranks(fail_in_second)
+    assert run_in_two_ranks(leave_the_group) == [True, True]
+
+
+MEETING = """
+import pathlib, sys, torch
+from seer_model.ranks import join_ranks
+with join_ranks("cpu") as ranks:
+    total = ranks.sum_over(torch.ones(1)).item()
+    pathlib.Path(sys.argv[1], f"{ranks.rank} of {ranks.count}").write_text(str(total))
+assert not torch.distributed.is_initialized()
+"""
+
+
+def test_torchrun_starts_ranks_that_meet(tmp_path):
+    script, answers = tmp_path / "meet.py", tmp_path / "answers"
+    script.write_text(MEETING)
+    answers.mkdir()
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
+    done = subprocess.run(
+        [*torchrun, str(script), str(answers)],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"},
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert {path.name: path.read_text() for path in answers.iterdir()} == {"0 of 2": "2.0", "1 of 2": "2.0"}
+
+
+@pytest.mark.parametrize(
+    ("environment", "message"),
+    [
+        ({"WORLD_SIZE": "two"}, "WORLD_SIZE='two', where torchrun puts a whole number"),
+        ({"WORLD_SIZE": "2", "LOCAL_RANK": "0"}, "RANK=None, where torchrun puts"),
+        ({"WORLD_SIZE": "2", "LOCAL_RANK": "0", "RANK": "2"}, "RANK is 2 and WORLD_SIZE 2"),
+    ],
+)
+def test_an_environment_that_torchrun_did_not_make_is_refused(monkeypatch, environment, message):
+    for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    for name, text in environment.items():
+        monkeypatch.setenv(name, text)
+    with pytest.raises(SettingsError, match=message), join_ranks("cpu"):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("name", "local_rank", "gpus", "expected"),
+    [
+        ("auto", None, 0, "cpu"),
+        ("auto", 1, 0, "cpu"),
+        ("auto", 1, 2, "cuda:1"),
+        ("auto", None, 2, "cuda"),
+        ("cuda", 0, 1, "cuda:0"),
+        ("cuda:1", None, 2, "cuda:1"),
+        ("cpu", 3, 2, "cpu"),
+    ],
+)
+def test_each_rank_takes_the_gpu_of_its_number(monkeypatch, name, local_rank, gpus, expected):
+    pretend_gpus(monkeypatch, gpus)
+    assert choose_device(name, local_rank=local_rank) == torch.device(expected)
+
+
+def pretend_gpus(monkeypatch, count: int) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: count > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+
+
+def test_a_rank_without_a_gpu_is_told_so(monkeypatch):
+    pretend_gpus(monkeypatch, 2)
+    with pytest.raises(DeviceError, match="'cuda:2' is not there: this computer has 2 CUDA .* Start fewer processes"):
+        choose_device("auto", local_rank=2)
+    with pytest.raises(SettingsError, match="each rank has a GPU of its own"):
+        choose_device("cuda:1", local_rank=0)
+    with pytest.raises(SettingsError, match="allowed are auto, cpu, cuda"):
+        choose_device("tpu")
