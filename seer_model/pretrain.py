@@ -280,6 +280,7 @@ class _Run:
 
     def _save(self, step: int) -> None:
         checkpoint, memory = self.learner.read_checkpoint(), self.learner.read_memory()
+        self._require_finite(step, checkpoint)
         state = {
             "seconds": self._count_seconds(),
             "loss": self.loss,
@@ -290,6 +291,15 @@ class _Run:
             self.folder.save(SavedStep(step, checkpoint, memory, state))
         self.ranks.barrier()
         self.saved_at = time.monotonic()
+
+    def _require_finite(self, step: int, checkpoint: Checkpoint) -> None:
+        # The loss of a step is from before its update: it does not say that the update broke the weights.
+        weights = (checkpoint.trunk | checkpoint.heads).values()
+        if self.ranks.any_over(not all(bool(weight.isfinite().all()) for weight in weights)):
+            raise TrainingError(
+                f"Weights are NaN or infinite after step {step}. What was saved before is good. Go on from there with "
+                "half the rate (--rate), or in fp32 or bf16 instead of fp16 (--precision)."
+            )
 
     def _finish(self) -> Path:
         checkpoint = self.learner.read_checkpoint()

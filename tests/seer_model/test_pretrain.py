@@ -1,0 +1,301 @@
+"""A run that was stopped, killed or cut off goes on as if nothing had been; one that goes wrong stops and says so."""
+
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from seer_model import pretrain as pretraining
+from seer_model.checkpoint import read_checkpoint
+from seer_model.crops import CropKind
+from seer_model.errors import SettingsError, TrainingError
+from seer_model.learner import Learner
+from seer_model.optimizer import OptimizerSettings
+from seer_model.presets import PretrainSettings
+from seer_model.pretrain import PretrainReport, RunOptions, RunWatchers, pretrain
+from seer_model.ranks import Ranks
+from seer_model.run_folder import RunFolder
+from seer_model.squares import Square
+from seer_model.swav import SwavSettings
+from tests.conftest import REPOSITORY
+from tests.seer_model import making_weights as making
+from tests.seer_model.making_piles import MadePile
+from tests.seer_model.two_ranks import run_in_two_ranks
+
+ALONE = Ranks(device=torch.device("cpu"))
+RECIPE = PretrainSettings(
+    architecture="200MF",
+    crops=(CropKind(count=2, side_px=32, scale=(0.5, 1.0)),),
+    swav=SwavSettings(projection=(16, 8), prototypes=12, frozen_steps=2),
+    optimizer=OptimizerSettings(rate=0.5, warmup_start_rate=0.1, final_rate=0.01),
+    batch_size=8,
+    epochs=3,
+    picture_px=32,
+)
+"""9 steps over 24 pictures."""
+STEPS = 9
+EASY = replace(
+    RECIPE,
+    crops=(replace(RECIPE.crops[0], scale=(0.8, 1.0), jitter=0, grey=0, blur=0),),
+    optimizer=OptimizerSettings(rate=2.0, warmup_start_rate=2.0, final_rate=0.01),
+)
+"""Crops that agree within some 30 steps."""
+CALM = replace(RECIPE, optimizer=OptimizerSettings(rate=0.01, warmup_start_rate=0.01, final_rate=0.01))
+"""Steps that do not make much of rounding: normalisation over 16 crops of one pixel does."""
+WITH_QUEUE = replace(RECIPE, swav=replace(RECIPE.swav, queue=20, queue_start_step=1))
+ON_A_PLATEAU = replace(RECIPE, optimizer=replace(RECIPE.optimizer, schedule="constant", plateau_steps=2))
+EACH_STEP = RunOptions(look_every_steps=1)
+CLOSE = {"rtol": 1e-5, "atol": 1e-5}
+
+
+class Patches(MadePile):
+    """Each picture is a board of coloured fields, or all are the same grey."""
+
+    def __init__(self, pictures: int = 24, *, is_grey: bool = False, name: str = "") -> None:
+        super().__init__(pictures, side_px=32)
+        self.fingerprint += name
+        self._is_grey = is_grey
+
+    def _decode(self, number: int) -> Square:
+        fields = np.random.default_rng(number).integers(0, 256, (4, 4, 3), np.uint8)
+        return Square(np.full((32, 32, 3), 128, np.uint8) if self._is_grey else fields.repeat(8, 0).repeat(8, 1), 1.0)
+
+
+def stop_after(steps: int) -> RunWatchers:
+    seen = []
+    return RunWatchers(should_stop=lambda: seen.append(1) or len(seen) >= steps)
+
+
+def run(output: Path, recipe: PretrainSettings = RECIPE, pile: MadePile | None = None, **how: object) -> PretrainReport:
+    return pretrain(pile or Patches(), output, recipe, how.pop("ranks", ALONE), **{"options": EACH_STEP} | how)
+
+
+def read_losses(output: Path) -> list[float]:
+    lines = RunFolder(output).read_log()
+    assert [line["step"] for line in lines] == list(range(1, len(lines) + 1))
+    return [line["loss"] for line in lines]
+
+
+def read_all(output: Path) -> dict[str, Tensor]:
+    checkpoint = read_checkpoint(output)
+    return checkpoint.trunk | checkpoint.heads
+
+
+def assert_same_run(one: Path, other: Path, tolerance: dict = CLOSE) -> None:
+    assert len(read_losses(one)) == STEPS
+    torch.testing.assert_close(read_losses(one), read_losses(other), **tolerance)
+    torch.testing.assert_close(read_all(one), read_all(other), **tolerance)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory) -> Path:
+    """A run from the start to the end in one piece."""
+    output = tmp_path_factory.mktemp("undisturbed") / "model.safetensors"
+    run(output)
+    return output
+
+
+# --- going on ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("recipe", [RECIPE, WITH_QUEUE, ON_A_PLATEAU], ids=["plain", "queue", "plateau"])
+def test_a_run_in_three_pieces_is_the_run_in_one(tmp_path, undisturbed, recipe):
+    if recipe is not RECIPE:
+        undisturbed = tmp_path / "one.safetensors"
+        run(undisturbed, recipe)
+    output = tmp_path / "pieces.safetensors"
+    # The first piece ends in the first epoch, with the queue still filling, the second in the midst of the next.
+    assert run(output, recipe, watchers=stop_after(2)).step == 2
+    assert not output.exists()
+    assert run(output, recipe, watchers=stop_after(3), resume=True).output is None
+    report = run(output, recipe, resume=True)
+    assert (report.step, report.steps, report.output) == (STEPS, STEPS, output)
+    assert_same_run(output, undisturbed)
+
+
+def test_pieces_by_the_clock_are_saved_and_add_up(tmp_path, undisturbed):
+    output = tmp_path / "m.safetensors"
+    first = run(output, options=replace(EACH_STEP, piece_seconds=0))
+    assert first.step == 1 and first.output is None
+    report = run(output, resume=True)
+    assert report.step == STEPS and report.output == output
+    assert_same_run(output, undisturbed)
+
+
+def test_a_finished_run_taken_up_again_changes_nothing(tmp_path):
+    output = tmp_path / "m.safetensors"
+    seconds = run(output).seconds
+    losses, weights = read_losses(output), read_all(output)
+    output.unlink()
+    report = run(output, resume=True)
+    assert report.step == STEPS and report.loss == pytest.approx(losses[-1], abs=1e-6)
+    assert report.seconds >= seconds, "all pieces are counted"
+    assert read_losses(output) == losses
+    making.assert_same_weights(read_all(output), weights)
+
+
+KILLED = """
+import sys, time
+from pathlib import Path
+from seer_model.pretrain import RunOptions, RunWatchers
+from tests.seer_model.test_pretrain import run
+def wait(figures):
+    print(figures.step, flush=True)
+    time.sleep(60 if figures.step == 5 else 0)
+run(Path(sys.argv[1]), options=RunOptions(look_every_steps=1, save_every_seconds=0),
+    watchers=RunWatchers(on_figures=wait))
+"""
+
+
+def test_a_killed_run_goes_on_to_the_same_losses(tmp_path, undisturbed):
+    output = tmp_path / "m.safetensors"
+    with subprocess.Popen(
+        [sys.executable, "-c", KILLED, output], cwd=REPOSITORY, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert [int(process.stdout.readline()) for _ in range(5)] == [1, 2, 3, 4, 5]
+        process.send_signal(signal.SIGKILL)
+    # The fifth step is in the log, but not saved: it is done and told again.
+    assert len(read_losses(output)) == 5 and RunFolder(output).load_newest().step == 4
+    run(output, resume=True)
+    assert_same_run(output, undisturbed)
+
+
+# --- another run -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory) -> Path:
+    """A run that has come to step 1."""
+    output = tmp_path_factory.mktemp("begun") / "model.safetensors"
+    run(output, watchers=stop_after(1))
+    return output
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"recipe": replace(RECIPE, seed=1)}, r"seed \(0 then, 1 now\)"),
+        ({"recipe": replace(RECIPE, epochs=4, batch_size=4)}, r"batch_size \(8 then, 4 now\), epochs \(3 then, 4 now"),
+        ({"recipe": WITH_QUEUE}, r"swav \(.*'queue': 0.* then, .*'queue': 20.* now\)"),
+        ({"pile": Patches(name=", others")}, "another run: pile differ"),
+        ({"pile": Patches(32)}, "pile, pictures differ"),
+        ({"origin": "seer-32gf"}, "origin differ"),
+    ],
+)
+def test_another_run_is_not_gone_on_with_and_what_differs_is_named(begun, change, named):
+    before = read_losses(begun)
+    with pytest.raises(TrainingError, match=named):
+        run(begun, resume=True, **change)
+    assert read_losses(begun) == before and RunFolder(begun).load_newest().step == 1
+
+
+def test_a_run_is_not_begun_over_another(begun):
+    before = read_losses(begun)
+    with pytest.raises(TrainingError, match="come to step 1. Add --resume"):
+        run(begun)
+    assert read_losses(begun) == before and RunFolder(begun).load_newest().step == 1
+
+
+def test_resume_without_a_run_begins_one(tmp_path):
+    assert run(tmp_path / "m.safetensors", resume=True, watchers=stop_after(1)).step == 1
+
+
+@pytest.mark.parametrize(
+    ("pictures", "ranks", "said"), [(7, ALONE, "--batch-size 7 or less"), (24, replace(ALONE, count=3), "over 3 ranks")]
+)
+def test_a_batch_that_cannot_be_made_is_refused(tmp_path, pictures, ranks, said):
+    with pytest.raises(SettingsError, match=said):
+        run(tmp_path / "m.safetensors", pile=Patches(pictures), ranks=ranks)
+
+
+# --- gone wrong --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("is_grey", [True, False])
+def test_pictures_all_alike_stop_the_run_and_others_do_not(tmp_path, monkeypatch, is_grey):
+    monkeypatch.setattr(pretraining, "PATIENCE_STEPS", 20)
+    recipe, options = replace(EASY, epochs=20), RunOptions(look_every_steps=2)  # 60 steps, 12 of them of grace
+    output, told = tmp_path / "m.safetensors", []
+    again = {"options": options, "watchers": RunWatchers(on_figures=told.append)}
+    if not is_grey:
+        assert run(output, recipe, **again).output == output
+        return
+    with pytest.raises(TrainingError, match="collapsed"):
+        run(output, recipe, Patches(is_grey=True), **again)
+    # Grace, patience, and a look at either end.
+    assert told[-1].step <= 12 + 20 + 4
+    assert not output.exists()
+
+
+def poison(monkeypatch: pytest.MonkeyPatch, at: int) -> None:
+    """A weight becomes NaN in the update after a step, numbered from 1."""
+    update = Learner._update
+
+    def poisoned(self: Learner, loss: Tensor, step: int, rate: float) -> None:
+        update(self, loss, step, rate)
+        if step + 1 == at:
+            next(self.student.parameters()).data[0] = torch.nan
+
+    monkeypatch.setattr(Learner, "_update", poisoned)
+
+
+@pytest.mark.parametrize("at", [3, 4, STEPS])
+def test_a_run_with_nan_in_its_weights_stops_and_saves_nothing_more(tmp_path, monkeypatch, at):
+    # Looked at and saved after steps 2, 4, ...: of a weight that breaks in step 4 the loss of step 4 knows nothing.
+    output = tmp_path / "m.safetensors"
+    poison(monkeypatch, at)
+    with pytest.raises(TrainingError, match="What was saved before is good"):
+        run(output, options=RunOptions(look_every_steps=2, save_every_seconds=0))
+    assert not output.exists()
+    saved = RunFolder(output).load_newest()
+    assert saved.step == (at - 1) // 2 * 2
+    assert all(weight.isfinite().all() for weight in saved.checkpoint.trunk.values())
+
+
+def test_an_interrupt_in_a_step_leaves_what_was_saved_and_ends_the_feed(tmp_path, undisturbed):
+    output, pile = tmp_path / "m.safetensors", Patches()
+
+    def interrupt(figures: object) -> None:
+        if figures.step == 4:
+            raise KeyboardInterrupt
+
+    options = replace(EACH_STEP, save_every_seconds=0)
+    with pytest.raises(KeyboardInterrupt):
+        run(output, pile=pile, options=options, watchers=RunWatchers(on_figures=interrupt))
+    assert RunFolder(output).load_newest().step == 3
+    run(output, resume=True)
+    assert_same_run(output, undisturbed)
+
+
+# --- on several ranks --------------------------------------------------------------------------------------------
+
+
+def run_pieces(ranks: Ranks, output: Path, is_sharded: bool, steps: tuple[int, ...]) -> list[int]:
+    """In pieces; only one rank is told to stop."""
+    options = replace(EACH_STEP, is_sharded=is_sharded)
+    done = []
+    for place, count in enumerate(steps):
+        watchers = stop_after(count) if ranks.rank == ranks.count - 1 else RunWatchers()
+        how = {"options": options, "watchers": watchers, "resume": place > 0, "source": making.make_checkpoint()}
+        done.append(run(output, CALM, ranks=ranks, **how).step)
+    return done
+
+
+@pytest.fixture(scope="module")
+def calm(tmp_path_factory) -> Path:
+    output = tmp_path_factory.mktemp("calm") / "model.safetensors"
+    run_pieces(ALONE, output, False, (99,))
+    return output
+
+
+@pytest.mark.parametrize("is_sharded", [False, True], ids=["replicated", "sharded"])
+def test_two_ranks_in_pieces_are_one(tmp_path, calm, is_sharded):
+    output = tmp_path / "m.safetensors"
+    assert run_in_two_ranks(run_pieces, output, is_sharded, (4, 99)) == [[4, STEPS]] * 2
+    assert_same_run(output, calm, {"rtol": 1e-4, "atol": 1e-4})
