@@ -155,7 +155,8 @@ def test_weights_keep_their_names_and_evaluation_is_as_it_was():
     for rank, answer in enumerate(answers):
         assert answer["same"] and answer["kinds"] == {SyncNorm1d, SyncNorm2d}
         with torch.inference_mode():
-            assert torch.equal(answer["y"], network(draw(2, 3, 32, 32, seed=rank)))
+            # Not to the bit: the ranks compute in one thread each, and other kernels round differently.
+            torch.testing.assert_close(answer["y"], network(draw(2, 3, 32, 32, seed=rank)), rtol=1e-5, atol=1e-5)
 
 
 def test_alone_nothing_is_changed():
