@@ -138,11 +138,7 @@ def test_make_knows_its_targets(target):
 def test_make_demo_hands_the_folder_on_as_one_word(folder):
     shown = subprocess.run(
         ["make", "--dry-run", "demo", f"PICTURES={folder}"],
-        cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-        check=True,
-        env={"PATH": "/usr/bin:/bin", "HOME": "/home/me"},
+        cwd=REPOSITORY, capture_output=True, text=True, check=True, env={"PATH": "/usr/bin:/bin", "HOME": "/home/me"},
     )
     assert shown.stdout.splitlines()[-1] == f'.venv/bin/seer demo --port 8501 "{folder.replace("~", "/home/me")}"'
 
@@ -214,9 +210,7 @@ def look_for_chromium(tmp_path: Path, apt_get: str | None, **environment: str) -
         program.chmod(0o755)
     return subprocess.run(
         ["/bin/bash", REPOSITORY / ".ci/chromium"],
-        env={"PATH": str(tmp_path)} | environment,
-        capture_output=True,
-        text=True,
+        env={"PATH": str(tmp_path)} | environment, capture_output=True, text=True,
     )
 
 

@@ -115,14 +115,7 @@ def test_a_description_says_everything_that_changes_an_embedding():
     described = [json.dumps(how.describe(), sort_keys=True) for how in PREPROCESSINGS.values()]
     assert len(set(described)) == len(PREPROCESSINGS)
     assert set(PREPROCESSINGS["vissl"].describe()) == {
-        "name",
-        "resize",
-        "resize_px",
-        "crop_px",
-        "interpolation",
-        "mean",
-        "std",
-        "short_side_px",
+        "name", "resize", "resize_px", "crop_px", "interpolation", "mean", "std", "short_side_px",
     }
 
 
