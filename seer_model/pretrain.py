@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from seer_model.checkpoint import Checkpoint, write_checkpoint
-from seer_model.errors import SettingsError, TrainingError
+from seer_model.errors import SettingsError, TrainingError, UserError
 from seer_model.feed import Feed, Pile, Plan
 from seer_model.learner import StepFigures, start_learner
 from seer_model.optimizer import Plateau, find_rate
@@ -112,10 +112,22 @@ def pretrain(
     if resume and folder.has_checkpoint:
         _require_same(folder.read_settings(), description, folder)
         saved = folder.load_newest()
-    if ranks.is_first:
-        folder.cut_log(saved.step) if saved else folder.begin(description)
     run = _Run(pile, output, settings, ranks, folder, options or RunOptions(), watchers or RunWatchers())
+    _let_first(ranks, lambda: folder.cut_log(saved.step) if saved else folder.begin(description))
     return run.run(saved, source)
+
+
+def _let_first(ranks: Ranks, write: Callable[[], object]) -> None:
+    """Let the first rank write, and all ranks fail if it does: the others would wait for it without an end."""
+    refusal = None
+    if ranks.is_first:
+        try:
+            write()
+        except UserError as error:
+            refusal = error
+    text = ranks.share_first(None if refusal is None else str(refusal))
+    if text is not None:
+        raise refusal or TrainingError(text)
 
 
 def _require_same(before: dict, now: dict, folder: RunFolder) -> None:
@@ -177,6 +189,7 @@ class _Run:
             patience_steps=PATIENCE_STEPS,
             grace_steps=max(self.settings.swav.frozen_steps, round(GRACE_SHARE * self.plan.steps)),
         )
+        self.vigil.collapsed_since = saved.state.get("collapsed_since") if saved else None
         self.started = self.saved_at = time.monotonic()
         with self._open_feed(first) as feed:
             step = self._learn(feed, first)
@@ -286,10 +299,9 @@ class _Run:
             "loss": self.loss,
             "plateau": self.plateau.state_dict(),
             "scaler": self.learner.scaler.state_dict(),
+            "collapsed_since": self.vigil.collapsed_since,
         }
-        if self.ranks.is_first:
-            self.folder.save(SavedStep(step, checkpoint, memory, state))
-        self.ranks.barrier()
+        _let_first(self.ranks, lambda: self.folder.save(SavedStep(step, checkpoint, memory, state)))
         self.saved_at = time.monotonic()
 
     def _require_finite(self, step: int, checkpoint: Checkpoint) -> None:
@@ -303,9 +315,7 @@ class _Run:
 
     def _finish(self) -> Path:
         checkpoint = self.learner.read_checkpoint()
-        if self.ranks.is_first:
-            write_checkpoint(checkpoint, self.output)
-        self.ranks.barrier()
+        _let_first(self.ranks, lambda: write_checkpoint(checkpoint, self.output))
         return self.output
 
 

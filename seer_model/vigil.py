@@ -63,7 +63,8 @@ class Vigil:
     def __init__(self, prototypes: int, *, patience_steps: int, grace_steps: int) -> None:
         """`grace_steps`: in the beginning, when a run may still be blind."""
         self._prototypes, self._patience, self._grace = prototypes, patience_steps, grace_steps
-        self._bad_since: int | None = None
+        self.collapsed_since: int | None = None
+        """The step since which every look has found a collapse; a resumed run takes it over."""
 
     def look(self, step: int, loss: float, counts: Tensor) -> tuple[float, float]:
         """Take in the mean loss up to `step` and the (K,) first choices since the last look.
@@ -85,16 +86,16 @@ class Vigil:
         is_narrow = used < max(1.5, COLLAPSED_SHARE * could)
         is_blind = loss > (1 - BLIND) * math.log(self._prototypes)
         if not is_narrow and not (is_blind and step > self._grace):
-            self._bad_since = None
+            self.collapsed_since = None
             return
-        self._bad_since = step if self._bad_since is None else self._bad_since
-        if step - self._bad_since >= self._patience:
+        self.collapsed_since = step if self.collapsed_since is None else self.collapsed_since
+        if step - self.collapsed_since >= self._patience:
             raise TrainingError(self._describe_collapse(step, loss, used, could))
 
     def _describe_collapse(self, step: int, loss: float, used: float, could: int) -> str:
         return (
-            f"The run has collapsed: for {step - self._bad_since} steps up to step {step} the pictures went to about "
-            f"{used:.0f} of {could} prototypes, and the loss is {loss:.3f}, where knowing nothing gives "
+            f"The run has collapsed: for {step - self.collapsed_since} steps up to step {step} the pictures went to "
+            f"about {used:.0f} of {could} prototypes, and the loss is {loss:.3f}, where knowing nothing gives "
             f"{math.log(self._prototypes):.3f}. Look at the pictures (are they all alike?), then try fewer prototypes, "
             "a smaller epsilon, a larger batch or a lower rate."
         )

@@ -80,12 +80,12 @@ def test_squares_come_in_the_order_of_the_numbers_and_the_middle_is_the_tail_of_
     assert widths_of(opened.read(numbers[173:])) == whole[173:]
 
 
-def test_an_endless_order_is_read_ahead_by_a_bounded_number(opened: Pile):
-    counter = itertools.count()
-    squares = opened.read(number % 30 for number in counter)
+def test_a_long_order_is_read_ahead_by_a_bounded_number(opened: Pile):
+    numbers = iter(range(1000))
+    squares = opened.read(number % 30 for number in numbers)
     assert widths_of(itertools.islice(squares, 5)) == [1, 2, 3, 4, 5]
     squares.close()
-    assert next(counter) <= 2 * pile.AHEAD_PER_WORKER * pile.CHUNK + 1
+    assert next(numbers) <= 2 * pile.AHEAD_PER_WORKER * pile.CHUNK + 1
     assert widths_of(opened.read([7])) == [8]
 
 
@@ -108,6 +108,14 @@ def test_a_photo_is_upright_and_a_shrunken_one_keeps_its_aspect(tmp_path: Path):
     assert square.aspect == 301 / 1001
     upright = make_scene(1001, 301).transpose(Image.Transpose.ROTATE_270)
     assert np.abs(square.pixels.astype(int) - squeeze(upright, 16).pixels).max() <= 12
+
+
+def test_a_decoder_does_not_shrink_a_photo_below_twice_the_side(tmp_path: Path):
+    photo = make_scene(120, 120)
+    path = tmp_path / "photo.jpg"
+    path.write_bytes(encode(photo, "JPEG", quality=95))
+    square = squeeze_place(Place(str(path), 0, path.stat().st_size, "photo"), SqueezeSettings(side_px=60))
+    np.testing.assert_array_equal(square.pixels, squeeze(Image.open(path), 60).pixels)
 
 
 # --- bad pictures ------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from indexer import shards
 from indexer.errors import SourceError
 from indexer.shards import Place, is_shard, list_pictures, read_place
 from seer_model.errors import PictureError
@@ -54,6 +55,21 @@ def test_links_folders_and_pipes_are_no_pictures(tmp_path: Path):
             link.type, link.linkname = kind, "/etc/passwd"
             tar.addfile(link)
     assert not list(list_pictures(shard))
+
+
+def test_a_sparse_member_is_no_picture_for_its_bytes_lie_apart(tmp_path: Path):
+    header = tarfile.TarInfo("sparse.png")
+    header.type, header.size = tarfile.GNUTYPE_SPARSE, 512
+    block = bytearray(header.tobuf(tarfile.GNU_FORMAT))
+    # One stretch of 512 bytes at 4096, in a file of 4608 (octal, as GNU tar writes them).
+    block[386:410], block[483:495] = b"%011o\0%011o\0" % (4096, 512), b"%011o\0" % 4608
+    block[148:156] = b" " * 8
+    block[148:156] = b"%06o\0 " % sum(block)
+    shard = tmp_path / "s.tar"
+    shard.write_bytes(bytes(block) + bytes(512) + make_shard(tmp_path / "t.tar", {"b.png": png()}).read_bytes())
+    with tarfile.open(shard) as oracle:
+        assert [member.issparse() for member in oracle] == [True, False]
+    assert [place.name for place in list_pictures(shard)] == ["s.tar:b.png"]
 
 
 def test_a_name_is_shown_and_never_opened(tmp_path: Path):
@@ -133,6 +149,8 @@ def test_a_shard_is_known_by_content(tmp_path: Path):
     with tarfile.open(tmp_path / "packed.tar", "w:gz") as tar:
         tar.addfile(tarfile.TarInfo("0.png"), io.BytesIO())
     assert not is_shard(tmp_path / "packed.tar")
+    with pytest.raises(SourceError, match="no whole uncompressed tar"):
+        list(list_pictures(tmp_path / "packed.tar"))
 
 
 def test_what_happened_to_a_file_since_it_was_listed_is_its_reason(tmp_path: Path):
@@ -149,6 +167,15 @@ def test_what_happened_to_a_file_since_it_was_listed_is_its_reason(tmp_path: Pat
     ]:
         with pytest.raises(PictureError, match=reason):
             read_place(place)
+
+
+def test_a_file_that_is_cut_while_it_is_read_is_a_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    file = tmp_path / "a.png"
+    file.write_bytes(bytes(40))
+    # As if it had been whole when it was looked at.
+    monkeypatch.setattr(shards, "_require_whole", lambda place, status: None)
+    with pytest.raises(PictureError, match="40 of 100 bytes"):
+        read_place(Place(str(file), 0, 100, "a"))
 
 
 def test_a_million_headers_are_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

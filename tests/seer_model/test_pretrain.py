@@ -1,5 +1,6 @@
 """A run that was stopped, killed or cut off goes on as if nothing had been; one that goes wrong stops and says so."""
 
+import json
 import signal
 import subprocess
 import sys
@@ -300,3 +301,34 @@ def test_two_ranks_in_pieces_are_one(tmp_path, calm, is_sharded):
     output = tmp_path / "m.safetensors"
     assert run_in_two_ranks(run_pieces, output, is_sharded, (4, 99)) == [[4, STEPS]] * 2
     assert_same_run(output, calm, {"rtol": 1e-4, "atol": 1e-4})
+
+
+def test_a_collapse_is_counted_over_the_pieces_of_a_run(tmp_path, monkeypatch):
+    monkeypatch.setattr(pretraining, "PATIENCE_STEPS", 1000)
+    output = tmp_path / "m.safetensors"
+    run(output, options=RunOptions(look_every_steps=1), watchers=RunWatchers(should_stop=lambda: True))
+    folder = RunFolder(output)
+    saved = folder.load_newest()
+    assert saved.state["collapsed_since"] is None
+    seen = []
+    monkeypatch.setattr(pretraining.Vigil, "look", lambda self, *_: seen.append(self.collapsed_since) or (1.0, 1.0))
+    (folder.folder / f"step-{saved.step:08d}" / "state.json").write_text(
+        json.dumps(saved.state | {"collapsed_since": 7}), encoding="utf-8"
+    )
+    run(output, resume=True)
+    assert seen and set(seen) == {7}
+
+
+def refuse_everywhere(ranks: Ranks) -> str:
+    def write() -> None:
+        raise TrainingError("The folder is taken.")
+
+    try:
+        pretraining._let_first(ranks, write)
+    except TrainingError as error:
+        return str(error)
+    return "nothing was said"
+
+
+def test_what_the_first_rank_refuses_all_ranks_refuse():
+    assert run_in_two_ranks(refuse_everywhere) == ["The folder is taken."] * 2
