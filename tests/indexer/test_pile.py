@@ -18,6 +18,7 @@ from indexer import pile
 from indexer.errors import SourceError
 from indexer.pile import Pile, SqueezeSettings, list_sources, open_pile, recognise, squeeze_place
 from indexer.shards import Place
+from indexer.sources import Walk
 from seer_model.errors import SettingsError
 from seer_model.squares import Square, squeeze
 from tests.indexer.making_shards import make_shard, png
@@ -189,7 +190,7 @@ def test_a_folder_of_nothing_but_shards_brings_those(tmp_path: Path):
     for number in (1, 0):
         make_shard(tmp_path / "in" / f"s-{number}.tar", {"0.png": png(), "1.png": png()})
     assert names_of(tmp_path / "in") == ["s-0.tar:0.png", "s-0.tar:1.png", "s-1.tar:0.png", "s-1.tar:1.png"]
-    assert names_of(tmp_path / "in", exclude=("s-0*",)) == ["s-1.tar:0.png", "s-1.tar:1.png"]
+    assert names_of(tmp_path / "in", exclude=("s-0*", "0.png")) == ["s-1.tar:1.png"]
     counts = Pile(list_sources([tmp_path / "in"]), HOW).describe()
     assert counts == {
         "pictures": 4, "bytes": 4 * len(png()), "folders": 1, "folder_pictures": 0, "shards": 2, "shard_pictures": 4,
@@ -200,10 +201,10 @@ def test_a_folder_of_nothing_but_shards_brings_those(tmp_path: Path):
 def test_what_is_excluded_is_left_out_of_every_kind_of_source(tmp_path: Path):
     for name in ("in/a.png", "in/b.gif", "in/old/c.png", "listed/d.png", "listed/old/e.png"):
         save(tmp_path / name, 5)
-    shard = make_shard(tmp_path / "s.tar", {"old/f.png": png(), "g.gif": png(), "h.png": png()})
+    shard = make_shard(tmp_path / "s.tar", {"old/f.png": png(), "g.gif": png(), "h.png": png(), "new/i.png": png()})
     (tmp_path / "listed" / "list.txt").write_text("d.png\nold/e.png\n")
     sources = tmp_path / "in", shard, tmp_path / "listed" / "list.txt"
-    assert names_of(*sources, exclude=("*.gif", "old/*")) == ["a.png", "s.tar:h.png", "d.png"]
+    assert names_of(*sources, exclude=("*.gif", "old/*", "i.png")) == ["a.png", "s.tar:h.png", "d.png"]
 
 
 # --- file lists --------------------------------------------------------------------------------------------------
@@ -215,7 +216,9 @@ def test_a_list_names_files_from_its_own_folder(tmp_path: Path, monkeypatch: pyt
     text = f"\ufeffout/ä.png\r\n# a comment\r\n\r\n  in/b c.png  \r\n./#1.png\r\n{tmp_path}/a.png\r\nin/../a.png"
     (tmp_path / "list.txt").write_text(text, encoding="utf-8", newline="")
     monkeypatch.chdir(tmp_path / "in")
-    assert names_of(Path("../list.txt")) == ["ä.png", "b c.png", "#1.png", "a.png"]
+    places = list_sources([Path("../list.txt")]).places
+    assert [Path(place.name).name for place in places] == ["ä.png", "b c.png", "#1.png", "a.png"]
+    assert all(place.size_bytes == len(png(5)) for place in places)
 
 
 def test_a_listed_file_that_is_missing_is_a_bad_picture(tmp_path: Path):
@@ -320,11 +323,24 @@ def test_what_is_no_source_is_refused_with_a_sentence(tmp_path: Path, shard: Pat
         open_pile([shard], side_px=16, exclude=("*.png",))
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read everything")
-def test_a_folder_that_may_not_be_read_is_named(tmp_path: Path):
+def test_a_folder_that_may_not_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     save(tmp_path / "in" / "a.png", 5)
-    (tmp_path / "in" / "locked").mkdir(mode=0)
-    assert Pile(list_sources([tmp_path / "in"]), HOW).unreadable == (str(tmp_path / "in" / "locked"),)
+    locked = save(tmp_path / "in" / "locked" / "b.png", 5).parent
+    list_entries = Walk._list_entries
+
+    def refuse_one(walk: Walk, folder: str) -> list[os.DirEntry]:
+        return list_entries(walk, folder if folder != str(locked) else folder + "-gone")
+
+    monkeypatch.setattr(Walk, "_list_entries", refuse_one)
+    one = Pile(list_sources([tmp_path / "in"]), HOW)
+    assert (len(one), one.unreadable) == (1, (f"{locked}-gone",))
+    assert one.describe()["unreadable"] == 1
+
+
+def test_places_are_found_from_any_working_folder(shard: Path, monkeypatch: pytest.MonkeyPatch):
+    # The process that forks the workers keeps the working folder that it was started in.
+    monkeypatch.chdir(shard.parent)
+    assert {place.path for place in list_sources([Path(shard.name)]).places} == {str(shard)}
 
 
 def test_settings_out_of_range_are_refused(shard: Path):
