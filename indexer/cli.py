@@ -15,7 +15,7 @@ from time import perf_counter
 
 import click
 
-from indexer.cli_learn import INTERRUPTED, pretrain
+from indexer.cli_learn import pretrain
 from indexer.collection import UNTRAINED, Collection, CollectionStatus, show_similarity
 from indexer.doctor import examine
 from indexer.edits import KINDS
@@ -24,7 +24,7 @@ from indexer.evaluate import evaluate
 from indexer.evaluation import LABELS_FROM_FOLDERS, EvaluateSettings, read_side_range
 from indexer.evaluation_plot import plot_evaluation, require_plot
 from indexer.evaluation_text import show_evaluation
-from indexer.interrupts import watch_interrupt
+from indexer.interrupts import INTERRUPTED, watch_interrupt
 from indexer.job import build_collection
 from indexer.layout import LOG, find_collection, name_collection, require_own_place
 from indexer.report import BuildReport, Watchers

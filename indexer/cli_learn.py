@@ -6,14 +6,16 @@ Rule: a command parses, calls one function, prints; nothing here loads torch bef
 import json
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from indexer.interrupts import watch_interrupt
+from indexer.interrupts import INTERRUPTED, watch_interrupt
 from indexer.learn import LearnSettings, learn
 from indexer.terminal import show_duration
 
-INTERRUPTED = 130
+if TYPE_CHECKING:
+    from seer_model.vigil import Figures
 
 
 @click.command()
@@ -60,7 +62,7 @@ def pretrain(as_json: bool, minutes: float | None, memory_gb: float, **given: ob
         sys.exit(INTERRUPTED)
 
 
-def show_figures(figures) -> str:
+def show_figures(figures: "Figures") -> str:
     """One line on how a run is doing."""
     waiting = f", waiting {figures.waiting_share:.0%}" if figures.waiting_share >= 0.01 else ""
     bad = f", {figures.bad} bad" if figures.bad else ""

@@ -12,8 +12,6 @@ from seer_model.backbone import Backbone, open_backbone
 from seer_model.pictures import open_picture
 from seer_model.preprocess import prepare
 
-NO_EMBEDDING = "The network gave no finite embedding for it; another model may."
-
 __all__ = ["Backbone", "embed_batch", "embed_query", "open_backbone"]
 
 

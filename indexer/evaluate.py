@@ -35,13 +35,12 @@ from indexer.figures import NO_PROBES, can_probe, measure_chance, measure_copies
 from indexer.gallery import EmbeddedPicture, ReadSettings, ReadTask, embed_pictures, lose_picture, read_picture
 from indexer.labels import label_by_folder, read_labels
 from indexer.pile import list_sources
-from indexer.report import Progress
+from indexer.report import NO_EMBEDDING, Progress
 from indexer.shards import Place, make_printable
 from indexer.workers import Workers
 from seer_model.errors import SettingsError
 
 ORIGINALS_ONLY = "originals only"
-NO_EMBEDDING = "The network gave no finite embedding for it; another model may."
 
 
 def evaluate(

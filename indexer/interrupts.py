@@ -9,6 +9,9 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+INTERRUPTED = 130
+"""Exit status of a command that was asked to stop."""
+
 
 @contextmanager
 def watch_interrupt(sentence: str) -> Iterator[Callable[[], bool]]:

@@ -31,7 +31,7 @@ from indexer.errors import (
     explain_refusal,
 )
 from indexer.layout import CATALOG, LOCK, STORES, THUMBNAILS, name_store, require_own_place
-from indexer.report import BuildReport, Progress, Tally, Watchers
+from indexer.report import NO_EMBEDDING, BuildReport, Progress, Tally, Watchers
 from indexer.settings import BuildSettings
 from indexer.sources import Walk, resolve_folders
 from indexer.thumbnails import ThumbnailWriter
@@ -218,7 +218,7 @@ class _Build:
 
     def _commit(self, batch: list[tuple[DecodedFile, bool]], thumbnails: ThumbnailWriter) -> None:
         """Embed a batch and make it last: rows first, the catalog after them."""
-        from indexer.embed import NO_EMBEDDING, embed_batch
+        from indexer.embed import embed_batch
 
         fresh = self._choose_fresh([decoded for decoded, _ in batch])
         rows, usable = embed_batch(self.backbone, [decoded.pixels for decoded in fresh]) if fresh else ([], [])

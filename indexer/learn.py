@@ -54,7 +54,7 @@ def learn(
 
     Raises: SourceError, TrainingError, SettingsError, ModelError, CheckpointError, DeviceError.
     """
-    # torch takes seconds to load; a wrong source is said before.
+    # Imported here: `seer --help` loads this module, and must not wait for torch.
     from seer_model.presets import change_recipe, find_preset
     from seer_model.pretrain import RunOptions, RunWatchers, pretrain
     from seer_model.ranks import join_ranks
@@ -73,7 +73,8 @@ def learn(
             settings.sources, side_px=recipe.picture_px, workers=settings.workers, exclude=settings.exclude
         ) as pile,
     ):
-        on_message(f"{len(pile):,} pictures")
+        if ranks.is_first:
+            on_message(f"{len(pile):,} pictures")
         report = pretrain(
             pile,
             settings.output,
@@ -98,9 +99,11 @@ def _draw_curves(output: Path, on_message: Callable[[str], None]) -> None:
     from indexer.curves import plot_run
     from seer_model.run_folder import RunFolder
 
-    target = output.with_suffix(".png")
+    run = RunFolder(output)
+    # In the folder that is ours: beside the output a picture of this name may be a person's own.
+    target = run.folder / "curves.png"
     try:
-        plot_run(RunFolder(output).read_log(), target)
+        plot_run(run.read_log(), target)
         on_message(f"curves: {target}")
     except (ImportError, OSError) as error:
         # The model is worth more than its picture.

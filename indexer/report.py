@@ -7,6 +7,9 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 
+NO_EMBEDDING = "The network gave no finite embedding for it; another model may."
+"""The reason of a picture that was read, and of which the network made a row that is zero or not finite."""
+
 
 @dataclass(frozen=True)
 class Progress:

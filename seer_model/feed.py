@@ -1,8 +1,9 @@
 """The feed: which pictures make up which batch, and how they get to the device before it asks for them.
 
 The order is a permutation of the pile for each epoch, made of the seed and the epoch alone. What fits into memory is
-decoded once, the first time that it is needed, and kept as squares of uint8, on the device where that has the room;
-a larger pile is decoded again in each epoch. A batch is put together in a thread while the one before is learnt from.
+decoded once, the first time that it is needed, and kept on the device as squares of uint8; a pile that would need more
+memory than is granted is decoded again in each epoch. A batch is put together in a thread while the one before is
+learnt from.
 
 Rule: a batch always has its full size: the place of a picture that cannot be read is taken by another of the batch.
 """

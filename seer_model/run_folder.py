@@ -3,6 +3,7 @@
     OUTPUT.run/
       settings.json        the recipe, the pile's fingerprint, what the run started from
       log.jsonl            one line of figures for each interval
+      curves.png           the same, drawn when a piece of the run ends
       step-00012000/       a checkpoint
         weights.safetensors  a model like any other
         memory.safetensors   momentum and queue
@@ -51,6 +52,7 @@ class RunFolder:
 
     def __init__(self, output: Path, *, keep: int = 2) -> None:
         self.folder = output.with_name(output.name + ".run")
+        self._output = output
         self._keep = keep
 
     @property
@@ -61,13 +63,16 @@ class RunFolder:
     def begin(self, settings: dict) -> None:
         """Make the folder for a new run and write down what it is to do.
 
-        Raises: TrainingError if a run lies there already, or the folder cannot be made.
+        Raises: TrainingError if a run, or a file that the output would replace, lies there already, or the folder
+            cannot be made.
         """
         if self.has_checkpoint:
             raise TrainingError(
                 f"{self.folder} holds a run that has come to step {self._list_steps()[-1]:,}. Add --resume to go on "
                 "with it, choose another --output, or remove that folder."
             )
+        if self._output.exists():
+            raise TrainingError(f"{self._output} is there already, and would be replaced. Choose another --output.")
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             write_text_durably(self.folder / "settings.json", json.dumps(settings, indent=2) + "\n")
@@ -123,9 +128,18 @@ class RunFolder:
         raise TrainingError(f"{self.folder} has no checkpoint that can be read: there is nothing to go on with.")
 
     def append_figures(self, figures: dict) -> None:
-        """Add a line to the log."""
-        with open(self.folder / "log.jsonl", "a", encoding="utf-8") as file:
-            file.write(json.dumps(figures) + "\n")
+        """Add a line to the log.
+
+        Raises: TrainingError if it cannot be written.
+        """
+        path = self.folder / "log.jsonl"
+        try:
+            with open(path, "a", encoding="utf-8") as file:
+                file.write(json.dumps(figures) + "\n")
+        except OSError as error:
+            raise TrainingError(
+                f"{path} cannot be written: {error.strerror or error}. Make room, then go on with --resume."
+            ) from error
 
     def cut_log(self, step: int) -> None:
         """Drop the figures of steps that will be done again, and a last line that a kill cut short."""

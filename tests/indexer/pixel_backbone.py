@@ -11,8 +11,6 @@ from indexer.errors import QueryError
 from seer_model.pictures import open_picture
 from seer_model.preprocess import PREPROCESSINGS, prepare
 
-NO_EMBEDDING = "The network gave no finite embedding for it; another model may."
-
 
 class PixelBackbone:
     """As `seer_model.backbone.Backbone`; a black picture has no embedding; `model` is in the fingerprint."""

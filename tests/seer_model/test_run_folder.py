@@ -99,6 +99,21 @@ def test_a_folder_with_a_run_in_it_is_not_begun_again(folder: RunFolder):
     assert folder.read_log() == [{"step": 1234}]
 
 
+def test_a_file_that_the_output_would_replace_stays(tmp_path: Path):
+    (tmp_path / "model.safetensors").write_bytes(b"somebody's weights")
+    with pytest.raises(TrainingError, match=r"model\.safetensors is there already.* --output"):
+        begin(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["model.safetensors"]
+    assert (tmp_path / "model.safetensors").read_bytes() == b"somebody's weights"
+
+
+def test_a_log_that_cannot_be_written_is_said(folder: RunFolder):
+    (folder.folder / "log.jsonl").unlink()
+    (folder.folder / "log.jsonl").mkdir()
+    with pytest.raises(TrainingError, match=r"log\.jsonl cannot be written: .* --resume"):
+        folder.append_figures({"step": 1})
+
+
 def test_a_run_that_was_killed_before_its_first_checkpoint_can_be_begun_again(folder: RunFolder):
     folder.append_figures({"step": 5})
     folder.begin({"seed": 4})
