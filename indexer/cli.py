@@ -82,7 +82,7 @@ cli.add_command(pretrain)
 @cli.command()
 @click.argument("pictures", nargs=-1, type=click.Path(path_type=Path))
 @collection_option
-@click.option("--model", help="A model's name (seer models list) or a checkpoint file.")
+@click.option("--model", help="A model's name (seer models list) or a checkpoint; MODEL#projection: its head's output.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option("--exclude", multiple=True, metavar="GLOB", help="Files or folders to pass over; may be repeated.")
 @click.option("--max-megapixels", type=float, default=200.0, show_default=True, help="Larger pictures are not read.")
@@ -168,7 +168,7 @@ def status(folder: Path | None, as_json: bool) -> None:
 @click.argument("pictures", nargs=-1, type=click.Path(path_type=Path))
 @collection_option
 @click.option("--labels", metavar="CSV|folders", help="A table file,label; or: the names of the pictures' folders.")
-@click.option("--model", help="A model's name (seer models list) or a checkpoint file.")
+@click.option("--model", help="A model's name (seer models list) or a checkpoint; MODEL#projection: its head's output.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option(
     "--distractors",

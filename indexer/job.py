@@ -36,7 +36,7 @@ from indexer.settings import BuildSettings
 from indexer.sources import Walk, resolve_folders
 from indexer.thumbnails import ThumbnailWriter
 from indexer.vectors import Store, StoreWriter, copy_rows, count_rows, measure_row
-from seer_model.zoo import DEFAULT_MODEL, MODELS
+from seer_model.zoo import DEFAULT_MODEL, complete_reference
 
 THUMBNAIL_BYTES = 16_000
 INDEX_NUMBER_BYTES = 4
@@ -75,7 +75,8 @@ class _Build:
     ) -> None:
         self.folder, self.catalog, self.watchers, self.stack = folder, catalog, watchers, stack
         self.model_before = catalog.read_model()
-        self.settings = replace(settings, model=_name_model(settings.model or self.model_before or DEFAULT_MODEL))
+        model = complete_reference(settings.model or self.model_before or DEFAULT_MODEL)
+        self.settings = replace(settings, model=model)
         self.tally = Tally()
         self.is_stopped = False
         self.started = time.monotonic()
@@ -330,12 +331,6 @@ def _require_faiss() -> None:
             f"FAISS cannot be loaded ({error}), so nothing was published; what was embedded is kept. Install faiss-gpu "
             "(Linux x86-64) or faiss-cpu, check with seer doctor, and run again."
         ) from None
-
-
-def _name_model(model: str) -> str:
-    """A model as it is kept: a file by its whole path, since the next command may be run from another folder."""
-    path = Path(model).expanduser()
-    return str(path.resolve()) if path.exists() and model not in MODELS else model
 
 
 def _hold(folder: Path) -> FileLock:

@@ -1,11 +1,13 @@
 """The backbone: preprocessed pictures in, embeddings out, and the fingerprint that says which ones are comparable.
 
 B pictures of uint8 (H, W, 3) -> RegNetY, its batch normalisations folded in -> mean over the map -> (B, D) of length 1.
+Of a model named MODEL#projection the head's projection stands behind the mean, and D is its width.
 
 Rule: every batch has the same padded shape, `batch_size` pictures, whatever is asked: libraries choose their kernels
 by shape, and another kernel rounds differently. So a row depends on its own picture only.
 """
 
+import copy
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,13 +19,15 @@ from blake3 import blake3
 from torch import Tensor, nn
 
 from seer_model.checkpoint import Checkpoint, build_network, drop_counters, read_checkpoint
-from seer_model.errors import DeviceError, SettingsError
+from seer_model.errors import CheckpointError, DeviceError, SettingsError
 from seer_model.preprocess import PREPROCESSINGS, Preprocessing
 from seer_model.ranks import choose_device
+from seer_model.swav import build_projection
 from seer_model.untrained import draw_checkpoint
-from seer_model.zoo import FoundModel, find_model
+from seer_model.zoo import PROJECTION, FoundModel, find_model
 
-OUTPUT = "res5-avgpool-l2"
+POOLED, PROJECTED = "res5-avgpool-l2", "projection-l2"
+"""What an embedding is: the names of both kinds, in manifests and fingerprints."""
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -88,9 +92,11 @@ class Backbone:
         self.device = str(device)
         self.settings = settings
         self.architecture = checkpoint.architecture
+        self.output = PROJECTED if found.is_projected else POOLED
         self.preprocessing: Preprocessing = PREPROCESSINGS[settings.preprocessing]
-        self.fingerprint = compute_fingerprint(checkpoint, self.preprocessing)
+        self.fingerprint = compute_fingerprint(checkpoint, self.preprocessing, self.output)
         with _memory_as_device_error(device, settings.batch_size):
+            self._projection = _prepare_projection(found, checkpoint, device)
             self._network = _prepare_network(checkpoint, device, PRECISIONS[settings.precision])
         mean, std = (
             torch.tensor(values, device=device) for values in (self.preprocessing.mean, self.preprocessing.std)
@@ -101,7 +107,8 @@ class Backbone:
     @property
     def dimension(self) -> int:
         """D, the length of an embedding."""
-        return self.architecture.dimension
+        layers = [layer for layer in self._projection if isinstance(layer, nn.Linear)]
+        return layers[-1].out_features if layers else self.architecture.dimension
 
     def describe(self) -> dict:
         """What made the embeddings, as JSON-able values, for a manifest."""
@@ -111,7 +118,7 @@ class Backbone:
             "architecture": asdict(self.architecture),
             "dimension": self.dimension,
             "preprocessing": self.preprocessing.describe(),
-            "output": OUTPUT,
+            "output": self.output,
             "fingerprint": self.fingerprint,
             "precision": self.settings.precision,
         }
@@ -142,16 +149,18 @@ class Backbone:
         # the whole process's: set each time and never set back, no thread can undo it under another's batch.
         torch.backends.cudnn.allow_tf32 = False
         feature_map = self._network(x.to(PRECISIONS[self.settings.precision]))
-        return _normalise(feature_map.float().mean((2, 3)))[: len(pixels)].cpu().numpy()
+        return _normalise(self._projection(feature_map.float().mean((2, 3))))[: len(pixels)].cpu().numpy()
 
 
-def compute_fingerprint(checkpoint: Checkpoint, preprocessing: Preprocessing) -> str:
+def compute_fingerprint(checkpoint: Checkpoint, preprocessing: Preprocessing, output: str = POOLED) -> str:
     """The hex name of an embedding space: weights, preprocessing and output; not device, precision or batch size."""
-    digest = blake3()
-    for key, weight in sorted(drop_counters(checkpoint.trunk).items()):
+    digest, weights = blake3(), checkpoint.trunk
+    if output == PROJECTED:
+        weights = weights | {key: weight for key, weight in checkpoint.heads.items() if key.startswith("projection.")}
+    for key, weight in sorted(drop_counters(weights).items()):
         digest.update(f"{key} {tuple(weight.shape)}\n".encode())
         digest.update(weight.detach().float().contiguous().cpu().numpy().reshape(-1).view(np.uint8))
-    digest.update(json.dumps([preprocessing.describe(), OUTPUT], sort_keys=True).encode())
+    digest.update(json.dumps([preprocessing.describe(), output], sort_keys=True).encode())
     return digest.hexdigest()
 
 
@@ -166,6 +175,20 @@ def list_devices() -> list[str]:
     properties = [torch.cuda.get_device_properties(gpu) for gpu in gpus]
     described = [f"cuda:{n} ({p.name}, {p.total_memory / 2**30:.0f} GiB)" for n, p in enumerate(properties)]
     return [f"cpu ({torch.get_num_threads()} threads)", *described]
+
+
+def _prepare_projection(found: FoundModel, checkpoint: Checkpoint, device: torch.device) -> nn.Sequential:
+    """In fp32, whatever the network computes in; empty, which changes nothing, where the pooled map is asked for."""
+    if not found.is_projected:
+        return nn.Sequential()
+    if not any(key.startswith("projection.") for key in checkpoint.heads):
+        raise CheckpointError(
+            f"{found.name}: the model has no projection. timm's and Hugging Face's files leave it out; take the file "
+            f"that VISSL published, or leave {PROJECTION} out."
+        )
+    projection = build_projection(checkpoint.heads).eval().requires_grad_(False)
+    # A copy: the weights are the mapped bytes of the file, which may be changed or cut.
+    return copy.deepcopy(projection).to(device=device, dtype=torch.float32)
 
 
 def _prepare_network(checkpoint: Checkpoint, device: torch.device, precision: torch.dtype) -> nn.Module:

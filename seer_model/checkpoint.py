@@ -7,7 +7,7 @@ Rule: every weight is accounted for. One too many, one too few or one of another
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -82,14 +82,28 @@ def write_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
         raise CheckpointError(f"{path} cannot be written: {error}.") from error
 
 
-def convert_checkpoint(source: Path, target: Path) -> Checkpoint:
+def convert_checkpoint(source: Path, target: Path, *, is_half: bool = False, has_heads: bool = True) -> Checkpoint:
     """Read weights of any layout and write them in ours; what was read is returned.
 
-    Raises: CheckpointError, as `read_checkpoint` and `write_checkpoint` do.
+    Args:
+        is_half: write kernels as fp16. What has one axis, normalisations and biases, stays as it is: it is small, and
+            a variance may lie outside fp16's range.
+        has_heads: write the heads too, if there are any.
+    Raises: CheckpointError, as `read_checkpoint` and `write_checkpoint` do, or if a weight is too large for fp16.
     """
     checkpoint = read_checkpoint(source)
-    write_checkpoint(checkpoint, target)
+    written = checkpoint if has_heads else replace(checkpoint, heads={})
+    if is_half:
+        written = replace(written, trunk=_halve(written.trunk), heads=_halve(written.heads))
+    write_checkpoint(written, target)
     return checkpoint
+
+
+def _halve(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    halved = {key: weight.half() if weight.ndim > 1 else weight for key, weight in weights.items()}
+    if lost := [key for key, weight in halved.items() if not weight.isfinite().all()]:
+        raise CheckpointError(f"the weight {lost[0]!r} does not fit into fp16; write it without --half.")
+    return halved
 
 
 def build_network(checkpoint: Checkpoint) -> RegNet:

@@ -62,12 +62,14 @@ def fetch_command(name: str, accept_licence: bool, as_json: bool) -> None:
 @models.command("convert")
 @click.argument("file", type=click.Path(exists=True, path_type=Path))
 @click.argument("out", type=click.Path(dir_okay=False, path_type=Path))
+@click.option("--half", "is_half", is_flag=True, help="Kernels in fp16: half the size.")
+@click.option("--heads/--no-heads", "has_heads", default=True, help="Write what stands on the network, too (default).")
 @json_option
-def convert_command(file: Path, out: Path, as_json: bool) -> None:
+def convert_command(file: Path, out: Path, is_half: bool, has_heads: bool, as_json: bool) -> None:
     """Read the weights in FILE, of whatever layout, and write them to OUT as safetensors in our own."""
     from seer_model.checkpoint import convert_checkpoint
 
-    checkpoint = convert_checkpoint(file, out)
+    checkpoint = convert_checkpoint(file, out, is_half=is_half, has_heads=has_heads)
     if as_json:
         click.echo(json.dumps({"schema_version": 1, "path": str(out.absolute()), "layout": checkpoint.layout}))
     else:

@@ -218,10 +218,12 @@ PRESETS: dict[str, PretrainSettings] = {
         # For a CPU. Two large crops alone: small ones of pictures this small show too little to agree on (lab log).
         architecture="200MF",
         crops=(CropKind(count=2, side_px=64, scale=(0.25, 1.0), strength=0.5, blur_px=(0.1, 1.0)),),
-        swav=SwavSettings(projection=(1024, 128), prototypes=300, epsilon=0.03, frozen_steps=100),
-        optimizer=OptimizerSettings(rate=2.0, warmup_start_rate=0.2, final_rate=0.002),
+        swav=SwavSettings(
+            projection=(1024, 128), prototypes=300, epsilon=0.03, queue=1920, queue_start_step=1000, frozen_steps=100
+        ),
+        optimizer=OptimizerSettings(rate=2.0, warmup_start_rate=0.2, final_rate=0.02),
         batch_size=128,
-        epochs=5,
+        epochs=15,
         picture_px=128,
     ),
 }

@@ -8,7 +8,7 @@ Rule: the loss takes scores, not a model; scores and all that follows are float3
 Source: SwAV, arXiv:2006.09882; SEER, arXiv:2103.01988, section 3.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from seer_model.errors import SettingsError
+from seer_model.key_tables import is_counter
 
 Reduce = Callable[[Tensor], Tensor]
 
@@ -113,6 +114,32 @@ def _build_projection(dimension: int, settings: SwavSettings) -> nn.Sequential:
             layers += [nn.ReLU(inplace=True)]
         layers.append(nn.Linear(width_in, width))
     return nn.Sequential(*layers)
+
+
+def build_projection(heads: Mapping[str, Tensor]) -> nn.Sequential:
+    """The projection of a checkpoint, with its weights in it, on the CPU: (R, D) -> (R, P), not of length 1 yet.
+
+    Args:
+        heads: as `Checkpoint.heads`; other heads are passed over. A layer's number that no weight has is a ReLU's.
+    Raises: ValueError when there is no projection.
+    """
+    weights = {key.split(".", 1)[1]: weight for key, weight in heads.items() if key.startswith("projection.")}
+    numbers = {int(key.split(".")[0]) for key in weights}
+    with torch.device("meta"):
+        layers = (
+            _build_layer(weights, number) if number in numbers else nn.ReLU() for number in range(max(numbers) + 1)
+        )
+        projection = nn.Sequential(*layers)
+    counters = {key: torch.zeros((), dtype=torch.long) for key in projection.state_dict() if is_counter(key)}
+    projection.load_state_dict(counters | weights, assign=True)
+    return projection
+
+
+def _build_layer(weights: Mapping[str, Tensor], number: int) -> nn.Module:
+    weight = weights[f"{number}.weight"]
+    if weight.ndim == 1:
+        return nn.BatchNorm1d(len(weight))
+    return nn.Linear(weight.shape[1], weight.shape[0], bias=f"{number}.bias" in weights)
 
 
 @torch.no_grad()

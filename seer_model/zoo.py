@@ -12,7 +12,7 @@ import difflib
 import hashlib
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import platformdirs
@@ -21,6 +21,8 @@ from seer_model.errors import CheckpointError, ModelMissing, ModelUnknown
 
 DEFAULT_MODEL = "seer-mini"
 BUNDLED_WEIGHTS = Path(__file__).parent / "weights" / f"{DEFAULT_MODEL}.safetensors"
+PROJECTION = "#projection"
+"""After a model's name or path: its embedding is what SwAV's projection puts out, not the pooled map."""
 WEIGHTS, RECORD = "model.safetensors", "model.json"
 INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 SUFFIXES = (".safetensors", ".bin", ".pth", ".pt", ".torch")
@@ -95,6 +97,8 @@ class FoundModel:
     """File or folder of its weights; None: the bundled model, whose weights are random as yet."""
     entry: ModelEntry | None
     """None for a file of the person's own."""
+    is_projected: bool = False
+    """Whether its projection makes the embedding."""
 
     @property
     def is_trained(self) -> bool:
@@ -235,12 +239,31 @@ def find_entry(name: str) -> ModelEntry:
 
 
 def find_model(name: str | Path) -> FoundModel:
-    """A model by its name in the table, or by the path of a file or folder of weights.
+    """A model by its name in the table, or by the path of a file or folder of weights; either may end in `#projection`.
 
     Raises: ModelUnknown; ModelMissing when its weights are not on this computer; CheckpointError when they changed
         since they were fetched.
     """
-    given = str(name)
+    given, is_projected = _split_reference(str(name))
+    return replace(_find_weights_of(given), name=str(name), is_projected=is_projected)
+
+
+def complete_reference(name: str) -> str:
+    """A model as it can be kept: a file by its whole path, for the next command may be run from another folder."""
+    given, is_projected = _split_reference(name)
+    if given in MODELS or not (path := _find_path(given)):
+        return name
+    return f"{path.resolve()}{PROJECTION if is_projected else ''}"
+
+
+def _split_reference(name: str) -> tuple[str, bool]:
+    """The name or path, and whether the projection is asked for. A file whose own name ends so is meant itself."""
+    if name.endswith(PROJECTION) and not _find_path(name):
+        return name.removesuffix(PROJECTION), True
+    return name, False
+
+
+def _find_weights_of(given: str) -> FoundModel:
     if given not in MODELS and (path := _find_path(given)):
         return FoundModel(name=given, path=path, entry=None)
     entry = find_entry(given)

@@ -12,7 +12,7 @@ import torch
 
 from seer_model.backbone import Backbone, choose_device, list_devices, open_backbone, read_cuda_version
 from seer_model.checkpoint import Checkpoint, build_network, read_checkpoint, write_checkpoint
-from seer_model.errors import DeviceError, ModelUnknown, SettingsError
+from seer_model.errors import CheckpointError, DeviceError, ModelUnknown, SettingsError
 from seer_model.preprocess import PREPROCESSINGS
 from seer_model.untrained import draw_checkpoint
 from tests.seer_model import making_weights as making
@@ -192,6 +192,57 @@ def test_a_head_changes_nothing_that_the_rows_depend_on(backbone, weights_path, 
     made = making.make_checkpoint(heads=making.make_projection_heads())
     write_checkpoint(made, tmp_path / "headed.safetensors")
     assert open_backbone(str(tmp_path / "headed.safetensors"), device="cpu").fingerprint == backbone.fingerprint
+
+
+# The projection as the embedding
+
+
+def project_plainly(heads: dict[str, torch.Tensor], pooled: np.ndarray) -> np.ndarray:
+    """Linear, normalisation, ReLU, linear: the formulas, in float64."""
+    weight = {key.removeprefix("projection."): value.double().numpy() for key, value in heads.items()}
+    hidden = weight["0.weight"] @ pooled + weight["0.bias"]
+    hidden = (hidden - weight["1.running_mean"]) / np.sqrt(weight["1.running_var"] + 1e-5)
+    row = weight["3.weight"] @ np.maximum(hidden * weight["1.weight"] + weight["1.bias"], 0)
+    return row / np.linalg.norm(row)
+
+
+@pytest.fixture(scope="module")
+def headed(tmp_path_factory) -> tuple[Checkpoint, str]:
+    heads = making.make_projection_heads()
+    heads["projection.1.running_var"] = heads["projection.1.running_var"].abs()
+    made = making.make_checkpoint(heads=heads)
+    return made, str(making.save_vissl(made, tmp_path_factory.mktemp("vissl") / "headed.torch"))
+
+
+def test_the_projection_of_a_published_file_makes_the_embedding(headed):
+    checkpoint, path = headed
+    backbone, pictures = open_backbone(f"{path}#projection", device="cpu"), draw_pictures(3)
+    network = build_network(checkpoint).eval().double()
+    how = PREPROCESSINGS["vissl"]
+    for picture, row in zip(pictures, backbone.embed(pictures), strict=True):
+        x = torch.from_numpy((picture / 255.0 - how.mean) / how.std).permute(2, 0, 1)[None]
+        with torch.inference_mode():
+            pooled = network(x).mean((2, 3))[0].numpy()
+        np.testing.assert_allclose(row, project_plainly(checkpoint.heads, pooled), atol=1e-5)
+    assert backbone.dimension == 4
+    described = backbone.describe()
+    assert (described["output"], described["dimension"]) == ("projection-l2", 4)
+
+
+def test_rows_of_the_projection_and_of_the_pooled_map_are_never_taken_for_comparable(headed, tmp_path):
+    checkpoint, path = headed
+    pooled, projected = (open_backbone(path + end, device="cpu") for end in ("", "#projection"))
+    assert pooled.fingerprint != projected.fingerprint
+    for key, is_seen in (("projection.3.weight", True), ("prototypes.0.weight", False)):
+        heads = checkpoint.heads | {key: checkpoint.heads[key] + 1}
+        other = making.save_vissl(making.make_checkpoint(heads=heads), tmp_path / "other.torch")
+        found = open_backbone(f"{other}#projection", device="cpu").fingerprint
+        assert (found != projected.fingerprint) == is_seen
+
+
+def test_a_model_without_a_projection_says_that_it_has_none(weights_path):
+    with pytest.raises(CheckpointError, match="no projection.*leave #projection out"):
+        open_backbone(f"{weights_path}#projection", device="cpu")
 
 
 # The bundled model

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 from click.testing import CliRunner, Result
 
 from seer_model.checkpoint import read_checkpoint, write_checkpoint
@@ -63,6 +64,29 @@ def test_convert_writes_our_layout(tmp_path):
     assert result.exit_code == 0
     assert "from layout timm" in result.stdout
     assert read_checkpoint(tmp_path / "ours.safetensors").layout == "seer"
+
+
+def test_convert_can_halve_the_kernels_and_leave_the_heads_out(tmp_path):
+    made = making.make_checkpoint(heads=making.make_projection_heads())
+    source = making.save_vissl(made, tmp_path / "a.torch")
+    assert run("convert", source, tmp_path / "half.safetensors", "--half", "--no-heads").exit_code == 0
+    written = read_checkpoint(tmp_path / "half.safetensors")
+    assert written.heads == {}
+    for key, weight in written.trunk.items():
+        kept = made.trunk[key] if weight.ndim == 1 else made.trunk[key].half()
+        assert torch.equal(weight, kept) and weight.dtype == kept.dtype, key
+    assert run("convert", source, tmp_path / "whole.safetensors", "--half").exit_code == 0
+    assert read_checkpoint(tmp_path / "whole.safetensors").heads.keys() == made.heads.keys()
+
+
+def test_a_weight_that_fp16_cannot_hold_is_not_written(tmp_path):
+    made = making.make_checkpoint()
+    made.trunk["stem.conv.weight"][0, 0, 0, 0] = 70000
+    source = making.save_vissl(made, tmp_path / "a.torch")
+    result = run("convert", source, tmp_path / "half.safetensors", "--half")
+    assert isinstance(result.exception, CheckpointError)
+    assert "'stem.conv.weight' does not fit into fp16" in str(result.exception)
+    assert not (tmp_path / "half.safetensors").exists()
 
 
 def test_convert_tells_a_program_where_the_new_file_is(tmp_path, monkeypatch):

@@ -11,7 +11,17 @@ from seer_model.checkpoint import write_checkpoint
 from seer_model.errors import CheckpointError, ModelMissing, ModelUnknown
 from seer_model.preprocess import PREPROCESSINGS
 from seer_model.regnet import ARCHITECTURES, RegNet
-from seer_model.zoo import ENTRIES, MODELS, HubSource, UrlSource, find_entry, find_model, list_models, models_folder
+from seer_model.zoo import (
+    ENTRIES,
+    MODELS,
+    HubSource,
+    UrlSource,
+    complete_reference,
+    find_entry,
+    find_model,
+    list_models,
+    models_folder,
+)
 from tests.seer_model import making_weights as making
 
 
@@ -79,6 +89,33 @@ def test_a_path_is_a_model_and_is_taken_for_trained(tmp_path):
     found = find_model(tmp_path / "mine.safetensors")
     assert (found.entry, found.preprocessing, found.is_trained) == (None, "vissl", True)
     assert find_model(str(tmp_path)).path == tmp_path
+
+
+def test_a_name_or_a_path_can_ask_for_the_projection(tmp_path, monkeypatch):
+    write_checkpoint(making.make_checkpoint(), tmp_path / "mine.safetensors")
+    monkeypatch.chdir(tmp_path)
+    found = find_model("mine.safetensors#projection")
+    assert (found.name, found.path.name) == ("mine.safetensors#projection", "mine.safetensors")
+    assert found.is_projected
+    assert not find_model("mine.safetensors").is_projected
+    with pytest.raises(ModelMissing, match="seer models fetch seer-32gf$"):
+        find_model("seer-32gf#projection")
+
+
+def test_a_file_whose_own_name_ends_so_is_meant_itself(tmp_path):
+    write_checkpoint(making.make_checkpoint(), tmp_path / "a#projection")
+    assert not find_model(tmp_path / "a#projection").is_projected
+
+
+def test_a_model_is_kept_by_its_whole_path_and_a_name_as_it_is(tmp_path, monkeypatch):
+    (tmp_path / "mine.safetensors").touch()
+    (tmp_path / "seer-mini").touch()
+    monkeypatch.chdir(tmp_path)
+    whole = str(tmp_path / "mine.safetensors")
+    assert complete_reference("mine.safetensors") == whole
+    assert complete_reference("mine.safetensors#projection") == f"{whole}#projection"
+    for name in ("seer-mini", "seer-32gf#projection", "no-such-file"):
+        assert complete_reference(name) == name
 
 
 def put_here(name: str, filename: str):
