@@ -12,10 +12,10 @@ import click
 
 from indexer.interrupts import INTERRUPTED, watch_interrupt
 from indexer.learn import LearnSettings, learn
-from indexer.terminal import show_duration
+from indexer.terminal import show_duration, show_learning
 
 if TYPE_CHECKING:
-    from seer_model.vigil import Figures
+    from seer_model.pretrain import PretrainReport
 
 
 @click.command()
@@ -45,29 +45,16 @@ def pretrain(as_json: bool, minutes: float | None, memory_gb: float, **given: ob
     settings = LearnSettings(
         **given, memory_bytes=round(memory_gb * 2**30), piece_seconds=None if minutes is None else 60 * minutes
     )
-    with watch_interrupt("Saving and stopping after the step in hand") as should_stop:
-        report = learn(
-            settings,
-            on_figures=lambda figures: click.echo(show_figures(figures), err=True),
-            on_message=lambda message: click.echo(message, err=True),
-            should_stop=should_stop,
-        )
-    if as_json:
-        click.echo(json.dumps({"schema_version": 1, **report.describe()}))
-    elif report.output:
-        click.echo(f"{report.output}: {report.step:,} steps in {show_duration(report.seconds)}")
-    else:
-        click.echo(f"Stopped at step {report.step:,} of {report.steps:,}; --resume goes on from there.")
+    with watch_interrupt("Saving and stopping after the step in hand") as should_stop, show_learning() as screen:
+        report = learn(settings, on_figures=screen.on_figures, on_message=screen.on_message, should_stop=should_stop)
+    if report.rank == 0:  # of those that torchrun starts, one speaks for all
+        click.echo(json.dumps({"schema_version": 1, **report.describe()}) if as_json else show_end(report))
     if report.output is None and should_stop():
         sys.exit(INTERRUPTED)
 
 
-def show_figures(figures: "Figures") -> str:
-    """One line on how a run is doing."""
-    waiting = f", waiting {figures.waiting_share:.0%}" if figures.waiting_share >= 0.01 else ""
-    bad = f", {figures.bad} bad" if figures.bad else ""
-    return (
-        f"step {figures.step:,}/{figures.steps:,}  epoch {figures.epoch:.2f}  loss {figures.loss:.3f} "
-        f"(blind {figures.blind_loss:.3f})  entropy {figures.entropy:.2f}  rate {figures.rate:.3g}  "
-        f"{figures.images_per_second:.0f} images/s{waiting}{bad}  {show_duration(figures.remaining_seconds)} left"
-    )
+def show_end(report: "PretrainReport") -> str:
+    """One line on how a piece of a run ended."""
+    if report.output:
+        return f"{report.output}: {report.step:,} steps in {show_duration(report.seconds)}"
+    return f"Stopped at step {report.step:,} of {report.steps:,}; --resume goes on from there."

@@ -32,10 +32,13 @@ def plot_run(lines: Sequence[dict], path: Path) -> None:
     paper = Paper(figsize=(WIDTH, HEIGHT), dpi=DOTS_PER_INCH, layout="constrained")
     FigureCanvasAgg(paper)
     epochs = [line["epoch"] for line in lines]
+    dot = "o" if len(lines) == 1 else ""  # one point has no line
     for place, (name, reference, title) in zip(paper.subplots(len(PANELS), 1, sharex=True), PANELS, strict=True):
         if reference:
-            place.plot(epochs, [line[reference] for line in lines], color=REFERENCE, linewidth=1)
-        place.plot(epochs, [line[name] for line in lines], color=COLOUR, linewidth=1.4)
+            place.plot(
+                epochs, [line[reference] for line in lines], color=REFERENCE, linewidth=1, marker=dot, markersize=3
+            )
+        place.plot(epochs, [line[name] for line in lines], color=COLOUR, linewidth=1.4, marker=dot, markersize=4)
         place.set_title(title, loc="left", fontsize=9)
         place.tick_params(labelsize=8)
         place.spines[["top", "right"]].set_visible(False)

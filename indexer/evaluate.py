@@ -24,11 +24,11 @@ from indexer.evaluation import (
     BY_MODEL,
     BY_PIXELS,
     LABELS_FROM_FOLDERS,
+    Crowd,
     EvaluateSettings,
     Evaluation,
     Figure,
     LeftOut,
-    Pile,
     SideRange,
 )
 from indexer.figures import NO_PROBES, can_probe, measure_chance, measure_copies, measure_labels
@@ -138,7 +138,7 @@ class _Evaluating:
         self._embed_originals(places, labels)
         self._embed_distractors(others)
         self.on_progress(Progress("measuring"))
-        piles = [pile for pile, _ in self._form_piles()]
+        crowds = [crowd for crowd, _ in self._form_crowds()]
         labelled = [label for label in self.labels if label]
         figures = [*self._measure_labels(), *self._measure_copies()]
         if not figures:
@@ -150,8 +150,8 @@ class _Evaluating:
             same=self.same,
             labelled=len(labelled),
             labels=len(set(labelled)),
-            chance=measure_chance(labelled) if any(figure.pile is None for figure in figures) else None,
-            piles=tuple(piles if len(self.right) else ()),
+            chance=measure_chance(labelled) if any(figure.crowd is None for figure in figures) else None,
+            crowds=tuple(crowds if len(self.right) else ()),
             passed_over=self.passed_over,
             figures=tuple(figures),
             left_out=tuple(self.left_out),
@@ -245,14 +245,14 @@ class _Evaluating:
     def _leave_out(self, name: str, reason: str) -> None:
         self.left_out.append(LeftOut(name, reason))
 
-    def _form_piles(self) -> Iterator[tuple[Pile, np.ndarray]]:
+    def _form_crowds(self) -> Iterator[tuple[Crowd, np.ndarray]]:
         """What copies are searched in, each with which of the distractors belong to it, (M,) bool."""
         sides = np.array(self.short_sides, dtype=np.int64)
-        yield Pile(ORIGINALS_ONLY), np.zeros(len(sides), dtype=bool)
+        yield Crowd(ORIGINALS_ONLY), np.zeros(len(sides), dtype=bool)
         wanted = self.settings.distractor_sides or ((SideRange(),) if len(sides) else ())
         for one in wanted:
             belongs = np.array([side in one for side in self.short_sides], dtype=bool)
-            yield Pile(f"with distractors of {one}", int(belongs.sum())), belongs
+            yield Crowd(f"with distractors of {one}", int(belongs.sum())), belongs
 
     def _measure_labels(self) -> Iterable[Figure]:
         chosen = [number for number, label in enumerate(self.labels) if label]
@@ -270,9 +270,9 @@ class _Evaluating:
         if not len(self.right):
             return
         for name, originals in self.originals.items():
-            piles = ((pile, self.distractors[name][belongs]) for pile, belongs in self._form_piles())
+            crowds = ((crowd, self.distractors[name][belongs]) for crowd, belongs in self._form_crowds())
             yield from measure_copies(
-                name, self.copies[name], self.right, self.titles, originals, piles, seed=self.settings.seed
+                name, self.copies[name], self.right, self.titles, originals, crowds, seed=self.settings.seed
             )
 
 

@@ -75,7 +75,7 @@ class EvaluateSettings:
     edits: tuple[str, ...] = ()
     """Kinds of edit ("crop") or single ones ("crop 60 %"); none: all."""
     distractor_sides: tuple[SideRange, ...] = ()
-    """A pile of distractors for each, with figures of its own; none: one pile of all."""
+    """A crowd of distractors for each, with figures of its own; none: one crowd of all."""
 
     def __post_init__(self) -> None:
         require(self.batch_size >= 1, f"batch_size is {self.batch_size}; it must be 1 or more.")
@@ -100,12 +100,12 @@ class Figure:
     edit: str | None = None
     """Of copy detection: the kind of edit, or ALL_EDITS."""
     strength: str | None = None
-    pile: str | None = None
-    """Of copy detection: what the originals were searched among; see `Pile`."""
+    crowd: str | None = None
+    """Of copy detection: what the originals were searched among; see `Crowd`."""
 
 
 @dataclass(frozen=True)
-class Pile:
+class Crowd:
     """What copies were searched in: the originals, and this many distractors."""
 
     name: str
@@ -136,7 +136,7 @@ class Evaluation:
     labels: int = 0
     chance: float | None = None
     """P@1 if the order were left to chance."""
-    piles: tuple[Pile, ...] = ()
+    crowds: tuple[Crowd, ...] = ()
     passed_over: int = 0
     """Distractors of other sizes than asked for, or with the content of an original."""
     figures: tuple[Figure, ...] = ()

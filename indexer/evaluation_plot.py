@@ -8,8 +8,8 @@ import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from indexer.evaluation import BY_MODEL, BY_PIXELS, RECALL_AT_1, Evaluation, Figure, Pile
-from indexer.evaluation_text import name_edit, name_model, name_pile
+from indexer.evaluation import BY_MODEL, BY_PIXELS, RECALL_AT_1, Crowd, Evaluation, Figure
+from indexer.evaluation_text import name_crowd, name_edit, name_model
 from seer_model.durable import write_durably
 from seer_model.errors import SettingsError
 
@@ -39,7 +39,7 @@ def require_plot(path: Path) -> None:
 
 
 def plot_evaluation(found: Evaluation, path: Path) -> None:
-    """Draw the figures with labels and, for each pile, recall@1 per edit and strength; write a PNG.
+    """Draw the figures with labels and, for each crowd, recall@1 per edit and strength; write a PNG.
 
     Raises: SettingsError if it cannot be written.
     """
@@ -63,17 +63,17 @@ def plot_evaluation(found: Evaluation, path: Path) -> None:
 
 def _list_panels(found: Evaluation) -> list[tuple[str, list[Figure]]]:
     """Title and the model's figures of each panel."""
-    labelled = found.list_figures(rows=BY_MODEL, pile=None)
+    labelled = found.list_figures(rows=BY_MODEL, crowd=None)
     panels = [(f"By label, {labelled[0].queries:,} queries", labelled)] if labelled else []
-    return panels + [(_name_panel(found, pile), _list_recalls(found, pile)) for pile in found.piles]
+    return panels + [(_name_panel(found, crowd), _list_recalls(found, crowd)) for crowd in found.crowds]
 
 
-def _name_panel(found: Evaluation, pile: Pile) -> str:
-    return textwrap.fill(f"{RECALL_AT_1} of edited copies, {name_pile(found, pile)}", TITLE_LETTERS)
+def _name_panel(found: Evaluation, crowd: Crowd) -> str:
+    return textwrap.fill(f"{RECALL_AT_1} of edited copies, {name_crowd(found, crowd)}", TITLE_LETTERS)
 
 
-def _list_recalls(found: Evaluation, pile: Pile) -> list[Figure]:
-    return found.list_figures(rows=BY_MODEL, pile=pile.name, measure=RECALL_AT_1)
+def _list_recalls(found: Evaluation, crowd: Crowd) -> list[Figure]:
+    return found.list_figures(rows=BY_MODEL, crowd=crowd.name, measure=RECALL_AT_1)
 
 
 def _draw_panel(place: "Axes", found: Evaluation, title: str, figures: list[Figure]) -> None:
@@ -93,7 +93,7 @@ def _name_rows(found: Evaluation, rows: str) -> str:
 
 
 def _find_same(found: Evaluation, figure: Figure, rows: str) -> Figure:
-    same = {name: getattr(figure, name) for name in ("measure", "edit", "strength", "pile")}
+    same = {name: getattr(figure, name) for name in ("measure", "edit", "strength", "crowd")}
     return found.find_figure(rows=rows, **same)
 
 

@@ -11,9 +11,9 @@ from indexer.evaluation import (
     BY_PIXELS,
     MEAN_AVERAGE_PRECISION,
     RECALL_AT_1,
+    Crowd,
     Evaluation,
     Figure,
-    Pile,
 )
 
 SHOWN_LEFT_OUT = 20
@@ -22,23 +22,22 @@ INTERVALS = "In brackets: where the mean would lie with 95 % if other pictures o
 
 def show_evaluation(found: Evaluation) -> str:
     """Everything that was found, in lines."""
-    parts = [_show_head(found), _show_labelled(found), *(_show_pile(found, pile) for pile in found.piles)]
+    parts = [_show_head(found), _show_labelled(found), *(_show_crowd(found, crowd) for crowd in found.crowds)]
     parts += [INTERVALS, "\n".join(_list_notes(found))]
     return "\n\n".join(part for part in parts if part)
 
 
-def name_pile(found: Evaluation, pile: Pile) -> str:
+def name_crowd(found: Evaluation, crowd: Crowd) -> str:
     """What copies were searched among, in words."""
     among = f"among {found.pictures:,} originals"
-    if not pile.distractors and pile == found.piles[0]:
+    if not crowd.distractors and crowd == found.crowds[0]:
         return among
-    return f"{among} and {pile.distractors:,} {pile.name.removeprefix('with ')}"
+    return f"{among} and {crowd.distractors:,} {crowd.name.removeprefix('with ')}"
 
 
 def _show_head(found: Evaluation) -> str:
     model = found.model
-    trained = "" if model["is_trained"] else ", untrained"
-    lines = [f"Model {model['model']}{trained}; {_count(found.pictures, 'picture')}"]
+    lines = [f"Model {model['model']}; {_count(found.pictures, 'picture')}"]
     if found.labels:
         lines[0] += f", {found.labelled:,} of them with one of {found.labels:,} labels"
     if found.edited:
@@ -47,25 +46,25 @@ def _show_head(found: Evaluation) -> str:
 
 
 def _show_labelled(found: Evaluation) -> str:
-    figures = found.list_figures(rows=BY_MODEL, pile=None)
+    figures = found.list_figures(rows=BY_MODEL, crowd=None)
     if not figures:
         return ""
     rows = [("", "", name_model(found), BY_PIXELS)]
     for figure in figures:
-        reference = found.find_figure(rows=BY_PIXELS, pile=None, measure=figure.measure)
+        reference = found.find_figure(rows=BY_PIXELS, crowd=None, measure=figure.measure)
         rows.append(("", figure.measure, show_figure(figure), show_figure(reference)))
     queries = f"{_count(figures[0].queries, 'query', 'queries')}; P@1 by chance {found.chance:.3f}"
     return f"By label, each picture searched among the others ({queries})\n{_align(rows)}"
 
 
-def _show_pile(found: Evaluation, pile: Pile) -> str:
+def _show_crowd(found: Evaluation, crowd: Crowd) -> str:
     rows = [("", "", f"{RECALL_AT_1}", MEAN_AVERAGE_PRECISION, f"{RECALL_AT_1} by {BY_PIXELS}")]
-    for recall in found.list_figures(rows=BY_MODEL, pile=pile.name, measure=RECALL_AT_1):
-        same = {"pile": pile.name, "edit": recall.edit, "strength": recall.strength}
+    for recall in found.list_figures(rows=BY_MODEL, crowd=crowd.name, measure=RECALL_AT_1):
+        same = {"crowd": crowd.name, "edit": recall.edit, "strength": recall.strength}
         precision = found.find_figure(rows=BY_MODEL, measure=MEAN_AVERAGE_PRECISION, **same)
         reference = found.find_figure(rows=BY_PIXELS, measure=RECALL_AT_1, **same)
         rows.append(("", name_edit(recall), *map(show_figure, (recall, precision, reference))))
-    return f"Edited copies, searched {name_pile(found, pile)}\n{_align(rows)}"
+    return f"Edited copies, searched {name_crowd(found, crowd)}\n{_align(rows)}"
 
 
 def _list_notes(found: Evaluation) -> Iterator[str]:

@@ -18,8 +18,8 @@ from indexer.evaluation import (
     PRECISION_AT_1,
     PRECISION_AT_5,
     RECALL_AT_1,
+    Crowd,
     Figure,
-    Pile,
 )
 from indexer.metrics import (
     Copies,
@@ -73,33 +73,33 @@ def measure_copies(
     right: np.ndarray,
     edits: np.ndarray,
     originals: np.ndarray,
-    piles: Iterable[tuple[Pile, np.ndarray]],
+    crowds: Iterable[tuple[Crowd, np.ndarray]],
     *,
     seed: int,
 ) -> Iterator[Figure]:
-    """The figures of copy detection, for rows called `name`: for each pile, each edit, and all edits together.
+    """The figures of copy detection, for rows called `name`: for each crowd, each edit, and all edits together.
 
     Args:
         copies: (Q, D). right: (Q,) int, the rows of their originals. edits: (Q,) str, titles.
-        originals: (N, D). piles: each with the rows of its distractors, (M, D).
+        originals: (N, D). crowds: each with the rows of its distractors, (M, D).
     """
     ranks, similarity = rank_originals(copies, right, originals)
-    for pile, distractors in piles:
+    for crowd, distractors in crowds:
         nearer = count_nearer(copies, similarity, distractors)
-        yield from _measure_pile(name, Copies(ranks=ranks + nearer), right, edits, pile, seed)
+        yield from _measure_crowd(name, Copies(ranks=ranks + nearer), right, edits, crowd, seed)
 
 
-def _measure_pile(
-    name: str, found: Copies, right: np.ndarray, edits: np.ndarray, pile: Pile, seed: int
+def _measure_crowd(
+    name: str, found: Copies, right: np.ndarray, edits: np.ndarray, crowd: Crowd, seed: int
 ) -> Iterator[Figure]:
     for measure, values in ((RECALL_AT_1, found.is_first), (MEAN_AVERAGE_PRECISION, found.average_precisions)):
         for title in dict.fromkeys(edits.tolist()):
             edit, _, strength = title.partition(" ")
-            of = {"edit": edit, "strength": strength, "pile": pile.name}
+            of = {"edit": edit, "strength": strength, "crowd": crowd.name}
             yield _average(name, measure, values[edits == title], seed, **of)
         # Copies of one picture are found or missed together: the interval is about pictures, not about copies.
         by_picture = np.bincount(right, weights=values)[np.unique(right)] / np.unique(right, return_counts=True)[1]
-        yield _average(name, measure, by_picture, seed, edit=ALL_EDITS, strength="", pile=pile.name)
+        yield _average(name, measure, by_picture, seed, edit=ALL_EDITS, strength="", crowd=crowd.name)
 
 
 def _average(name: str, measure: str, values: np.ndarray, seed: int, **of: str) -> Figure:

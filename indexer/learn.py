@@ -91,8 +91,14 @@ def learn(
             watchers=RunWatchers(on_figures=on_figures, on_message=on_message, should_stop=should_stop),
         )
         if ranks.is_first:
+            _tell_bad(report.bad, pile.reasons, on_message)
             _draw_curves(settings.output, on_message)
         return report
+
+
+def _tell_bad(count: int, reasons: dict[str, str], on_message: Callable[[str], None]) -> None:
+    for name, reason in list(reasons.items())[:1]:
+        on_message(f"bad pictures so far: {count:,}, such as {name}: {reason}")
 
 
 def _draw_curves(output: Path, on_message: Callable[[str], None]) -> None:
@@ -111,7 +117,7 @@ def _draw_curves(output: Path, on_message: Callable[[str], None]) -> None:
 
 
 def _open_source(model: str | None) -> "Checkpoint | None":
-    from seer_model.backbone import read_model
+    from seer_model.checkpoint import read_checkpoint
     from seer_model.zoo import find_model
 
-    return None if model is None else read_model(find_model(model))
+    return None if model is None else read_checkpoint(find_model(model).path)

@@ -89,6 +89,7 @@ class Feed:
         """How long `__next__` had nothing to give out."""
         self._pile, self._plan, self._side_px, self._device = pile, plan, side_px, device
         self._first_step = first_step
+        self._is_bad = np.zeros(plan.pictures, bool)
         self._store = _Store(plan.pictures, side_px, device) if self._fits(memory_bytes) else None
         self._ready: queue.Queue[Batch | BaseException | None] = queue.Queue(BATCHES_AHEAD)
         self._is_closed = threading.Event()
@@ -99,6 +100,11 @@ class Feed:
     def is_kept(self) -> bool:
         """Whether pictures stay in memory once decoded."""
         return self._store is not None
+
+    @property
+    def bad(self) -> list[int]:
+        """Numbers of this rank's pictures that could not be read so far."""
+        return np.flatnonzero(self._is_bad).tolist()
 
     def __iter__(self) -> Iterator[Batch]:
         return self
@@ -159,33 +165,41 @@ class Feed:
     def _make_batch(self, numbers: np.ndarray, squares: Iterator[Square | None]) -> Batch:
         if self._store is None:
             found = [next(squares) for _ in numbers]
-            places = self._stand_in(np.array([square is not None for square in found]))
+            places = self._stand_in(numbers, np.array([square is not None for square in found]))
             chosen = [found[place] for place in places]
             pictures = torch.from_numpy(np.stack([square.pixels for square in chosen])).to(self._device)
             aspects = torch.tensor([square.aspect for square in chosen], dtype=torch.float32)
             return Batch(pictures.permute(0, 3, 1, 2).contiguous(), aspects)
         for number in numbers[~self._store.is_known[numbers]].tolist():
             self._store.put(number, next(squares))
-        return self._store.take(numbers[self._stand_in(self._store.is_good[numbers])])
+        return self._store.take(numbers[self._stand_in(numbers, self._store.is_good[numbers])])
 
-    def _stand_in(self, is_good: np.ndarray) -> np.ndarray:
+    def _stand_in(self, numbers: np.ndarray, is_good: np.ndarray) -> np.ndarray:
         """Places in a batch, those of bad pictures replaced by good ones, in turn."""
-        self._judge()
+        self._is_bad[numbers[~is_good]] = True
+        require_mostly_good(len(self._pile.reasons), self._pile)
         good = np.flatnonzero(is_good)
         if not len(good):
-            raise PileError(f"None of the {len(is_good)} pictures of a batch can be read. {self._show_reason()}")
+            raise PileError(f"None of the {len(is_good)} pictures of a batch can be read. {_show_reason(self._pile)}")
         places = np.arange(len(is_good))
         places[~is_good] = np.resize(good, (~is_good).sum())
         return places
 
-    def _judge(self) -> None:
-        bad = len(self._pile.reasons)
-        if bad > MOST_BAD * self._plan.pictures and bad >= ENOUGH_TO_JUDGE:
-            raise PileError(f"{bad} of {self._plan.pictures} pictures cannot be read. {self._show_reason()}")
 
-    def _show_reason(self) -> str:
-        name, reason = next(iter(self._pile.reasons.items()), ("", "No reason is known."))
-        return f"The first was {name}: {reason} Check that these are pictures."
+def require_mostly_good(bad: int, pile: Pile) -> None:
+    """Refuse a pile of which more than half cannot be read, or nothing at all.
+
+    Args:
+        bad: pictures that could not be read so far, on one rank or on all.
+    Raises: PileError.
+    """
+    if bad == len(pile) or (bad > MOST_BAD * len(pile) and bad >= ENOUGH_TO_JUDGE):
+        raise PileError(f"{bad} of {len(pile)} pictures cannot be read. {_show_reason(pile)}")
+
+
+def _show_reason(pile: Pile) -> str:
+    found = next(iter(pile.reasons.items()), None)
+    return f"{f'The first was {found[0]}: {found[1]} ' if found else ''}Check that these are pictures."
 
 
 class _Store:

@@ -147,18 +147,31 @@ class Learner:
         )
 
     def read_memory(self) -> dict[str, Tensor]:
-        """What the next step needs besides the weights: momentum, and the first rank's queue; collective."""
+        """What the next step needs besides the weights: momentum, and the queue of the whole batch; collective.
+
+        Whatever the number of ranks, "queue" is (A, F, P): batch after batch, the newest first, and in each batch the
+        pictures in the order in which the ranks have them.
+        """
         remembered = gather_optimizer(self._network, self.optimizer, self.ranks)
         memory = {f"optimizer.{name}": tensor for name, tensor in remembered.items()}
         if self.queue is not None and self.queue.filled:
-            memory["queue"] = self.queue.rows[:, : self.queue.filled].cpu()
+            parts = self.ranks.stack_over(self.queue.rows[:, : self.queue.filled])
+            memory["queue"] = _join_batches(parts, self._count_share()).cpu()
         return memory
 
     def load_memory(self, memory: dict[str, Tensor]) -> None:
-        """Take over what `read_memory` gave; collective, and only the first rank's momentum is read."""
+        """Take over what `read_memory` gave, with any number of ranks; collective.
+
+        Only the first rank's momentum is read. Of the queue each rank takes its part.
+        """
         scatter_optimizer(self._network, self.optimizer, _take_prefix(memory, "optimizer."), self.ranks)
         if self.queue is not None and "queue" in memory:
-            self.queue.push(memory["queue"].to(self.device))
+            parts = _split_batches(memory["queue"], self.ranks.count, self._count_share())
+            self.queue.push(parts[self.ranks.rank].to(self.device))
+
+    def _count_share(self) -> int:
+        """b, pictures of a batch that this rank has."""
+        return self.settings.batch_size // self.ranks.count
 
 
 def _make_queue(settings: PretrainSettings, ranks: Ranks) -> Queue | None:
@@ -166,6 +179,22 @@ def _make_queue(settings: PretrainSettings, ranks: Ranks) -> Queue | None:
     share = settings.batch_size // ranks.count
     length = settings.swav.queue // ranks.count // share * share
     return Queue(replace(settings.swav, queue=length), ranks.device) if length else None
+
+
+def _join_batches(parts: Tensor, share: int) -> Tensor:
+    """(ranks, A, T * b, P), each rank's part of the last T batches, as (A, T * ranks * b, P), batch after batch."""
+    ranks, assigned, rows, width = parts.shape
+    batches = parts.reshape(ranks, assigned, rows // share, share, width).permute(1, 2, 0, 3, 4)
+    return batches.reshape(assigned, -1, width)
+
+
+def _split_batches(rows: Tensor, ranks: int, share: int) -> Tensor:
+    """What `_join_batches` joined, for any number of ranks: (ranks, A, T * b, P)."""
+    assigned, count, width = rows.shape
+    # Whole batches only: before all ranks' queues were saved, a run on several ranks left the first one's part alone.
+    batches = count // (ranks * share)
+    whole = rows[:, : batches * ranks * share].reshape(assigned, batches, ranks, share, width)
+    return whole.permute(2, 0, 1, 3, 4).reshape(ranks, assigned, -1, width)
 
 
 def start_learner(

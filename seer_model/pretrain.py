@@ -19,9 +19,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from seer_model.board import open_board
 from seer_model.checkpoint import Checkpoint, write_checkpoint
 from seer_model.errors import SettingsError, TrainingError, UserError
-from seer_model.feed import Feed, Pile, Plan
+from seer_model.feed import Feed, Pile, Plan, require_mostly_good
 from seer_model.learner import StepFigures, start_learner
 from seer_model.optimizer import Plateau, find_rate
 from seer_model.presets import PretrainSettings, read_settings
@@ -78,12 +79,16 @@ class PretrainReport:
     """Of training, over all pieces."""
     loss: float
     bad: int
+    """Pictures that could not be read, over all pieces and ranks."""
     output: Path | None
     """The model; None: the run is not at its end."""
+    rank: int = 0
+    """Of the process that has this report; all have the same, and the first one's is for people."""
 
     def describe(self) -> dict:
         """As JSON-able values."""
-        return asdict(self) | {"output": None if self.output is None else str(self.output)}
+        values = asdict(self) | {"output": None if self.output is None else str(self.output)}
+        return {name: value for name, value in values.items() if name != "rank"}
 
 
 def pretrain(
@@ -177,6 +182,7 @@ class _Run:
         self.plan = make_plan(len(pile), settings, ranks)
         self.plateau = Plateau(settings.optimizer.plateau_steps)
         self.loss, self.seconds_before, self.started, self.saved_at = math.nan, 0.0, 0.0, 0.0
+        self.bad: set[int] = set()
 
     def run(self, saved: SavedStep | None, source: Checkpoint | None) -> PretrainReport:
         weights = saved.checkpoint if saved else source
@@ -191,7 +197,7 @@ class _Run:
         )
         self.vigil.collapsed_since = saved.state.get("collapsed_since") if saved else None
         self.started = self.saved_at = time.monotonic()
-        with self._open_feed(first) as feed:
+        with self._open_feed(first) as feed, self._open_board(first) as self.board:
             step = self._learn(feed, first)
         self._save(step)
         return PretrainReport(
@@ -199,8 +205,9 @@ class _Run:
             steps=self.plan.steps,
             seconds=self._count_seconds(),
             loss=self.loss,
-            bad=len(self.pile.reasons),
+            bad=len(self.bad),
             output=self._finish() if step == self.plan.steps else None,
+            rank=self.ranks.rank,
         )
 
     def _take_up(self, saved: SavedStep) -> int:
@@ -208,8 +215,16 @@ class _Run:
         self.learner.scaler.load_state_dict(saved.state["scaler"])
         self.plateau.load_state_dict(saved.state["plateau"])
         self.seconds_before, self.loss = saved.state["seconds"], saved.state["loss"]
-        self.watchers.on_message(f"going on from step {saved.step:,} of {self.plan.steps:,}")
+        # Not in a state from before bad pictures were counted over the pieces.
+        self.bad = set(saved.state.get("bad", ()))
+        if self.ranks.is_first:
+            self.watchers.on_message(f"going on from step {saved.step:,} of {self.plan.steps:,}")
         return saved.step
+
+    def _open_board(self, first: int) -> contextlib.AbstractContextManager[Callable[[dict], None]]:
+        if not self.ranks.is_first:
+            return contextlib.nullcontext(lambda line: None)
+        return open_board(self.folder.folder / "tensorboard", first)
 
     @contextlib.contextmanager
     def _open_feed(self, first: int) -> Iterator[Feed]:
@@ -260,9 +275,9 @@ class _Run:
         choices = torch.cat(interval.choices)
         counts = self.ranks.sum_over(torch.bincount(choices, minlength=self.settings.swav.prototypes).float()).cpu()
         self.loss = float(losses.mean())
-        for loss in losses.tolist():
-            if self.settings.optimizer.schedule == "constant":
-                self.plateau.update(loss)
+        self._watch_plateau(step - len(losses), losses.tolist())
+        self.bad = self.ranks.unite_over(self.bad.union(feed.bad))
+        require_mostly_good(len(self.bad), self.pile)
         entropy, largest = self.vigil.look(step, self.loss, counts)
         seconds = time.monotonic() - interval.started
         self._tell(
@@ -279,13 +294,21 @@ class _Run:
                 waiting_share=(feed.waited_seconds - interval.waited) / seconds,
                 seconds=self._count_seconds(),
                 remaining_seconds=seconds / len(losses) * (self.plan.steps - step),
-                bad=len(self.pile.reasons),
+                bad=len(self.bad),
             )
         )
+
+    def _watch_plateau(self, first: int, losses: list[float]) -> None:
+        for step, loss in enumerate(losses, first):
+            # While the rate rises the loss falls for that reason, and a plateau would be measured against it.
+            is_level = find_rate(step, self.plan.steps, self.settings.optimizer) == self.settings.optimizer.rate
+            if self.settings.optimizer.schedule == "constant" and is_level:
+                self.plateau.update(loss)
 
     def _tell(self, figures: Figures) -> None:
         if self.ranks.is_first:
             self.folder.append_figures(figures.describe())
+            self.board(figures.describe())
             self.watchers.on_figures(figures)
 
     def _count_seconds(self) -> float:
@@ -300,6 +323,7 @@ class _Run:
             "plateau": self.plateau.state_dict(),
             "scaler": self.learner.scaler.state_dict(),
             "collapsed_since": self.vigil.collapsed_since,
+            "bad": sorted(self.bad),
         }
         _let_first(self.ranks, lambda: self.folder.save(SavedStep(step, checkpoint, memory, state)))
         self.saved_at = time.monotonic()

@@ -52,6 +52,22 @@ class Ranks:
         # A tensor on the CPU, so that no rank waits for its GPU to finish the step in hand.
         return bool(self.max_over(torch.tensor(int(flag))))
 
+    def stack_over(self, tensor: Tensor) -> Tensor:
+        """All ranks' tensors, which have one shape and dtype, in order of the ranks: (count, ...) of the same bits."""
+        found = [torch.empty_like(tensor, memory_format=torch.contiguous_format) for _ in range(self.count)]
+        if self.count > 1:
+            dist.all_gather(found, tensor.detach().contiguous())
+        return torch.stack(found) if self.count > 1 else tensor.detach()[None].clone()
+
+    def unite_over(self, numbers: set[int]) -> set[int]:
+        """The numbers that one rank at least has."""
+        most = int(self.max_over(torch.tensor(len(numbers))))
+        if self.count == 1 or not most:
+            return set(numbers)
+        own = torch.full((most,), -1)
+        own[: len(numbers)] = torch.tensor(sorted(numbers))
+        return set(self.stack_over(own).flatten().tolist()) - {-1}
+
     def barrier(self) -> None:
         """Wait until every rank is here. What was sent to a GPU may still be under way."""
         self.any_over(False)

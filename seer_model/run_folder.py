@@ -4,10 +4,11 @@
       settings.json        the recipe, the pile's fingerprint, what the run started from
       log.jsonl            one line of figures for each interval
       curves.png           the same, drawn when a piece of the run ends
+      tensorboard/         the same once more, where TensorBoard is installed
       step-00012000/       a checkpoint
         weights.safetensors  a model like any other
-        memory.safetensors   momentum and queue
-        state.json           seconds so far, schedule, scaler
+        memory.safetensors   momentum and queue, of all ranks
+        state.json           seconds so far, schedule, scaler, numbers of bad pictures
 
 Rule: a checkpoint is written in a folder aside, synced and renamed: what has its name is whole. Nothing is pickled.
 """

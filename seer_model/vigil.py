@@ -44,7 +44,7 @@ class Figures:
     """Of training so far, over all pieces of the run."""
     remaining_seconds: float
     bad: int
-    """Pictures that could not be read so far."""
+    """Pictures that could not be read so far, over all pieces of the run."""
 
     def describe(self) -> dict:
         """As JSON-able values, a line of the log."""

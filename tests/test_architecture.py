@@ -45,9 +45,10 @@ LADDERS = {
         {"cli"},
         {"fetch"},
         {"pretrain"},
-        {"backbone", "learner", "feed", "vigil", "run_folder"},  # the parts of a run are strangers to each other
+        # The parts of a run are strangers to each other.
+        {"backbone", "learner", "feed", "vigil", "run_folder", "board"},
         {"presets"},
-        {"swav", "crops", "optimizer", "untrained"},
+        {"swav", "crops", "optimizer"},
         {"checkpoint"},  # builds the network that a file describes
         {"download"},  # the bytes of one file from elsewhere
         {"zoo", "weight_files"},  # names and places of models; the bytes of one file

@@ -26,10 +26,10 @@ from indexer.evaluation import (
     MEAN_AVERAGE_PRECISION,
     PRECISION_AT_1,
     RECALL_AT_1,
+    Crowd,
     EvaluateSettings,
     Evaluation,
     Figure,
-    Pile,
     SideRange,
     read_side_range,
 )
@@ -126,14 +126,14 @@ def test_a_folder_with_bad_pictures_and_a_table_gives_every_figure_with_its_inte
     assert reasons.keys() == {"cut.png", "black.png", "dark.png"}
     assert "cut short" in reasons["cut.png"]
     assert "no finite embedding" in reasons["black.png"] == reasons["dark.png"]
-    assert found.piles == (Pile("originals only"), Pile("with distractors of any size", 5))
+    assert found.crowds == (Crowd("originals only"), Crowd("with distractors of any size", 5))
     for figure in found.figures:
         assert 0 <= figure.low <= figure.value <= figure.high <= 1, figure
-        assert figure.queries == (12 if figure.pile is None else found.edited)
+        assert figure.queries == (12 if figure.crowd is None else found.edited)
     for rows in (BY_MODEL, BY_PIXELS):
-        assert len(found.list_figures(rows=rows, pile=None)) == 7
-        for pile in found.piles:
-            assert len(found.list_figures(rows=rows, pile=pile.name, measure=RECALL_AT_1)) == 5
+        assert len(found.list_figures(rows=rows, crowd=None)) == 7
+        for crowd in found.crowds:
+            assert len(found.list_figures(rows=rows, crowd=crowd.name, measure=RECALL_AT_1)) == 5
     assert found.find_figure(rows=BY_MODEL, measure=PRECISION_AT_1).value == 1.0
     assert [(one.done, one.total) for one in stages if one.stage == "embedding pictures"][-1] == (16, 16)
     assert {one.stage for one in stages} >= {"loading the model", "embedding distractors", "measuring"}
@@ -214,7 +214,7 @@ def test_without_labels_copies_are_measured_and_with_them_copies_can_be_left_out
     assert {figure.measure for figure in measure(pictures).figures} == {RECALL_AT_1, MEAN_AVERAGE_PRECISION}
     alone = measure(labels=labelled, copies=0)
     assert alone.edited == 0
-    assert alone.piles == ()
+    assert alone.crowds == ()
     assert not [figure for figure in alone.figures if figure.edit]
 
 
@@ -235,7 +235,7 @@ def test_distractors_are_parted_by_their_short_side_and_shards_are_read(at_once:
     shard = make_shard(tmp_path / "others.tar", {**members, "bad.webp": b"RIFF"})
     sides = (SideRange(34), SideRange(None, 32), SideRange(33, 35))
     found = measure(pictures, distractors=(shard,), distractor_sides=sides)
-    assert [(pile.name, pile.distractors) for pile in found.piles] == [
+    assert [(crowd.name, crowd.distractors) for crowd in found.crowds] == [
         ("originals only", 0),
         ("with distractors of 34 px and more", 2),
         ("with distractors of up to 32 px", 1),
@@ -260,9 +260,9 @@ def test_a_distractor_with_the_content_of_an_original_is_passed_over_and_one_wit
         shutil.copy(file, tmp_path / "same")
         Image.open(file).save(tmp_path / "pixels" / f"{file.stem}.bmp")
     same = measure(pictures, distractors=(tmp_path / "same",))
-    assert (same.passed_over, same.piles[1:]) == (9, ())
+    assert (same.passed_over, same.crowds[1:]) == (9, ())
     twins = measure(pictures, distractors=(tmp_path / "pixels",), edits=("JPEG 60",))
-    recalls = {f.pile: f.value for f in twins.list_figures(rows=BY_MODEL, measure=RECALL_AT_1, edit="JPEG")}
+    recalls = {f.crowd: f.value for f in twins.list_figures(rows=BY_MODEL, measure=RECALL_AT_1, edit="JPEG")}
     assert recalls == {"originals only": 1.0, "with distractors of any size": 0.0}
 
 
@@ -270,7 +270,7 @@ def test_more_to_be_mistaken_for_never_helps(at_once: None, pictures: Path, tmp_
     for seed in range(40):
         draw(tmp_path / "others" / f"{seed}.png", 200 + seed)
     found = measure(pictures, distractors=(tmp_path / "others",), edits=("crop", "flip", "rotate"))
-    alone, among = (found.list_figures(pile=pile.name) for pile in found.piles)
+    alone, among = (found.list_figures(crowd=crowd.name) for crowd in found.crowds)
     assert all(more.value <= less.value for less, more in zip(alone, among, strict=True))
     assert any(more.value < less.value for less, more in zip(alone, among, strict=True))
 
@@ -488,7 +488,7 @@ def test_the_text_shows_each_figure_with_its_interval_beside_the_reference(at_on
     found = measure(pictures, labels="folders", edits=("crop",))
     text = show_evaluation(found)
     for measured in (PRECISION_AT_1, MEAN_AVERAGE_PRECISION):
-        both = [found.find_figure(rows=rows, measure=measured, pile=None) for rows in (BY_MODEL, BY_PIXELS)]
+        both = [found.find_figure(rows=rows, measure=measured, crowd=None) for rows in (BY_MODEL, BY_PIXELS)]
         assert both[0].value != both[1].value
         line = next(line for line in text.splitlines() if line.strip().startswith(measured))
         assert [part.strip() for part in line.split("  ")[-2:]] == list(map(show, both))
@@ -507,7 +507,7 @@ def show(figure: Figure) -> str:
     return f"{figure.value:.3f} [{figure.low:.3f}, {figure.high:.3f}]"
 
 
-def test_the_plot_is_a_png_with_a_panel_for_labels_and_for_each_pile(at_once: None, labelled: Path, tmp_path: Path):
+def test_the_plot_is_a_png_with_a_panel_for_labels_and_for_each_crowd(at_once: None, labelled: Path, tmp_path: Path):
     found = measure(labels=labelled)
     path = tmp_path / "plot.png"
     plot_evaluation(found, path)
@@ -559,7 +559,7 @@ def test_without_pictures_the_collection_is_evaluated_with_its_model(at_once: No
     build(place, pictures, model="regnety-400mf")
     done = run("--collection", place, "--edit", "flip")
     assert done.exit_code == 0, done.output
-    assert done.stdout.startswith("Model regnety-400mf, untrained; 9 pictures; copies made of 9\n")
+    assert done.stdout.startswith("Model regnety-400mf; 9 pictures; copies made of 9\n")
     assert "embedding pictures 9/9" in done.stderr
 
 

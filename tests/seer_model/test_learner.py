@@ -10,7 +10,7 @@ from torch import Tensor
 from seer_model.checkpoint import Checkpoint, read_checkpoint
 from seer_model.crops import CropKind
 from seer_model.errors import CheckpointError
-from seer_model.learner import Learner, StepFigures, has_heads, start_learner
+from seer_model.learner import Learner, StepFigures, _join_batches, _split_batches, has_heads, start_learner
 from seer_model.presets import PretrainSettings
 from seer_model.ranks import Ranks
 from seer_model.swav import SwavSettings
@@ -106,6 +106,32 @@ def test_what_a_learner_saves_another_takes_up_to_the_last_bit():
     again = start_learner(RECIPE, ALONE, source=saved).read_checkpoint()
     making.assert_same_weights(again.trunk, saved.trunk)
     making.assert_same_weights(again.heads, saved.heads)
+
+
+WITH_QUEUE = replace(RECIPE, swav=replace(RECIPE.swav, queue=30))
+"""24 places, three batches."""
+
+
+def test_a_queue_is_saved_batch_by_batch_and_any_number_of_ranks_takes_its_part():
+    source = making.make_checkpoint()
+    learner = start_learner(WITH_QUEUE, ALONE, source=source)
+    for step in range(2):
+        take_step(learner, step)
+    memory = learner.read_memory()
+    assert torch.equal(memory["queue"], learner.queue.rows[:, :16]), "alone as it always was"
+    for count in (1, 2, 4):
+        # No process is started: a rank that only loads its queue speaks to nobody.
+        parts = [_split_batches(memory["queue"], count, 8 // count)[rank] for rank in range(count)]
+        for step in range(2):
+            share = 8 // count
+            found = torch.cat([part[:, share * step : share * (step + 1)] for part in parts], 1)
+            assert torch.equal(found, memory["queue"][:, 8 * step : 8 * (step + 1)])
+        assert torch.equal(_join_batches(torch.stack(parts), 8 // count), memory["queue"])
+
+
+def test_a_queue_of_which_only_the_first_ranks_part_was_saved_is_taken_in_whole_batches():
+    parts = _split_batches(torch.arange(12.0).view(1, 12, 1), 2, 4)
+    assert parts.flatten().tolist() == [*range(8)]
 
 
 # --- a step ------------------------------------------------------------------------------------------------------

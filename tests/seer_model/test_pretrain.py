@@ -4,6 +4,7 @@ import json
 import signal
 import subprocess
 import sys
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from torch import Tensor
 from seer_model import pretrain as pretraining
 from seer_model.checkpoint import read_checkpoint
 from seer_model.crops import CropKind
-from seer_model.errors import SettingsError, TrainingError
+from seer_model.errors import PileError, SettingsError, TrainingError
 from seer_model.learner import Learner
 from seer_model.optimizer import OptimizerSettings
 from seer_model.presets import PretrainSettings
@@ -58,12 +59,14 @@ CLOSE = {"rtol": 1e-5, "atol": 1e-5}
 class Patches(MadePile):
     """Each picture is a board of coloured fields, or all are the same grey."""
 
-    def __init__(self, pictures: int = 24, *, is_grey: bool = False, name: str = "") -> None:
-        super().__init__(pictures, side_px=32)
+    def __init__(self, pictures: int = 24, *, is_grey: bool = False, name: str = "", bad: Collection[int] = ()) -> None:
+        super().__init__(pictures, side_px=32, bad=bad)
         self.fingerprint += name
         self._is_grey = is_grey
 
-    def _decode(self, number: int) -> Square:
+    def _decode(self, number: int) -> Square | None:
+        if super()._decode(number) is None:
+            return None
         fields = np.random.default_rng(number).integers(0, 256, (4, 4, 3), np.uint8)
         return Square(np.full((32, 32, 3), 128, np.uint8) if self._is_grey else fields.repeat(8, 0).repeat(8, 1), 1.0)
 
@@ -166,6 +169,37 @@ def test_a_killed_run_goes_on_to_the_same_losses(tmp_path, undisturbed):
     assert len(read_losses(output)) == 5 and RunFolder(output).load_newest().step == 4
     run(output, resume=True)
     assert_same_run(output, undisturbed)
+
+
+def test_losses_are_measured_for_a_plateau_once_the_rate_is_level(tmp_path):
+    optimizer = replace(RECIPE.optimizer, schedule="constant", plateau_steps=99, warmup_share=4 / 9)
+    output = tmp_path / "m.safetensors"
+    run(output, replace(RECIPE, optimizer=optimizer), watchers=stop_after(3))
+    assert RunFolder(output).load_newest().state["plateau"]["losses"] == []
+    run(output, replace(RECIPE, optimizer=optimizer), resume=True)
+    losses = RunFolder(output).load_newest().state["plateau"]["losses"]
+    assert losses == pytest.approx(read_losses(output)[4:], abs=1e-6)
+
+
+def test_bad_pictures_are_counted_over_the_pieces_and_each_once(tmp_path):
+    bad = (3, 8, 9, 20)
+    output = tmp_path / "m.safetensors"
+    run(output, pile=Patches(bad=bad), watchers=stop_after(3))  # one epoch: all of them have been met
+    report = run(output, pile=Patches(bad=bad), resume=True)
+    assert report.bad == 4
+    told = [line["bad"] for line in RunFolder(output).read_log()]
+    assert told == sorted(told) and told[2:] == [4] * 7
+    assert run(output, pile=Patches(bad=bad), resume=True).bad == 4, "a finished run reads no picture"
+
+
+def test_a_run_from_before_bad_pictures_were_saved_goes_on(tmp_path):
+    output = tmp_path / "m.safetensors"
+    run(output, watchers=stop_after(2))
+    state = RunFolder(output).folder / "step-00000002" / "state.json"
+    values = json.loads(state.read_text())
+    assert values.pop("bad") == []
+    state.write_text(json.dumps(values))
+    assert run(output, resume=True).step == STEPS
 
 
 # --- another run -------------------------------------------------------------------------------------------------
@@ -303,6 +337,29 @@ def test_two_ranks_in_pieces_are_one(tmp_path, calm, is_sharded):
     assert_same_run(output, calm, {"rtol": 1e-4, "atol": 1e-4})
 
 
+CALM_WITH_QUEUE = replace(CALM, swav=WITH_QUEUE.swav)
+
+
+def run_with_queue(ranks: Ranks, output: Path, steps: tuple[int, ...], resume: bool = False) -> None:
+    for place, count in enumerate(steps):
+        how = {"watchers": stop_after(count), "resume": resume or place > 0, "source": making.make_checkpoint()}
+        run(output, CALM_WITH_QUEUE, ranks=ranks, **how)
+
+
+@pytest.mark.parametrize("first", [1, 3], ids=["filling", "full"])
+def test_two_ranks_take_up_the_queues_of_both(tmp_path, first):
+    whole, pieces, other = (tmp_path / f"{name}.safetensors" for name in ("whole", "pieces", "other"))
+    run_in_two_ranks(run_with_queue, whole, (99,))
+    run_in_two_ranks(run_with_queue, pieces, (first, 99))
+    making.assert_same_weights(read_all(pieces), read_all(whole))
+    # One rank goes on with what two have left, and two with what one has left.
+    run_in_two_ranks(run_with_queue, other, (first,))
+    run_with_queue(ALONE, other, (2,), resume=True)
+    run_in_two_ranks(run_with_queue, other, (99,), resume=True)
+    # Sums in another order make 0.001 of the losses here; a quarter of the queue that is not what it was, 0.035.
+    torch.testing.assert_close(read_losses(other), read_losses(whole), rtol=0, atol=5e-3)
+
+
 def test_a_collapse_is_counted_over_the_pieces_of_a_run(tmp_path, monkeypatch):
     monkeypatch.setattr(pretraining, "PATIENCE_STEPS", 1000)
     output = tmp_path / "m.safetensors"
@@ -317,6 +374,25 @@ def test_a_collapse_is_counted_over_the_pieces_of_a_run(tmp_path, monkeypatch):
     )
     run(output, resume=True)
     assert seen and set(seen) == {7}
+
+
+def count_bad(ranks: Ranks, output: Path, pictures: int, bad: list[int]) -> int | str:
+    recipe = replace(CALM, batch_size=40, epochs=1)
+    try:
+        return run(output, recipe, Patches(pictures, bad=bad), ranks=ranks).bad
+    except PileError as error:
+        return str(error)
+
+
+def test_bad_pictures_are_counted_over_all_ranks(tmp_path):
+    assert run_in_two_ranks(count_bad, tmp_path / "m.safetensors", 80, [1, 2, 3, 50, 60]) == [5, 5]
+    assert RunFolder(tmp_path / "m.safetensors").read_log()[-1]["bad"] == 5
+
+
+def test_a_pile_that_is_mostly_bad_is_refused_by_all_ranks_together(tmp_path):
+    # Neither rank meets 200 bad pictures: each sees half of the pile.
+    said = run_in_two_ranks(count_bad, tmp_path / "m.safetensors", 400, list(range(260)))
+    assert all("of 400 pictures cannot be read. The first was" in text for text in said), said
 
 
 def refuse_everywhere(ranks: Ranks) -> str:

@@ -27,6 +27,8 @@ def tell_each_other(ranks: Ranks) -> dict:
         "nobody says so": ranks.any_over(False),
         "first": ranks.share_first({"step": ranks.rank + 7}),
         "is first": ranks.is_first,
+        "stacked": ranks.stack_over(own),
+        "united": [ranks.unite_over(numbers) for numbers in ({ranks.rank, 5}, set(), {7} if ranks.rank else set())],
         "gradient": ranks.sum_over(own.requires_grad_()).requires_grad,
     }
     ranks.barrier()
@@ -39,6 +41,9 @@ def test_what_ranks_tell_each_other_is_the_same_on_all():
     assert first.pop("is first") and not second.pop("is first")
     for told in (first, second):
         assert torch.equal(told.pop("sum"), torch.tensor([[3.0, 15.0], [6.0, 0.0]]).T)
+        one = torch.tensor([[1.0, 5.0], [2.0, 0.0]]).T
+        assert torch.equal(told.pop("stacked"), torch.stack([one, 2 * one]))
+        assert told.pop("united") == [{0, 1, 5}, set(), {7}]
         assert told.pop("max").tolist() == [1, 0]
         assert told == {"one says so": True, "nobody says so": False, "first": {"step": 7}, "gradient": False}
 
@@ -52,6 +57,7 @@ def test_alone_there_is_nobody_to_speak_to(monkeypatch):
         assert torch.equal(ranks.sum_over(tensor), tensor) and ranks.sum_over(tensor) is not tensor
         assert ranks.any_over(True) and not ranks.any_over(False)
         assert ranks.share_first("a") == "a"
+        assert torch.equal(ranks.stack_over(tensor), tensor[None]) and ranks.unite_over({3}) == {3}
         assert ranks.make_groups(0) is None and ranks.make_groups(1) is None
         ranks.barrier()
 
