@@ -117,7 +117,7 @@ def _draw_curves(output: Path, on_message: Callable[[str], None]) -> None:
 
 
 def _open_source(model: str | None) -> "Checkpoint | None":
-    from seer_model.checkpoint import read_checkpoint
+    from seer_model.backbone import read_model
     from seer_model.zoo import find_model
 
-    return None if model is None else read_checkpoint(find_model(model).path)
+    return None if model is None else read_model(find_model(model))

@@ -23,6 +23,7 @@ from seer_model.errors import CheckpointError, DeviceError, SettingsError
 from seer_model.preprocess import PREPROCESSINGS, Preprocessing
 from seer_model.ranks import choose_device
 from seer_model.swav import build_projection
+from seer_model.untrained import draw_checkpoint
 from seer_model.zoo import PROJECTION, FoundModel, find_model
 
 POOLED, PROJECTED = "res5-avgpool-l2", "projection-l2"
@@ -69,7 +70,15 @@ def open_backbone(
     chosen_device = choose_device(settings.device)
     found = find_model(model)
     settings = replace(settings, preprocessing=settings.preprocessing or found.preprocessing)
-    return Backbone(found, read_checkpoint(found.path), chosen_device, settings)
+    return Backbone(found, read_model(found), chosen_device, settings)
+
+
+def read_model(found: FoundModel) -> Checkpoint:
+    """A found model's weights: its file's, or seeded random ones for a bundled model that is not trained yet.
+
+    Raises: CheckpointError.
+    """
+    return draw_checkpoint() if found.path is None else read_checkpoint(found.path)
 
 
 class Backbone:
@@ -79,6 +88,7 @@ class Backbone:
         self, found: FoundModel, checkpoint: Checkpoint, device: torch.device, settings: BackboneSettings
     ) -> None:
         self.model = found.name
+        self.is_trained = found.is_trained
         self.device = str(device)
         self.settings = settings
         self.architecture = checkpoint.architecture
@@ -104,6 +114,7 @@ class Backbone:
         """What made the embeddings, as JSON-able values, for a manifest."""
         return {
             "model": self.model,
+            "is_trained": self.is_trained,
             "architecture": asdict(self.architecture),
             "dimension": self.dimension,
             "preprocessing": self.preprocessing.describe(),

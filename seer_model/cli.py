@@ -12,7 +12,7 @@ import click
 
 from seer_model.download import FetchProgress
 from seer_model.fetch import fetch_model, show_size, show_terms
-from seer_model.zoo import BUNDLED_WEIGHTS, FoundModel, ModelEntry, find_entry, find_model, list_models
+from seer_model.zoo import FoundModel, ModelEntry, find_entry, find_model, list_models
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for a program to read.")
 
@@ -37,7 +37,7 @@ def list_command(as_json: bool) -> None:
             f"{row['parameters'] / 1e6:.1f} M",
             show_size(row["size_bytes"]),
             str(row["dimension"]),
-            "yes" if row["is_here"] else "no",
+            ("yes" if row["is_trained"] else "untrained") if row["is_here"] else "no",
             row["licence"],
         )
         for row in rows
@@ -96,24 +96,26 @@ def _describe_entry(entry: ModelEntry, is_here: bool) -> dict:
         "name": entry.name,
         "architecture": entry.architecture,
         "parameters": entry.parameters,
-        "size_bytes": BUNDLED_WEIGHTS.stat().st_size if entry.is_bundled and is_here else 4 * entry.parameters,
+        "size_bytes": 4 * entry.parameters,
         "dimension": entry.dimension,
         "licence": entry.licence.name,
         "must_accept": entry.licence.must_accept,
         "is_here": is_here,
+        "is_trained": find_model(entry.name).is_trained if is_here else True,
         "sources": [source.address for source in entry.sources],
     }
 
 
 def _describe_weights(found: FoundModel) -> dict:
-    from seer_model.checkpoint import read_checkpoint
+    from seer_model.backbone import read_model
     from seer_model.regnet import name_architecture
 
-    checkpoint = read_checkpoint(found.path)
+    checkpoint = read_model(found)
     return {
         "model": found.name,
-        "path": str(found.path),
+        "path": str(found.path) if found.path else None,
         "layout": checkpoint.layout,
+        "is_trained": found.is_trained,
         "architecture": name_architecture(checkpoint.architecture),
         **asdict(checkpoint.architecture),
         "dimension": checkpoint.architecture.dimension,

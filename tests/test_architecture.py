@@ -48,7 +48,7 @@ LADDERS = {
         # The parts of a run are strangers to each other.
         {"backbone", "learner", "feed", "vigil", "run_folder", "board"},
         {"presets"},
-        {"swav", "crops", "optimizer"},
+        {"swav", "crops", "optimizer", "untrained"},
         {"checkpoint"},  # builds the network that a file describes
         {"download"},  # the bytes of one file from elsewhere
         {"zoo", "weight_files"},  # names and places of models; the bytes of one file

@@ -187,7 +187,7 @@ def test_two_processes_of_torchrun_are_one_and_one_of_them_speaks(
     assert (report["step"], report["output"]) == (STEPS, str(command.output))
     for once in (f"{PICTURES} pictures\n", "going on from step 1 of", f"step {STEPS}/{STEPS}", "curves: "):
         assert told.count(once) == 1, told
-    torch.testing.assert_close(read_curve(command.output), read_curve(undisturbed), rtol=0, atol=2e-3)
+    torch.testing.assert_close(read_curve(command.output), read_curve(undisturbed), rtol=0, atol=5e-3)
     alone, shared = read_weights(undisturbed), read_weights(command.output)
     start = read_weights(RunFolder(undisturbed).folder / "step-00000001" / "weights.safetensors")
     assert (measure_way(shared, alone) < SHARED * measure_way(alone, start)).all()

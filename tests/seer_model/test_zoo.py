@@ -57,7 +57,7 @@ def test_supervised_weights_come_from_the_timm_hub_and_are_free():
 
 def test_the_bundled_model_is_found_everywhere():
     found = find_model("seer-mini")
-    assert (found.path, found.entry.is_bundled) == (zoo.BUNDLED_WEIGHTS, True)
+    assert (found.path, found.is_trained, found.entry.is_bundled) == (None, False, True)
 
 
 def test_a_model_that_was_not_fetched_says_how_to_get_it():
@@ -84,10 +84,10 @@ def test_what_can_be_no_path_is_an_unknown_name(given):
         find_model(given)
 
 
-def test_a_path_is_a_model(tmp_path):
+def test_a_path_is_a_model_and_is_taken_for_trained(tmp_path):
     write_checkpoint(making.make_checkpoint(), tmp_path / "mine.safetensors")
     found = find_model(tmp_path / "mine.safetensors")
-    assert (found.entry, found.preprocessing) == (None, "vissl")
+    assert (found.entry, found.preprocessing, found.is_trained) == (None, "vissl", True)
     assert find_model(str(tmp_path)).path == tmp_path
 
 
