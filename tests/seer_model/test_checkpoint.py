@@ -66,7 +66,7 @@ def test_vissl_weights_give_identical_features_after_convert(save, tmp_path):
     converted = read_checkpoint(tmp_path / "ours.safetensors")
     x = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():
-        # Not to the last bit: where a weight lies in memory, a file's bytes or our own, decides the processor's kernels.
+        # Not to the last bit: where a weight lies in memory, mapped or not, decides the processor's kernels.
         torch.testing.assert_close(build_network(converted).eval()(x), network(x), rtol=0, atol=1e-5)
     making.assert_same_weights(converted.trunk, trunk)
     assert converted.layout == "seer"
