@@ -224,15 +224,15 @@ PRESETS: dict[str, PretrainSettings] = {
         epochs=15,
         picture_px=128,
     ),
-    "tiny-large": PretrainSettings(
-        # To go on with from a model of `tiny`. That has seen 64 px and whole pictures; the product shows it 224 px, in
-        # which things are as large as in crops of 112 px of a fifth of a picture. What would not start a run goes here.
-        architecture="200MF",
-        crops=(CropKind(count=2, side_px=112, scale=(0.14, 0.7), strength=0.7, blur_px=(0.1, 1.5)),),
-        swav=SwavSettings(projection=(1024, 128), prototypes=300, epsilon=0.03, frozen_steps=0),
-        optimizer=OptimizerSettings(rate=1.0, warmup_start_rate=0.1, final_rate=0.01, warmup_share=0.03),
+    "cpu": PretrainSettings(
+        # The bundled model's first run: two hours on two cores are enough for this and `cpu-large`.
+        architecture="800MF",
+        crops=(CropKind(count=2, side_px=64, scale=(0.25, 1.0), strength=0.5, blur_px=(0.1, 1.0)),),
+        swav=SwavSettings(projection=(1024, 128), prototypes=1000, epsilon=0.03, frozen_steps=100),
+        optimizer=OptimizerSettings(rate=2.0, warmup_start_rate=0.2, final_rate=0.4, warmup_share=0.05),
         batch_size=128,
-        epochs=3.8,
+        epochs=10,
         picture_px=128,
+        precision="bf16",
     ),
 }
