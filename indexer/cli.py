@@ -16,7 +16,7 @@ from time import perf_counter
 import click
 
 from indexer.cli_learn import pretrain
-from indexer.collection import UNTRAINED, Collection, CollectionStatus, show_similarity
+from indexer.collection import Collection, show_similarity
 from indexer.doctor import examine
 from indexer.edits import KINDS
 from indexer.errors import explain_refusal
@@ -108,8 +108,6 @@ def build(pictures: tuple[Path, ...], folder: Path | None, as_json: bool, verbos
             err=True,
         )
         sys.exit(INTERRUPTED)
-    with Collection(place) as collection:
-        show_untrained(collection.read_status())
 
 
 @cli.command()
@@ -141,7 +139,6 @@ def search(query: Path, count: int, at_least: float | None, device: str, folder:
             click.echo(f"{show_similarity(neighbour)}\t{show_path(path)}")
     if not neighbours:
         click.echo("Nothing is that similar." if status.images else "The collection holds no image yet.", err=True)
-    show_untrained(status)
 
 
 @cli.command()
@@ -160,8 +157,6 @@ def status(folder: Path | None, as_json: bool) -> None:
         click.echo(f"  {show_path(failure.path)}: {failure.reason}")
     if told.failed > len(failures):
         click.echo(f"  ... and {told.failed - len(failures)} more")
-    if told.is_trained is False:
-        click.echo(UNTRAINED)
 
 
 @cli.command("evaluate")
@@ -266,12 +261,6 @@ def run_build(place: Path, pictures: list[Path], settings: BuildSettings, *, ver
         report = build_collection(place, pictures, settings, watchers)
         log.info("ended: %s", json.dumps(report.describe()))
         return report
-
-
-def show_untrained(told: CollectionStatus) -> None:
-    """One line on stderr when the model has not been trained."""
-    if told.is_trained is False:
-        click.echo(UNTRAINED, err=True)
 
 
 @contextmanager

@@ -31,9 +31,8 @@ from seer_model.pictures import encode_thumbnail, open_picture
 if TYPE_CHECKING:
     from indexer.embed import Backbone
 
-__all__ = ["UNTRAINED", "Collection", "CollectionStatus", "Failure", "ImageDetails", "Neighbour", "show_similarity"]
+__all__ = ["Collection", "CollectionStatus", "Failure", "ImageDetails", "Neighbour", "show_similarity"]
 
-UNTRAINED = "The model is untrained: it finds near-copies of a picture, not yet pictures of the same subject."
 REMEMBERED = 32
 """Embeddings of queries from outside that are kept."""
 MEDIA_TYPES = {"JPEG": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp", "GIF": "image/gif"} | {
@@ -76,7 +75,6 @@ class CollectionStatus:
     generation: str | None
     updated: datetime | None
     model: str | None
-    is_trained: bool | None
     dimension: int | None
     index: str | None
     recall: float | None
@@ -235,7 +233,6 @@ class Collection:
             generation=snapshot.generation.name,
             updated=datetime.fromisoformat(manifest["created_at"]).astimezone(),
             model=manifest["settings"]["model"],
-            is_trained=manifest["model"]["is_trained"],
             dimension=manifest["dimension"],
             index=manifest["index"],
             recall=manifest["recall"],
@@ -329,7 +326,7 @@ def _make_neighbour(rank: int, similarity: float, image: ImageDetails, is_same: 
 
 
 def _describe_empty(folder: Path, folders: list[Path], counts: dict[str, int]) -> CollectionStatus:
-    nothing = dict.fromkeys(("generation", "updated", "model", "is_trained", "dimension", "index", "recall"))
+    nothing = dict.fromkeys(("generation", "updated", "model", "dimension", "index", "recall"))
     pending = counts["files"] - counts["failed"]
     return CollectionStatus(folder=folder, folders=folders, images=0, pending=pending, **counts, **nothing)
 

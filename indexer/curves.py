@@ -9,13 +9,14 @@ from pathlib import Path
 from seer_model.durable import write_durably
 
 COLOUR, REFERENCE = "#2f6f9f", "#a0a0a0"
-WIDTH, HEIGHT = 7.0, 7.5
+WIDTH, HEIGHT = 7.0, 9.0
 DOTS_PER_INCH = 130
 PANELS = (
     ("loss", "blind_loss", "loss (grey: a blind guess)"),
     ("entropy", "blind_loss", "entropy of first choices, nats (grey: even)"),
     ("rate", None, "learning rate"),
     ("images_per_second", None, "images/s"),
+    ("waiting_share", None, "part of the time in which the device waited for pictures"),
 )
 
 

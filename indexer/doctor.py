@@ -87,8 +87,7 @@ def _check_model() -> Finding:
     from seer_model.backbone import open_backbone
 
     backbone = open_backbone(device="cpu", batch_size=1)
-    trained = "trained" if backbone.is_trained else "untrained: finds near-copies, not subjects"
-    return Finding("model", "ok", f"{backbone.model} loads, {backbone.dimension} numbers, {trained}")
+    return Finding("model", "ok", f"{backbone.model} loads, {backbone.dimension} numbers")
 
 
 def _check_collections() -> Finding:

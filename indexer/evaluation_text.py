@@ -37,8 +37,7 @@ def name_crowd(found: Evaluation, crowd: Crowd) -> str:
 
 def _show_head(found: Evaluation) -> str:
     model = found.model
-    trained = "" if model["is_trained"] else ", untrained"
-    lines = [f"Model {model['model']}{trained}; {_count(found.pictures, 'picture')}"]
+    lines = [f"Model {model['model']}; {_count(found.pictures, 'picture')}"]
     if found.labels:
         lines[0] += f", {found.labelled:,} of them with one of {found.labels:,} labels"
     if found.edited:

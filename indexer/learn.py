@@ -3,7 +3,8 @@
 Rule: this conductor only introduces: the pile reads pictures, `seer_model.pretrain` learns from them.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -72,6 +73,7 @@ def learn(
         open_pile(
             settings.sources, side_px=recipe.picture_px, workers=settings.workers, exclude=settings.exclude
         ) as pile,
+        _draw_curves(settings.output, on_message, is_wanted=ranks.is_first),
     ):
         if ranks.is_first:
             on_message(f"{len(pile):,} pictures")
@@ -92,7 +94,6 @@ def learn(
         )
         if ranks.is_first:
             _tell_bad(report.bad, pile.reasons, on_message)
-            _draw_curves(settings.output, on_message)
         return report
 
 
@@ -101,15 +102,26 @@ def _tell_bad(count: int, reasons: dict[str, str], on_message: Callable[[str], N
         on_message(f"bad pictures so far: {count:,}, such as {name}: {reason}")
 
 
-def _draw_curves(output: Path, on_message: Callable[[str], None]) -> None:
-    from indexer.curves import plot_run
+@contextmanager
+def _draw_curves(output: Path, on_message: Callable[[str], None], *, is_wanted: bool) -> Iterator[None]:
+    """Draw the run when its log has grown; also one that fails, for its curves show what went wrong."""
     from seer_model.run_folder import RunFolder
 
     run = RunFolder(output)
-    # In the folder that is ours: beside the output a picture of this name may be a person's own.
-    target = run.folder / "curves.png"
+    before = run.read_log()
     try:
-        plot_run(run.read_log(), target)
+        yield
+    finally:
+        if is_wanted and (lines := run.read_log()) and lines != before:
+            # In the folder that is ours: beside the output a picture of this name may be a person's own.
+            _draw(lines, run.folder / "curves.png", on_message)
+
+
+def _draw(lines: list[dict], target: Path, on_message: Callable[[str], None]) -> None:
+    from indexer.curves import plot_run
+
+    try:
+        plot_run(lines, target)
         on_message(f"curves: {target}")
     except (ImportError, OSError) as error:
         # The model is worth more than its picture.
@@ -117,7 +129,7 @@ def _draw_curves(output: Path, on_message: Callable[[str], None]) -> None:
 
 
 def _open_source(model: str | None) -> "Checkpoint | None":
-    from seer_model.backbone import read_model
+    from seer_model.checkpoint import read_checkpoint
     from seer_model.zoo import find_model
 
-    return None if model is None else read_model(find_model(model))
+    return None if model is None else read_checkpoint(find_model(model).path)

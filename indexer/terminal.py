@@ -146,10 +146,10 @@ def show_course(figures: "Figures") -> str:
 
 def show_figures(figures: "Figures") -> str:
     """How well a run is doing, and how fast."""
-    waiting = f"  waiting {figures.waiting_share:.0%}" if figures.waiting_share >= 0.01 else ""
+    waiting = f"device waits {figures.waiting_share:.0%}" if figures.waiting_share >= 0.01 else "pictures wait"
     return (
         f"loss {figures.loss:.3f} (blind {figures.blind_loss:.2f})  entropy {figures.entropy:.2f}  "
-        f"rate {figures.rate:.3g}  {figures.images_per_second:.0f} images/s{waiting}"
+        f"rate {figures.rate:.3g}  {figures.images_per_second:.0f} images/s  {waiting}"
     )
 
 

@@ -1,13 +1,11 @@
 """The backbone: preprocessed pictures in, embeddings out, and the fingerprint that says which ones are comparable.
 
-B pictures of uint8 (H, W, 3) -> RegNetY, its batch normalisations folded in -> mean over the map -> (B, D) of length 1.
-Of a model named MODEL#projection the head's projection stands behind the mean, and D is its width.
+B pictures of uint8 (H, W, 3) -> RegNetY, its batch normalisations folded in -> readout -> (B, D) of length 1.
 
 Rule: every batch has the same padded shape, `batch_size` pictures, whatever is asked: libraries choose their kernels
 by shape, and another kernel rounds differently. So a row depends on its own picture only.
 """
 
-import copy
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,18 +14,16 @@ from dataclasses import asdict, dataclass, replace
 import numpy as np
 import torch
 from blake3 import blake3
-from torch import Tensor, nn
+from torch import nn
 
 from seer_model.checkpoint import Checkpoint, build_network, drop_counters, read_checkpoint
 from seer_model.errors import CheckpointError, DeviceError, SettingsError
 from seer_model.preprocess import PREPROCESSINGS, Preprocessing
 from seer_model.ranks import choose_device
-from seer_model.swav import build_projection
-from seer_model.untrained import draw_checkpoint
+from seer_model.readout import PROJECTED, Readout, choose_output, take_weights
+from seer_model.regnet import RegNet
 from seer_model.zoo import PROJECTION, FoundModel, find_model
 
-POOLED, PROJECTED = "res5-avgpool-l2", "projection-l2"
-"""What an embedding is: the names of both kinds, in manifests and fingerprints."""
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -38,7 +34,7 @@ class BackboneSettings:
     device: str = "auto"
     """auto (a GPU if there is one), cpu, cuda or cuda:N."""
     precision: str = "fp32"
-    """Of the network; pooling and normalisation are in fp32 always."""
+    """Of the network; the readout is in fp32 always."""
     batch_size: int = 8
     """Pictures in a batch; shorter batches are padded."""
     preprocessing: str | None = None
@@ -70,15 +66,7 @@ def open_backbone(
     chosen_device = choose_device(settings.device)
     found = find_model(model)
     settings = replace(settings, preprocessing=settings.preprocessing or found.preprocessing)
-    return Backbone(found, read_model(found), chosen_device, settings)
-
-
-def read_model(found: FoundModel) -> Checkpoint:
-    """A found model's weights: its file's, or seeded random ones for a bundled model that is not trained yet.
-
-    Raises: CheckpointError.
-    """
-    return draw_checkpoint() if found.path is None else read_checkpoint(found.path)
+    return Backbone(found, read_checkpoint(found.path), chosen_device, settings)
 
 
 class Backbone:
@@ -88,15 +76,14 @@ class Backbone:
         self, found: FoundModel, checkpoint: Checkpoint, device: torch.device, settings: BackboneSettings
     ) -> None:
         self.model = found.name
-        self.is_trained = found.is_trained
         self.device = str(device)
         self.settings = settings
         self.architecture = checkpoint.architecture
-        self.output = PROJECTED if found.is_projected else POOLED
+        self.output = choose_output(checkpoint.heads, is_projected=found.is_projected)
         self.preprocessing: Preprocessing = PREPROCESSINGS[settings.preprocessing]
         self.fingerprint = compute_fingerprint(checkpoint, self.preprocessing, self.output)
         with _memory_as_device_error(device, settings.batch_size):
-            self._projection = _prepare_projection(found, checkpoint, device)
+            self._readout = _prepare_readout(found, checkpoint, self.output).to(device)
             self._network = _prepare_network(checkpoint, device, PRECISIONS[settings.precision])
         mean, std = (
             torch.tensor(values, device=device) for values in (self.preprocessing.mean, self.preprocessing.std)
@@ -107,14 +94,12 @@ class Backbone:
     @property
     def dimension(self) -> int:
         """D, the length of an embedding."""
-        layers = [layer for layer in self._projection if isinstance(layer, nn.Linear)]
-        return layers[-1].out_features if layers else self.architecture.dimension
+        return self._readout.dimension
 
     def describe(self) -> dict:
         """What made the embeddings, as JSON-able values, for a manifest."""
         return {
             "model": self.model,
-            "is_trained": self.is_trained,
             "architecture": asdict(self.architecture),
             "dimension": self.dimension,
             "preprocessing": self.preprocessing.describe(),
@@ -148,15 +133,13 @@ class Backbone:
         # TF32 would keep 10 of fp32's 23 bits, and a row from a GPU would not find its twin from a CPU. The switch is
         # the whole process's: set each time and never set back, no thread can undo it under another's batch.
         torch.backends.cudnn.allow_tf32 = False
-        feature_map = self._network(x.to(PRECISIONS[self.settings.precision]))
-        return _normalise(self._projection(feature_map.float().mean((2, 3))))[: len(pixels)].cpu().numpy()
+        maps = self._network.read_maps(x.to(PRECISIONS[self.settings.precision]))
+        return self._readout(maps)[: len(pixels)].cpu().numpy()
 
 
-def compute_fingerprint(checkpoint: Checkpoint, preprocessing: Preprocessing, output: str = POOLED) -> str:
+def compute_fingerprint(checkpoint: Checkpoint, preprocessing: Preprocessing, output: str) -> str:
     """The hex name of an embedding space: weights, preprocessing and output; not device, precision or batch size."""
-    digest, weights = blake3(), checkpoint.trunk
-    if output == PROJECTED:
-        weights = weights | {key: weight for key, weight in checkpoint.heads.items() if key.startswith("projection.")}
+    digest, weights = blake3(), checkpoint.trunk | take_weights(checkpoint.heads, output)
     for key, weight in sorted(drop_counters(weights).items()):
         digest.update(f"{key} {tuple(weight.shape)}\n".encode())
         digest.update(weight.detach().float().contiguous().cpu().numpy().reshape(-1).view(np.uint8))
@@ -177,21 +160,16 @@ def list_devices() -> list[str]:
     return [f"cpu ({torch.get_num_threads()} threads)", *described]
 
 
-def _prepare_projection(found: FoundModel, checkpoint: Checkpoint, device: torch.device) -> nn.Sequential:
-    """In fp32, whatever the network computes in; empty, which changes nothing, where the pooled map is asked for."""
-    if not found.is_projected:
-        return nn.Sequential()
-    if not any(key.startswith("projection.") for key in checkpoint.heads):
+def _prepare_readout(found: FoundModel, checkpoint: Checkpoint, output: str) -> Readout:
+    if output == PROJECTED and not take_weights(checkpoint.heads, output):
         raise CheckpointError(
             f"{found.name}: the model has no projection. timm's and Hugging Face's files leave it out; take the file "
             f"that VISSL published, or leave {PROJECTION} out."
         )
-    projection = build_projection(checkpoint.heads).eval().requires_grad_(False)
-    # A copy: the weights are the mapped bytes of the file, which may be changed or cut.
-    return copy.deepcopy(projection).to(device=device, dtype=torch.float32)
+    return Readout(checkpoint.heads, output, width=checkpoint.architecture.dimension)
 
 
-def _prepare_network(checkpoint: Checkpoint, device: torch.device, precision: torch.dtype) -> nn.Module:
+def _prepare_network(checkpoint: Checkpoint, device: torch.device, precision: torch.dtype) -> RegNet:
     network = build_network(checkpoint).eval().requires_grad_(False)
     network.fold_norms()
     network.to(device=device, dtype=precision, memory_format=torch.channels_last)
@@ -215,12 +193,6 @@ def _group_places(pixels: Sequence[np.ndarray], batch_size: int) -> Iterator[lis
     for places in groups.values():
         for start in range(0, len(places), batch_size):
             yield places[start : start + batch_size]
-
-
-def _normalise(rows: Tensor) -> Tensor:
-    lengths = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
-    is_good = torch.isfinite(lengths) & (lengths > 0)
-    return torch.where(is_good, rows / lengths, torch.nan)
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from seer_model.durable import write_durably
 from seer_model.errors import CheckpointError, SettingsError
-from seer_model.key_tables import STAGES, TABLES, KeyTable, is_counter, strip_wrappers
+from seer_model.key_tables import STAGES, TABLES, WHITENING, KeyTable, is_counter, strip_wrappers
 from seer_model.regnet import Architecture, RegNet
 from seer_model.weight_files import NEWEST_LAYOUT, read_weights
 
@@ -32,7 +32,8 @@ class Checkpoint:
     trunk: dict[str, Tensor]
     """Our name (see `regnet`) -> weight; all of them, batch counters left out."""
     heads: dict[str, Tensor]
-    """What stood on the trunk, possibly nothing: `classifier.weight`, `projection.0.bias`, `prototypes.0.weight` ..."""
+    """What stood on the trunk, possibly nothing: `classifier.weight`, `projection.0.bias`, `prototypes.0.weight`,
+    `whitening.weight` ..."""
     layout: str
     """Whose names the file had: seer, vissl, timm or huggingface."""
 
@@ -88,15 +89,20 @@ def convert_checkpoint(source: Path, target: Path, *, is_half: bool = False, has
     Args:
         is_half: write kernels as fp16. What has one axis, normalisations and biases, stays as it is: it is small, and
             a variance may lie outside fp16's range.
-        has_heads: write the heads too, if there are any.
+        has_heads: write the heads too, if there are any. A whitening is written in any case: it is a part of what the
+            model's embeddings are.
     Raises: CheckpointError, as `read_checkpoint` and `write_checkpoint` do, or if a weight is too large for fp16.
     """
     checkpoint = read_checkpoint(source)
-    written = checkpoint if has_heads else replace(checkpoint, heads={})
+    written = checkpoint if has_heads else replace(checkpoint, heads=_keep_whitening(checkpoint.heads))
     if is_half:
         written = replace(written, trunk=_halve(written.trunk), heads=_halve(written.heads))
     write_checkpoint(written, target)
     return checkpoint
+
+
+def _keep_whitening(heads: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {key: weight for key, weight in heads.items() if key.startswith(WHITENING)}
 
 
 def _halve(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -200,14 +206,15 @@ def _check_shapes(shapes: Shapes, architecture: Architecture, *, spell: Callable
 
 
 def _check_heads(heads: Mapping[str, Tensor], architecture: Architecture) -> None:
-    """The classifier and the projection stand on the trunk, each layer takes what the one before puts out, and the
-    prototypes stand on the projection."""
+    """The classifier and the projection stand on the trunk, the whitening on its last two stages; each layer takes what
+    the one before puts out, and the prototypes stand on the projection."""
     layers = _group_layers({key: tuple(weight.shape) for key, weight in heads.items()})
     width = architecture.dimension
     for head, number in sorted(layers, key=lambda layer: (layer[0], int(layer[1] or 0))):
         shapes = layers[head, number]
         is_norm = head == "projection" and len(shapes.get("weight", ())) == 1
-        expected = _expect_norm(shapes, width) if is_norm else _expect_linear(shapes, head, width)
+        below = sum(architecture.widths[-2:]) if head == "whitening" else width
+        expected = _expect_norm(shapes, below) if is_norm else _expect_linear(shapes, head, below)
         for leaf in {**expected, **shapes}:
             _check_head(".".join(filter(None, (head, number, leaf))), shapes.get(leaf), expected.get(leaf))
         if head == "projection":
@@ -225,9 +232,9 @@ def _group_layers(shapes: Shapes) -> dict[tuple[str, str], dict[str, tuple[int, 
 
 
 def _expect_linear(shapes: Shapes, head: str, width: int) -> Shapes:
-    """A weight for any number of outputs, and a bias if there is one; prototypes have none."""
+    """A weight for any number of outputs, and a bias if there is one; prototypes have none, a whitening has one."""
     outputs = shapes["weight"][0] if shapes.get("weight") else 1
-    has_bias = "bias" in shapes and head != "prototypes"
+    has_bias = head == "whitening" or ("bias" in shapes and head != "prototypes")
     return {"weight": (outputs, width)} | ({"bias": (outputs,)} if has_bias else {})
 
 

@@ -12,7 +12,7 @@ import click
 
 from seer_model.download import FetchProgress
 from seer_model.fetch import fetch_model, show_size, show_terms
-from seer_model.zoo import FoundModel, ModelEntry, find_entry, find_model, list_models
+from seer_model.zoo import BUNDLED_WEIGHTS, FoundModel, ModelEntry, find_entry, find_model, list_models
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for a program to read.")
 
@@ -37,7 +37,7 @@ def list_command(as_json: bool) -> None:
             f"{row['parameters'] / 1e6:.1f} M",
             show_size(row["size_bytes"]),
             str(row["dimension"]),
-            ("yes" if row["is_trained"] else "untrained") if row["is_here"] else "no",
+            "yes" if row["is_here"] else "no",
             row["licence"],
         )
         for row in rows
@@ -63,17 +63,18 @@ def fetch_command(name: str, accept_licence: bool, as_json: bool) -> None:
 @click.argument("file", type=click.Path(exists=True, path_type=Path))
 @click.argument("out", type=click.Path(dir_okay=False, path_type=Path))
 @click.option("--half", "is_half", is_flag=True, help="Kernels in fp16: half the size.")
-@click.option("--heads/--no-heads", "has_heads", default=True, help="Write what stands on the network, too (default).")
+@click.option("--heads/--no-heads", "has_heads", default=True, help="Write SwAV's heads, too (default).")
 @json_option
 def convert_command(file: Path, out: Path, is_half: bool, has_heads: bool, as_json: bool) -> None:
     """Read the weights in FILE, of whatever layout, and write them to OUT as safetensors in our own."""
     from seer_model.checkpoint import convert_checkpoint
+    from seer_model.readout import measure_dimension
 
     checkpoint = convert_checkpoint(file, out, is_half=is_half, has_heads=has_heads)
     if as_json:
         click.echo(json.dumps({"schema_version": 1, "path": str(out.absolute()), "layout": checkpoint.layout}))
     else:
-        click.echo(f"{out}: written from layout {checkpoint.layout}, dimension {checkpoint.architecture.dimension}.")
+        click.echo(f"{out}: written from layout {checkpoint.layout}, dimension {measure_dimension(checkpoint)}.")
 
 
 @models.command("show")
@@ -96,29 +97,28 @@ def _describe_entry(entry: ModelEntry, is_here: bool) -> dict:
         "name": entry.name,
         "architecture": entry.architecture,
         "parameters": entry.parameters,
-        "size_bytes": 4 * entry.parameters,
+        "size_bytes": BUNDLED_WEIGHTS.stat().st_size if entry.is_bundled and is_here else 4 * entry.parameters,
         "dimension": entry.dimension,
         "licence": entry.licence.name,
         "must_accept": entry.licence.must_accept,
         "is_here": is_here,
-        "is_trained": find_model(entry.name).is_trained if is_here else True,
         "sources": [source.address for source in entry.sources],
     }
 
 
 def _describe_weights(found: FoundModel) -> dict:
-    from seer_model.backbone import read_model
+    from seer_model.checkpoint import read_checkpoint
+    from seer_model.readout import measure_dimension
     from seer_model.regnet import name_architecture
 
-    checkpoint = read_model(found)
+    checkpoint = read_checkpoint(found.path)
     return {
         "model": found.name,
-        "path": str(found.path) if found.path else None,
+        "path": str(found.path),
         "layout": checkpoint.layout,
-        "is_trained": found.is_trained,
         "architecture": name_architecture(checkpoint.architecture),
         **asdict(checkpoint.architecture),
-        "dimension": checkpoint.architecture.dimension,
+        "dimension": measure_dimension(checkpoint),
         "parameters": checkpoint.count_parameters(),
         "heads": {key: list(weight.shape) for key, weight in checkpoint.heads.items()},
         "licence": found.entry.licence.name if found.entry else None,

@@ -24,8 +24,12 @@ BLOCK_PARTS = (
     *("a.conv", "a.norm", "b.conv", "b.norm", "squeeze.reduce", "squeeze.expand"),
     *("c.conv", "c.norm", "shortcut.conv", "shortcut.norm"),
 )
+WHITENING = "whitening."
+"""Begins the names of the head that a model's own embeddings come from, if it has it (see `whitening`)."""
 HEAD_NUMBER, HEAD_LEAF = "(?:0|[1-9][0-9]?)", "(?:" + "|".join(NORM_LEAVES) + ")"
-OUR_HEADS = rf"classifier\.(?:weight|bias)|projection\.{HEAD_NUMBER}\.{HEAD_LEAF}|prototypes\.{HEAD_NUMBER}\.weight"
+OUR_HEADS = (
+    rf"(?:classifier|whitening)\.(?:weight|bias)|projection\.{HEAD_NUMBER}\.{HEAD_LEAF}|prototypes\.{HEAD_NUMBER}\.weight"
+)
 
 # What training wrappers put into names: FSDP's levels, the groups of activation checkpointing (10B), and VISSL's
 # feature extractor.

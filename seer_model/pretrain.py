@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -28,7 +29,8 @@ from seer_model.optimizer import Plateau, find_rate
 from seer_model.presets import PretrainSettings, read_settings
 from seer_model.ranks import Ranks
 from seer_model.run_folder import RunFolder, SavedStep
-from seer_model.vigil import Figures, Vigil
+from seer_model.vigil import BEGIN_AGAIN, Figures, Vigil
+from seer_model.whitening import has_whitening, whiten
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +38,8 @@ PATIENCE_STEPS = 300
 """A collapse must last so long before it stops the run."""
 GRACE_SHARE = 0.2
 """Part of the run in which the loss may still be that of a blind guess."""
+CROPS_TO_WHITEN = 4096
+"""Where the recipe asks for none and the model that the run goes on from has a whitening: it must not lose it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +70,7 @@ class RunWatchers:
     on_figures: Callable[[Figures], None] = lambda figures: None
     on_message: Callable[[str], None] = lambda message: None
     should_stop: Callable[[], bool] = lambda: False
-    """Asked after each step; True saves and stops."""
+    """Asked after each step, and before each batch that the last layer is fitted on; True saves and stops."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +85,7 @@ class PretrainReport:
     bad: int
     """Pictures that could not be read, over all pieces and ranks."""
     output: Path | None
-    """The model; None: the run is not at its end."""
+    """The model; None: the run, or the fit of its last layer, is not at its end."""
     rank: int = 0
     """Of the process that has this report; all have the same, and the first one's is for people."""
 
@@ -137,7 +141,10 @@ def _let_first(ranks: Ranks, write: Callable[[], object]) -> None:
 
 def _require_same(before: dict, now: dict, folder: RunFolder) -> None:
     """A resumed run is the same run: same recipe, same pictures, same start."""
-    before = before | {"settings": read_settings(before["settings"]).describe()}
+    settings = read_settings(before["settings"]).describe()
+    # Runs from before there was a whitening get the one that their recipe has now.
+    settings |= {key: now["settings"][key] for key in ("whitening_crops",) if key not in before["settings"]}
+    before = before | {"settings": settings}
     if different := [key for key in now if before.get(key) != now[key]]:
         details = _name_differences(before["settings"], now["settings"]) if "settings" in different else different
         raise TrainingError(
@@ -183,10 +190,13 @@ class _Run:
         self.plateau = Plateau(settings.optimizer.plateau_steps)
         self.loss, self.seconds_before, self.started, self.saved_at = math.nan, 0.0, 0.0, 0.0
         self.bad: set[int] = set()
+        self.whitening_crops = settings.whitening_crops
 
     def run(self, saved: SavedStep | None, source: Checkpoint | None) -> PretrainReport:
         weights = saved.checkpoint if saved else source
         self.learner = start_learner(self.settings, self.ranks, source=weights, is_sharded=self.options.is_sharded)
+        if source and has_whitening(source.heads):
+            self.whitening_crops = self.whitening_crops or CROPS_TO_WHITEN
         # The heads of a model that the run went on from may be of another size than the recipe's.
         self.settings = self.learner.settings
         first = self._take_up(saved) if saved else 0
@@ -196,6 +206,8 @@ class _Run:
             grace_steps=max(self.settings.swav.frozen_steps, round(GRACE_SHARE * self.plan.steps)),
         )
         self.vigil.collapsed_since = saved.state.get("collapsed_since") if saved else None
+        if self.ranks.is_first and first < self.vigil.last_blind_step < self.plan.steps:
+            self.watchers.on_message(f"stops by step {self.vigil.last_blind_step:,} if it learns nothing")
         self.started = self.saved_at = time.monotonic()
         with self._open_feed(first) as feed, self._open_board(first) as self.board:
             step = self._learn(feed, first)
@@ -333,14 +345,31 @@ class _Run:
         weights = (checkpoint.trunk | checkpoint.heads).values()
         if self.ranks.any_over(not all(bool(weight.isfinite().all()) for weight in weights)):
             raise TrainingError(
-                f"Weights are NaN or infinite after step {step}. What was saved before is good. Go on from there with "
-                "half the rate (--rate), or in fp32 or bf16 instead of fp16 (--precision)."
+                f"Weights are NaN or infinite after step {step}. {BEGIN_AGAIN}"
             )
 
-    def _finish(self) -> Path:
-        checkpoint = self.learner.read_checkpoint()
-        _let_first(self.ranks, lambda: write_checkpoint(checkpoint, self.output))
-        return self.output
+    def _finish(self) -> Path | None:
+        """Write the model; None when the run was told to stop before it was whole."""
+        checkpoint, written = self.learner.read_checkpoint(), []
+        _let_first(self.ranks, lambda: written.extend(self._write(checkpoint)))
+        return self.output if self.ranks.share_first(bool(written)) else None
+
+    def _write(self, checkpoint: Checkpoint) -> list[Path]:
+        whole = self._whiten(checkpoint) if self.whitening_crops else checkpoint
+        if whole is None:
+            return []
+        write_checkpoint(whole, self.output)
+        return [self.output]
+
+    def _whiten(self, checkpoint: Checkpoint) -> Checkpoint | None:
+        self.watchers.on_message(f"fitting the last layer on {self.whitening_crops:,} crops")
+        order = np.random.default_rng([self.settings.seed, *b"whitening"]).permutation(len(self.pile))
+        # Of a small pile each picture gives several crops.
+        squares = self.pile.read(np.resize(order, self.whitening_crops).tolist())
+        # A network that was cut up did not fit.
+        device = torch.device("cpu") if self.options.is_sharded else self.ranks.device
+        how = {"device": device, "seed": self.settings.seed, "should_stop": self.watchers.should_stop}
+        return whiten(checkpoint, squares, whole=len(self.pile), **how)
 
 
 def make_plan(pictures: int, settings: PretrainSettings, ranks: Ranks) -> Plan:

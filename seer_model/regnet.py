@@ -187,6 +187,14 @@ class RegNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return self.stages(torch.relu_(self.stem(x)))
 
+    def read_maps(self, x: Tensor) -> list[Tensor]:
+        """The map of each stage; the last is what `forward` returns."""
+        x, maps = torch.relu_(self.stem(x)), []
+        for stage in self.stages:
+            x = stage(x)
+            maps.append(x)
+        return maps
+
     def fold_norms(self) -> None:
         """Fold every batch normalisation into its convolution; from then on the network can only infer."""
         for module in self.modules():

@@ -19,6 +19,11 @@ COLLAPSED_SHARE = 0.02
 """Prototypes in use, as a part of those that the steps looked at could have used, below which a run has collapsed."""
 BLIND = 0.005
 """A loss this little below ln K, as a part of ln K, says that nothing has been learnt."""
+BEGIN_AGAIN = (
+    "What was saved before is good. Begin another run from there (--from with the weights.safetensors of the newest "
+    "step in the run's folder, and another --output) with half the rate (--rate), or in fp32 or bf16 instead of fp16 "
+    "(--precision)."
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +71,11 @@ class Vigil:
         self.collapsed_since: int | None = None
         """The step since which every look has found a collapse; a resumed run takes it over."""
 
+    @property
+    def last_blind_step(self) -> int:
+        """By when a run that learns nothing has been stopped, but for the steps to the next look."""
+        return self._grace + self._patience
+
     def look(self, step: int, loss: float, counts: Tensor) -> tuple[float, float]:
         """Take in the mean loss up to `step` and the (K,) first choices since the last look.
 
@@ -74,8 +84,7 @@ class Vigil:
         """
         if not math.isfinite(loss):
             raise TrainingError(
-                f"The loss became {loss} at step {step}. What was saved before is good. Go on from there with half the "
-                "rate (--rate), or in fp32 or bf16 instead of fp16 (--precision)."
+                f"The loss became {loss} at step {step}. {BEGIN_AGAIN}"
             )
         entropy, largest = read_spread(counts)
         self._look_for_collapse(step, loss, entropy, int(counts.sum()))
@@ -96,6 +105,7 @@ class Vigil:
         return (
             f"The run has collapsed: for {step - self.collapsed_since} steps up to step {step} the pictures went to "
             f"about {used:.0f} of {could} prototypes, and the loss is {loss:.3f}, where knowing nothing gives "
-            f"{math.log(self._prototypes):.3f}. Look at the pictures (are they all alike?), then try fewer prototypes, "
-            "a smaller epsilon, a larger batch or a lower rate."
+            f"{math.log(self._prototypes):.3f}. Look at the pictures (are they all alike?), then begin again with a "
+            "lower rate (--rate), a larger batch (--batch-size), or a recipe (--preset) with fewer prototypes or a "
+            "smaller epsilon."
         )

@@ -76,7 +76,7 @@ class ModelEntry:
     """A name of `regnet.ARCHITECTURES`. A promise only: what is in the file is read from its weights."""
     dimension: int
     parameters: int
-    """Of the trunk; four bytes each in our files."""
+    """Of the trunk; four bytes each in our files, but for the bundled one, which has two for most."""
     licence: Licence
     sources: tuple[HubSource | UrlSource, ...] = ()
     """Where the weights are published, the preferred first; none for the bundled model."""
@@ -93,16 +93,12 @@ class FoundModel:
 
     name: str
     """As it was given."""
-    path: Path | None
-    """File or folder of its weights; None: the bundled model, whose weights are random as yet."""
+    path: Path
+    """File or folder of its weights."""
     entry: ModelEntry | None
     """None for a file of the person's own."""
     is_projected: bool = False
     """Whether its projection makes the embedding."""
-
-    @property
-    def is_trained(self) -> bool:
-        return self.path is not None
 
     @property
     def preprocessing(self) -> str:
@@ -162,7 +158,7 @@ def _address(path: str) -> UrlSource:
 
 
 ENTRIES = (
-    ModelEntry(name=DEFAULT_MODEL, architecture="400MF", dimension=440, parameters=3_903_144, licence=OURS),
+    ModelEntry(name=DEFAULT_MODEL, architecture="800MF", dimension=1024, parameters=5_494_168, licence=OURS),
     _describe_seer(
         *("seer-32gf", "32GF", 3712, 141_333_770),
         HubSource(repo_id="timm/regnety_320.seer"),
@@ -221,7 +217,11 @@ def models_folder() -> Path:
 
 def list_models() -> list[tuple[ModelEntry, bool]]:
     """Every entry of the table, and whether it is on this computer."""
-    return [(entry, entry.is_bundled or _find_weights(entry.name) is not None) for entry in ENTRIES]
+    return [(entry, _is_here(entry)) for entry in ENTRIES]
+
+
+def _is_here(entry: ModelEntry) -> bool:
+    return BUNDLED_WEIGHTS.is_file() if entry.is_bundled else _find_weights(entry.name) is not None
 
 
 def find_entry(name: str) -> ModelEntry:
@@ -268,8 +268,9 @@ def _find_weights_of(given: str) -> FoundModel:
         return FoundModel(name=given, path=path, entry=None)
     entry = find_entry(given)
     if entry.is_bundled:
-        path = BUNDLED_WEIGHTS if BUNDLED_WEIGHTS.is_file() else None
-        return FoundModel(name=given, path=path, entry=entry)
+        if not BUNDLED_WEIGHTS.is_file():
+            raise ModelMissing(f"{BUNDLED_WEIGHTS} is missing: this installation is not whole. Install seer again.")
+        return FoundModel(name=given, path=BUNDLED_WEIGHTS, entry=entry)
     path = _find_weights(given)
     if path is None:
         raise ModelMissing(f"The model {given} is not on this computer. Get it with: seer models fetch {given}")

@@ -47,8 +47,9 @@ LADDERS = {
         {"pretrain"},
         # The parts of a run are strangers to each other.
         {"backbone", "learner", "feed", "vigil", "run_folder", "board"},
-        {"presets"},
-        {"swav", "crops", "optimizer", "untrained"},
+        {"presets", "readout"},
+        {"whitening"},  # fitted on crops as the recipe says, read by the readout
+        {"swav", "crops", "optimizer"},
         {"checkpoint"},  # builds the network that a file describes
         {"download"},  # the bytes of one file from elsewhere
         {"zoo", "weight_files"},  # names and places of models; the bytes of one file

@@ -15,6 +15,7 @@ from click.testing import CliRunner
 from PIL import Image
 from torch import Tensor
 
+from benchmarks import adaptation
 from benchmarks.race import Round, race, spread_ratio
 from benchmarks.reference_crops import (
     Pictures,
@@ -26,6 +27,7 @@ from benchmarks.reference_crops import (
 )
 from benchmarks.reference_step import ReferenceStep
 from benchmarks.training_step import main
+from seer_model.checkpoint import write_checkpoint
 from seer_model.crops import CHANCES, CropKind, cut_crops
 from seer_model.errors import SettingsError
 from seer_model.learner import Learner, start_learner
@@ -36,6 +38,7 @@ from seer_model.ranks import Ranks
 from seer_model.swav import SwavSettings
 from tests.conftest import REPOSITORY
 from tests.indexer.making import draw
+from tests.seer_model import making_weights
 from tests.seer_model.making_pictures import encode, make_scene
 
 RATE = 0.05
@@ -261,3 +264,32 @@ def test_a_gpu_host_needs_little_more_than_torch():
     script = f"import sys, benchmarks.contenders, benchmarks.machine; print({absent} & sys.modules.keys())"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=REPOSITORY)
     assert done.stdout.strip() == "set()", done.stderr
+
+
+# --- what adaptation gains ---------------------------------------------------------------------------------------
+
+
+def test_the_difference_is_after_less_before_query_by_query():
+    before, after = np.array([0.0, 1.0, 1.0, 0.0] * 50), np.array([1.0, 1.0, 1.0, 0.0] * 50)
+    found = adaptation.compare("P@1", before, after)
+    assert (found["before"], found["after"], found["difference"]) == (0.5, 0.75, 0.25)
+    assert 0.15 < found["low"] < 0.25 < found["high"] < 0.35
+    # Paired: what both have in common does not widen it.
+    assert adaptation.compare("P@1", before, before + 0.1)["high"] == pytest.approx(0.1)
+    assert "0.5000 -> 0.7500   +0.2500 (+0.1" in adaptation.show([found])
+
+
+def test_two_models_are_compared_on_labelled_pictures(tmp_path):
+    names = [f"{number}.png" for number in range(6)]
+    for number, name in enumerate(names):
+        draw(tmp_path / name, number)
+    table = "".join(f"{name},{'ab'[number % 2]}\n" for number, name in enumerate(names))
+    (tmp_path / "labels.csv").write_text(f"file,label\n{table}", encoding="utf-8")
+    write_checkpoint(making_weights.make_checkpoint(), tmp_path / "m.safetensors")
+    model = str(tmp_path / "m.safetensors")
+    given = ["--before", model, "--after", model, "--labels", str(tmp_path / "labels.csv"), "--json"]
+    done = CliRunner().invoke(adaptation.main, given)
+    assert done.exit_code == 0, done.output
+    report = json.loads(done.stdout)
+    assert report["pictures"] == 6
+    assert [(row["measure"], row["difference"]) for row in report["figures"]] == [("P@1", 0.0), ("mAP", 0.0)]

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 import streamlit as st
 
-from indexer.collection import UNTRAINED, CollectionStatus, ImageDetails, Neighbour, show_similarity
+from indexer.collection import CollectionStatus, ImageDetails, Neighbour, show_similarity
 from seer_model.errors import UserError
 from ui.address import go_to_image
 from ui.keys import Key, key_of_open, key_of_similar
@@ -129,7 +129,7 @@ def describe_image(image: ImageDetails) -> str:
 
 
 def show_footer(status: CollectionStatus, milliseconds: float | None = None) -> None:
-    """One quiet line: what answered, and how fast; and whether the model can know subjects."""
+    """One quiet line: what answered, and how fast."""
     parts = [
         f"{status.images:,} images",
         f"model {show_path(status.model or 'none')}",
@@ -140,5 +140,3 @@ def show_footer(status: CollectionStatus, milliseconds: float | None = None) -> 
         parts.append(f"{milliseconds:.0f} ms")
     with st.container(key=Key.FOOTER, gap="xxsmall"):
         st.text(" · ".join(parts))
-        if status.is_trained is False:
-            st.text(UNTRAINED)

@@ -15,7 +15,6 @@ from seer_model.preprocess import PREPROCESSINGS, prepare
 class PixelBackbone:
     """As `seer_model.backbone.Backbone`; a black picture has no embedding; `model` is in the fingerprint."""
 
-    is_trained = False
     dimension = 192
     preprocessing = PREPROCESSINGS["vissl"]
 
@@ -25,7 +24,7 @@ class PixelBackbone:
 
     def describe(self) -> dict:
         """As the real one's, shorter."""
-        return {"model": self.model, "is_trained": False, "fingerprint": self.fingerprint}
+        return {"model": self.model, "fingerprint": self.fingerprint}
 
     def embed(self, pixels: list) -> np.ndarray:
         """(B, 192) float32, rows of length 1, or NaNs."""

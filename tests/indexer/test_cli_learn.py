@@ -69,7 +69,7 @@ def test_a_terminal_shows_the_last_figures_once_below_the_messages():
         "64,000 pictures",
         "going on from step 20 of 7,500",
         "1,240/7,500  epoch 2.48  1 h 10 min left  3 bad",
-        "loss 4.238 (blind 5.70)  entropy 5.64  rate 1.98  197 images/s  waiting 12%",
+        "loss 4.238 (blind 5.70)  entropy 5.64  rate 1.98  197 images/s  device waits 12%",
     ]
 
 
@@ -129,14 +129,15 @@ def test_a_line_says_all_that_the_block_says():
     LearningLines(console).on_figures(FIGURES)
     assert console.file.getvalue() == (
         "step 1,240/7,500  epoch 2.48  1 h 10 min left  3 bad  loss 4.238 (blind 5.70)  entropy 5.64  rate 1.98  "
-        "197 images/s  waiting 12%\n"
+        "197 images/s  device waits 12%\n"
     )
 
 
 def test_what_did_not_happen_is_not_said():
     console = make_console(is_terminal=False)
     LearningLines(console).on_figures(replace(FIGURES, waiting_share=0.009, bad=0))
-    assert "bad" not in console.file.getvalue() and "waiting" not in console.file.getvalue()
+    assert "bad" not in console.file.getvalue() and "device waits" not in console.file.getvalue()
+    assert console.file.getvalue().endswith("images/s  pictures wait\n")
 
 
 def test_without_sources_the_usage_is_shown():

@@ -559,7 +559,7 @@ def test_without_pictures_the_collection_is_evaluated_with_its_model(at_once: No
     build(place, pictures, model="regnety-400mf")
     done = run("--collection", place, "--edit", "flip")
     assert done.exit_code == 0, done.output
-    assert done.stdout.startswith("Model regnety-400mf, untrained; 9 pictures; copies made of 9\n")
+    assert done.stdout.startswith("Model regnety-400mf; 9 pictures; copies made of 9\n")
     assert "embedding pictures 9/9" in done.stderr
 
 

@@ -4,13 +4,17 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from click.testing import CliRunner
 from PIL import Image
 
 from indexer.cli import cli
+from seer_model import pretrain as pretraining
 from seer_model.checkpoint import read_checkpoint
+from seer_model.errors import TrainingError
 from seer_model.regnet import ARCHITECTURES
 from tests.indexer.making import draw
+from tests.seer_model import making_weights
 
 PICTURES = 8
 
@@ -43,6 +47,47 @@ def test_a_run_in_two_pieces_ends_in_a_model_and_its_curves(pictures: Path, tmp_
     with Image.open(output.with_name("m.safetensors.run") / "curves.png") as curves:
         assert curves.width > 500
     assert own.read_bytes() == b"a picture of the person's own"
+
+
+def test_going_on_from_a_published_file_keeps_its_heads_and_the_result_embeds(pictures: Path, tmp_path: Path):
+    published = making_weights.make_checkpoint(heads=making_weights.make_projection_heads())
+    published.heads["projection.1.running_var"].abs_()
+    file, output = making_weights.save_vissl(published, tmp_path / "published.torch"), tmp_path / "m.safetensors"
+    done = pretrain(pictures, "--output", output, "--from", file, "--rate", 1e-6)
+    assert done.exit_code == 0, done.output
+    heads = read_checkpoint(output).heads
+    torch.testing.assert_close(heads["projection.3.weight"], published.heads["projection.3.weight"], rtol=0, atol=1e-3)
+    lengths = published.heads["prototypes.0.weight"].norm(dim=1, keepdim=True)
+    expected = published.heads["prototypes.0.weight"] / lengths
+    torch.testing.assert_close(heads["prototypes.0.weight"], expected, rtol=0, atol=1e-3)
+    collection = tmp_path / "collection"
+    built = CliRunner().invoke(cli, ["build", str(pictures), "--collection", str(collection), "--model", str(output)])
+    assert built.exit_code == 0, built.output
+    told = json.loads(CliRunner().invoke(cli, ["status", "--collection", str(collection), "--json"]).stdout)
+    assert (told["images"], told["dimension"]) == (PICTURES, 100)  # of 400 crops
+
+
+def test_a_run_that_fails_leaves_its_curves_and_a_refused_one_draws_none(pictures: Path, tmp_path: Path, monkeypatch):
+    output = tmp_path / "m.safetensors"
+    curves = output.with_name("m.safetensors.run") / "curves.png"
+    look = pretraining.Vigil.look
+
+    def fail_at_the_end(vigil: object, step: int, *figures: object) -> object:
+        if step == 2:
+            raise TrainingError("It has gone wrong.")
+        return look(vigil, step, *figures)
+
+    monkeypatch.setattr(pretraining.Vigil, "look", fail_at_the_end)
+    options = pretraining.RunOptions
+    often = {"look_every_steps": 1, "save_every_seconds": 0}
+    monkeypatch.setattr(pretraining, "RunOptions", lambda **given: options(**given | often))
+    failed = pretrain(pictures, "--output", output)
+    assert failed.exit_code == 1 and "It has gone wrong." in failed.stderr, failed.output
+    assert "curves: " in failed.stderr and curves.is_file()
+    curves.unlink()
+    refused = pretrain(pictures, "--output", output, "--resume", "--seed", 1)
+    assert refused.exit_code == 1 and "holds another run" in refused.stderr
+    assert not curves.exists()
 
 
 def test_weights_that_are_there_are_not_replaced(pictures: Path, tmp_path: Path):

@@ -161,6 +161,23 @@ def test_chance_is_the_share_of_the_others_with_the_label():
     assert measure_chance(["a", "a", "a", "b", "b", "alone"]) == pytest.approx((3 * 2 / 5 + 2 * 1 / 5) / 5)
 
 
+@pytest.mark.parametrize("share", [0.02, 0.2])
+def test_few_labels_are_told_as_scikit_learn_tells_them(share: float, monkeypatch):
+    rows, labels = draw_clusters(per_label=20, spread=0.6)
+    drawn, fit = [], metrics._fit_and_tell
+    monkeypatch.setattr(metrics, "_fit_and_tell", lambda *given: drawn.append(given[2]) or fit(*given))
+    found = measure_few_labels(rows, labels, share=share, draws=3)
+    rows = normalise(rows)
+    assert 0.4 < found.accuracy < 0.99
+    for learnt, told in zip(drawn, found.is_right, strict=True):
+        tested = ~np.isnan(told)
+        assert set(np.flatnonzero(tested)) == set(range(len(rows))) - set(learnt)
+        centred = rows - rows[learnt].mean(0)
+        centred /= np.sqrt(np.mean(centred[learnt] ** 2))
+        judge = LogisticRegression(C=metrics.PROBE_C, max_iter=1000).fit(centred[learnt], np.array(labels)[learnt])
+        np.testing.assert_array_equal(told[tested], judge.predict(centred[tested]) == np.array(labels)[tested])
+
+
 # --- classification ----------------------------------------------------------------------------------------------
 
 

@@ -12,9 +12,9 @@ import torch
 
 from seer_model.backbone import Backbone, choose_device, list_devices, open_backbone, read_cuda_version
 from seer_model.checkpoint import Checkpoint, build_network, read_checkpoint, write_checkpoint
-from seer_model.errors import CheckpointError, DeviceError, ModelUnknown, SettingsError
+from seer_model.errors import CheckpointError, DeviceError, ModelMissing, ModelUnknown, SettingsError
 from seer_model.preprocess import PREPROCESSINGS
-from seer_model.untrained import draw_checkpoint
+from seer_model.zoo import BUNDLED_WEIGHTS, MODELS
 from tests.seer_model import making_weights as making
 
 
@@ -83,7 +83,8 @@ def test_pictures_of_several_shapes_come_back_in_their_order(backbone):
 
 def test_every_batch_has_the_one_padded_shape(backbone):
     shapes = []
-    hook = backbone._network.register_forward_pre_hook(lambda module, inputs: shapes.append(tuple(inputs[0].shape)))
+    stem = backbone._network.stem
+    hook = stem.register_forward_pre_hook(lambda module, inputs: shapes.append(tuple(inputs[0].shape)))
     backbone.embed([*draw_pictures(5), *draw_pictures(1, width=96)])
     hook.remove()
     assert shapes == [(4, 3, 64, 64), (4, 3, 64, 64), (4, 3, 64, 96)]
@@ -136,7 +137,7 @@ def test_in_a_batch_cudnn_is_on_and_tf32_off_whatever_was_set(backbone, monkeypa
     def look(module: torch.nn.Module, inputs: tuple) -> None:
         seen.append((torch.backends.cudnn.enabled, torch.backends.cudnn.allow_tf32))
 
-    hook = backbone._network.register_forward_pre_hook(look)
+    hook = backbone._network.stem.register_forward_pre_hook(look)
     backbone.embed(draw_pictures(1))
     hook.remove()
     assert seen == [(True, False)]
@@ -146,7 +147,7 @@ def test_in_a_batch_cudnn_is_on_and_tf32_off_whatever_was_set(backbone, monkeypa
 def test_pictures_and_weights_have_one_memory_layout(backbone):
     """Else every convolution brings the one into the other's; channels-last is the faster of the two."""
     inputs = []
-    hook = backbone._network.register_forward_pre_hook(lambda module, given: inputs.append(given[0]))
+    hook = backbone._network.stem.register_forward_pre_hook(lambda module, given: inputs.append(given[0]))
     backbone.embed(draw_pictures(1))
     hook.remove()
     weights = [weight for weight in backbone._network.parameters() if weight.ndim == 4]
@@ -248,52 +249,35 @@ def test_a_model_without_a_projection_says_that_it_has_none(weights_path):
 # The bundled model
 
 
-def test_the_bundled_model_is_the_same_every_time_and_says_that_it_is_untrained():
-    first, again = open_backbone(device="cpu"), open_backbone("seer-mini", device="cpu", batch_size=2)
-    assert first.fingerprint == again.fingerprint
-    assert (first.is_trained, first.dimension, first.preprocessing.name) == (False, 440, "vissl")
-    rows = first.embed(draw_pictures(3, height=224, width=224))
-    assert np.isfinite(rows).all()
-    assert float((rows @ rows.T)[np.triu_indices(3, 1)].max()) < 0.9999
+FINGERPRINT = "a5082d01af28121c164533b30071d9e20a7cd73e7448b43c525e3280f2b2e27d"
+"""Of the bundled model: when it changes, every collection made with it has to be embedded anew."""
+MOST_BYTES = 24_000_000
 
 
-UNTRAINED = "71f4463bb553c95d32be8f9e959e46824514570c08921e79a89ee9dad4639735"
-"""Changes with the drawn weights, the preprocessing and nothing else: collections of before must be built anew then."""
+def test_the_bundled_model_is_the_one_that_collections_were_made_with():
+    backbone = open_backbone(device="cpu")
+    assert backbone.fingerprint == FINGERPRINT
+    entry = MODELS["seer-mini"]
+    assert (backbone.dimension, backbone.preprocessing.name) == (entry.dimension, entry.preprocessing)
 
 
-def test_every_processor_draws_the_same_bundled_model():
-    """torch's own normal numbers are others where it does without AVX."""
-    code = "from seer_model.backbone import open_backbone; print(open_backbone(device='cpu').fingerprint)"
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        env=os.environ | {"ATEN_CPU_CAPABILITY": "default"},
-        check=True, timeout=120, capture_output=True, text=True,
-    )  # fmt: skip
-    assert done.stdout.strip() == open_backbone(device="cpu").fingerprint == UNTRAINED
+def test_the_bundled_weights_are_small_and_bring_a_whitening_and_the_heads_to_go_on_with():
+    checkpoint = read_checkpoint(BUNDLED_WEIGHTS)
+    assert BUNDLED_WEIGHTS.stat().st_size <= MOST_BYTES
+    assert {key.split(".")[0] for key in checkpoint.heads} == {"whitening", "projection", "prototypes"}
+    kernels = {weight.dtype for weight in (checkpoint.trunk | checkpoint.heads).values() if weight.ndim > 1}
+    assert kernels == {torch.float16}
+    assert open_backbone(device="cpu").describe()["output"] == "res4-res5-gem3-whitened-l2"
+    assert open_backbone("seer-mini#projection", device="cpu").dimension == 128
 
 
-def test_random_kernels_do_not_tell_left_from_right_and_have_one_variance():
-    checkpoint = draw_checkpoint()
-    kernels = {key: weight for key, weight in checkpoint.trunk.items() if weight.shape[-1:] == (3,)}
-    assert len(kernels) == 17
-    for key, kernel in kernels.items():
-        assert torch.equal(kernel, kernel.flip(3))
-        assert not torch.equal(kernel, kernel.flip(2))
-        # The stem is one group; in the blocks a group puts out as many channels as it takes in.
-        outputs = kernel.shape[0] if key.startswith("stem") else kernel.shape[1]
-        deviations = kernel.std((0, 1, 2)) / (2 / (9 * outputs)) ** 0.5
-        torch.testing.assert_close(deviations, torch.ones(3), atol=0.15, rtol=0)
-    expand = checkpoint.trunk["stages.3.1.squeeze.expand.weight"]
-    assert float(expand.std()) == pytest.approx((2 / 440) ** 0.5, rel=0.02)
+def test_an_installation_without_the_bundled_weights_says_so(tmp_path, monkeypatch):
+    monkeypatch.setattr("seer_model.zoo.BUNDLED_WEIGHTS", tmp_path / "gone.safetensors")
+    with pytest.raises(ModelMissing, match="Install seer again"):
+        open_backbone(device="cpu")
 
 
-def test_trained_weights_beside_the_code_take_the_place_of_random_ones(weights_path, monkeypatch):
-    monkeypatch.setattr("seer_model.zoo.BUNDLED_WEIGHTS", weights_path)
-    backbone = open_backbone("seer-mini", device="cpu")
-    assert (backbone.is_trained, backbone.dimension) == (True, making.TINY.dimension)
-
-
-def test_the_untrained_model_finds_copies_of_photos(photos_folder):
+def test_the_bundled_model_finds_copies_of_photos(photos_folder):
     """A tenth of the measured claim, for every day: halved at JPEG quality 30, and mirrored, among 120 photos."""
     import io
 
@@ -377,7 +361,7 @@ def test_a_batch_too_large_for_the_device_is_a_sentence(backbone, monkeypatch):
 
 
 def test_a_model_too_large_for_the_device_is_a_sentence(weights_path, monkeypatch):
-    def fail(network: torch.nn.Module, **options: object) -> None:
+    def fail(network: torch.nn.Module, *device: object, **options: object) -> None:
         raise torch.cuda.OutOfMemoryError("2 GiB short")
 
     monkeypatch.setattr(torch.nn.Module, "to", fail)

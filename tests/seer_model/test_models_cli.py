@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 from seer_model.checkpoint import read_checkpoint, write_checkpoint
 from seer_model.cli import models
 from seer_model.errors import CheckpointError, LicenceNotAccepted, ModelMissing, ModelUnknown
-from seer_model.zoo import ENTRIES, find_model
+from seer_model.zoo import BUNDLED_WEIGHTS, ENTRIES, MODELS
 from tests.seer_model import making_weights as making
 
 
@@ -26,7 +26,7 @@ def test_list_shows_every_model_with_its_terms():
     assert lines.keys() == {"NAME", *(entry.name for entry in ENTRIES)}
     assert "37.3 GB" in lines["seer-10b"]
     assert "non-commercial research only" in lines["seer-10b"]
-    assert (" yes " if find_model("seer-mini").is_trained else " untrained ") in lines["seer-mini"]
+    assert " yes " in lines["seer-mini"]
     assert " no " in lines["seer-32gf"]
 
 
@@ -37,6 +37,7 @@ def test_list_is_readable_by_a_program():
     assert by_name["seer-256gf"]["dimension"] == 10444
     assert by_name["seer-256gf"]["must_accept"] is True
     assert by_name["seer-mini"]["is_here"] is True
+    assert by_name["seer-mini"]["size_bytes"] == BUNDLED_WEIGHTS.stat().st_size
 
 
 def test_show_tells_what_a_file_is(tmp_path):
@@ -53,9 +54,12 @@ def test_show_tells_what_a_file_is(tmp_path):
     assert "prototypes.0.weight [10, 4]" in text
 
 
-def test_show_tells_of_the_bundled_model_that_it_is_untrained():
+def test_show_tells_of_the_bundled_model_what_the_table_says():
     content = json.loads(run("show", "seer-mini", "--json").stdout)
-    assert (content["architecture"], content["is_trained"], content["parameters"]) == ("400MF", False, 3_903_144)
+    entry = MODELS["seer-mini"]
+    assert (content["architecture"], content["parameters"]) == (entry.architecture, entry.parameters)
+    assert (content["path"], content["dimension"]) == (str(BUNDLED_WEIGHTS), entry.dimension)
+    assert content["heads"]["whitening.weight"] == [entry.dimension, 320 + 768]
 
 
 def test_convert_writes_our_layout(tmp_path):

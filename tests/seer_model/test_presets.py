@@ -150,6 +150,11 @@ def test_nothing_given_is_nothing_changed_and_zero_is_something():
     assert (changed.precision, changed.epochs) == ("bf16", 0.5)
 
 
+def test_published_recipes_fit_no_whitening_and_ours_do():
+    ours = {name for name, recipe in PRESETS.items() if recipe.whitening_crops}
+    assert ours == {"mini", "tiny", "cpu", "cpu-large"}
+
+
 # --- refusals ----------------------------------------------------------------------------------------------------
 
 
@@ -183,6 +188,8 @@ ONE_CROP = (CropKind(count=1, side_px=64, scale=(0.2, 1.0)),)
         ({"architecture": "ResNet-50"}, r"no architecture 'ResNet-50'; allowed are .*400MF"),
         ({"picture_px": 31}, "picture_px is 31; it must be 32 or more"),
         ({"norm_group": -1}, "norm_group -1"),
+        ({"whitening_crops": -4}, "whitening_crops is -4; allowed are 0, or 4 or more"),
+        ({"whitening_crops": 3}, "whitening_crops is 3"),
         ({"crops": ONE_CROP}, "2 assigned crops of 1: there must be 2 crops or more"),
         ({"crops": ()}, "2 assigned crops of 0"),
     ],

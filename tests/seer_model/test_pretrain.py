@@ -202,6 +202,17 @@ def test_a_run_from_before_bad_pictures_were_saved_goes_on(tmp_path):
     assert run(output, resume=True).step == STEPS
 
 
+def test_a_run_from_before_there_was_a_whitening_gets_the_one_of_its_recipe(tmp_path):
+    output = tmp_path / "m.safetensors"
+    run(output, watchers=stop_after(2), source=making.make_checkpoint())
+    told = RunFolder(output).folder / "settings.json"
+    values = json.loads(told.read_text())
+    assert values["settings"].pop("whitening_crops") == 0
+    told.write_text(json.dumps(values))
+    assert run(output, replace(RECIPE, whitening_crops=30), resume=True, source=making.make_checkpoint()).step == STEPS
+    assert read_checkpoint(output).heads["whitening.weight"].shape == (7, 112)
+
+
 # --- another run -------------------------------------------------------------------------------------------------
 
 
@@ -408,3 +419,93 @@ def refuse_everywhere(ranks: Ranks) -> str:
 
 def test_what_the_first_rank_refuses_all_ranks_refuse():
     assert run_in_two_ranks(refuse_everywhere) == ["The folder is taken."] * 2
+
+
+# --- the last layer ----------------------------------------------------------------------------------------------
+
+
+WHITENED = replace(CALM, whitening_crops=30)
+"""More crops than pictures, and fewer than four for each number of an embedding."""
+
+
+def read_whitening(output: Path) -> dict[str, Tensor]:
+    return {key: weight for key, weight in read_checkpoint(output).heads.items() if key.startswith("whitening.")}
+
+
+@pytest.fixture(scope="module")
+def whitened(tmp_path_factory) -> Path:
+    output = tmp_path_factory.mktemp("whitened") / "m.safetensors"
+    run(output, WHITENED, source=making.make_checkpoint())
+    return output
+
+
+def test_a_run_ends_with_the_whitening_that_its_recipe_asks_for(whitened, calm):
+    assert {key: tuple(weight.shape) for key, weight in read_whitening(whitened).items()} == {
+        "whitening.weight": (7, 112),
+        "whitening.bias": (7,),
+    }
+    making.assert_same_weights(read_checkpoint(whitened).trunk, read_checkpoint(calm).trunk)
+    assert not read_whitening(calm)
+
+
+def test_a_run_that_is_stopped_while_it_whitens_goes_on_from_there(tmp_path, whitened):
+    output = tmp_path / "m.safetensors"
+    # It is asked after each step but the last, and before each batch that it whitens on.
+    report = run(output, WHITENED, source=making.make_checkpoint(), watchers=stop_after(STEPS))
+    assert (report.step, report.output) == (STEPS, None)
+    assert not output.exists()
+    assert run(output, WHITENED, resume=True).output == output
+    making.assert_same_weights(read_all(output), read_all(whitened))
+
+
+def run_whitened(ranks: Ranks, output: Path, is_sharded: bool) -> str:
+    options = replace(EACH_STEP, is_sharded=is_sharded)
+    return str(run(output, WHITENED, ranks=ranks, options=options, source=making.make_checkpoint()).output)
+
+
+def read_metric(output: Path) -> Tensor:
+    """W'W, which is what cosines depend on; a direction's sign is rounding's to choose."""
+    weight = read_whitening(output)["whitening.weight"]
+    return weight.T @ weight
+
+
+@pytest.mark.parametrize("is_sharded", [False, True], ids=["replicated", "sharded"])
+def test_of_two_ranks_the_first_one_whitens(tmp_path, whitened, is_sharded):
+    output = tmp_path / "m.safetensors"
+    assert run_in_two_ranks(run_whitened, output, is_sharded) == [str(output)] * 2
+    metric = read_metric(whitened)
+    assert (read_metric(output) - metric).norm() < 0.01 * metric.norm()
+
+
+def test_a_whitening_that_the_run_began_with_is_fitted_anew_whatever_the_recipe_says(tmp_path, whitened, monkeypatch):
+    monkeypatch.setattr(pretraining, "CROPS_TO_WHITEN", 20)
+    output = tmp_path / "m.safetensors"
+    run(output, CALM, source=read_checkpoint(whitened))
+    assert read_whitening(output)["whitening.weight"].shape == (5, 112)
+
+
+def test_pictures_that_are_gone_when_the_last_layer_is_fitted_lose_nothing(tmp_path, whitened):
+    pile, output = Patches(), tmp_path / "m.safetensors"
+    watchers = RunWatchers(on_message=lambda text: setattr(pile, "_bad", range(24)) if "fitting" in text else None)
+    with pytest.raises(TrainingError, match="30 of 30 pictures cannot be read any more.*--resume fits the layer again"):
+        run(output, WHITENED, pile, source=making.make_checkpoint(), watchers=watchers)
+    assert not output.exists()
+    run(output, WHITENED, source=making.make_checkpoint(), resume=True)
+    making.assert_same_weights(read_all(output), read_all(whitened))
+
+
+# --- half precision ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_a_run_in_half_precision_learns_as_one_in_full_and_goes_on_after_a_stop(tmp_path, calm, precision):
+    recipe, how = replace(CALM, precision=precision), {"source": making.make_checkpoint()}
+    whole, pieces = tmp_path / "whole.safetensors", tmp_path / "pieces.safetensors"
+    run(whole, recipe, **how)
+    torch.testing.assert_close(read_losses(whole), read_losses(calm), rtol=0, atol=0.1)
+    assert read_losses(whole) != read_losses(calm)
+    run(pieces, recipe, watchers=stop_after(4), **how)
+    assert (RunFolder(pieces).load_newest().state["scaler"] != {}) == (precision == "fp16")
+    run(pieces, recipe, resume=True, **how)
+    assert_same_run(pieces, whole)
+    assert {weight.dtype for weight in read_all(whole).values()} == {torch.float32}

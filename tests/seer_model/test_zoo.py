@@ -29,7 +29,8 @@ from tests.seer_model import making_weights as making
 def test_dimension_and_parameters_are_those_of_the_network(entry):
     with torch.device("meta"):
         network = RegNet(ARCHITECTURES[entry.architecture])
-    assert entry.dimension == network.architecture.dimension
+    # The bundled one's is its whitening's, which `test_backbone` compares.
+    assert entry.is_bundled or entry.dimension == network.architecture.dimension
     assert entry.parameters == sum(parameter.numel() for parameter in network.parameters())
     assert entry.preprocessing in PREPROCESSINGS
 
@@ -57,7 +58,7 @@ def test_supervised_weights_come_from_the_timm_hub_and_are_free():
 
 def test_the_bundled_model_is_found_everywhere():
     found = find_model("seer-mini")
-    assert (found.path, found.is_trained, found.entry.is_bundled) == (None, False, True)
+    assert (found.path, found.entry.is_bundled) == (zoo.BUNDLED_WEIGHTS, True)
 
 
 def test_a_model_that_was_not_fetched_says_how_to_get_it():
@@ -84,10 +85,10 @@ def test_what_can_be_no_path_is_an_unknown_name(given):
         find_model(given)
 
 
-def test_a_path_is_a_model_and_is_taken_for_trained(tmp_path):
+def test_a_path_is_a_model(tmp_path):
     write_checkpoint(making.make_checkpoint(), tmp_path / "mine.safetensors")
     found = find_model(tmp_path / "mine.safetensors")
-    assert (found.entry, found.preprocessing, found.is_trained) == (None, "vissl", True)
+    assert (found.entry, found.preprocessing) == (None, "vissl")
     assert find_model(str(tmp_path)).path == tmp_path
 
 

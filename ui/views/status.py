@@ -7,7 +7,7 @@ from math import ceil
 
 import streamlit as st
 
-from indexer.collection import UNTRAINED, Collection, CollectionStatus
+from indexer.collection import Collection, CollectionStatus
 from ui.keys import Key
 from ui.resources import the_collection
 from ui.texts import quote, show_path
@@ -40,8 +40,6 @@ def list_steps(status: CollectionStatus) -> list[str]:
             f"{status.failed:,} files cannot be searched. Repair or replace them and run seer build: it looks again at "
             "what has changed or was out of reach. Unchanged files it decodes again with --retry-failed only."
         )
-    if status.is_trained is False:
-        steps.append(UNTRAINED)
     return steps
 
 
@@ -49,7 +47,7 @@ def list_facts(status: CollectionStatus) -> dict[str, str]:
     """What answers at present, by name."""
     recall = "" if status.recall in (None, 1.0) else f", recall {status.recall:.3f}"
     return {
-        "Model": f"{status.model or 'none yet'}" + (" (untrained)" if status.is_trained is False else ""),
+        "Model": status.model or "none yet",
         "Embedding": f"{status.dimension} numbers an image" if status.dimension else "none yet",
         "Generation": f"{status.generation} of {status.updated:%Y-%m-%d %H:%M}" if status.updated else "none yet",
         "Search": f"{status.index}{recall}" if status.index else "none yet",
