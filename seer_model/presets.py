@@ -247,8 +247,8 @@ PRESETS: dict[str, PretrainSettings] = {
         precision="bf16",
     ),
     "cpu-large": PretrainSettings(
-        # To go on with from a model of `cpu`, which has seen whole pictures at 64 px: stronger distortion, and crops that
-        # would not start a run. Crops are found better afterwards, subjects no better (lab log).
+        # To go on with from a model of `cpu`, which has seen whole pictures at 64 px: stronger distortion, and crops
+        # that would not start a run. Crops are found better afterwards, subjects no better (lab log).
         architecture="800MF",
         crops=(
             CropKind(count=2, side_px=112, scale=(0.14, 0.8), strength=0.7, blur_px=(0.1, 1.5)),
