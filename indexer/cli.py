@@ -16,6 +16,7 @@ from time import perf_counter
 import click
 
 from indexer.cli_learn import pretrain
+from indexer.cli_upkeep import collection_option, json_option, prune, relocate
 from indexer.collection import Collection, show_similarity
 from indexer.doctor import examine
 from indexer.edits import KINDS
@@ -60,13 +61,6 @@ class CommandGroup(click.Group):
         sys.exit(status if isinstance(status, int) else 0)
 
 
-collection_option = click.option(
-    "--collection",
-    "folder",
-    type=click.Path(file_okay=False, path_type=Path),
-    help="The collection's folder; may be left out where there is only one.",
-)
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 verbose_option = click.option("--verbose", is_flag=True, help="Say more while it runs.")
 
 
@@ -77,6 +71,8 @@ def cli() -> None:
 
 
 cli.add_command(pretrain)
+cli.add_command(prune)
+cli.add_command(relocate)
 
 
 @cli.command()

@@ -17,20 +17,19 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from filelock import FileLock, Timeout
 
 from indexer import generations
 from indexer.catalog import Catalog, Entry, Work
 from indexer.decode import DecodedFile, DecodePool, DecodeSettings, DecodeTask
 from indexer.errors import (
-    CollectionBusy,
     CollectionError,
     DiskTooSmall,
     FaissMissing,
     SourceError,
     explain_refusal,
 )
-from indexer.layout import CATALOG, LOCK, STORES, THUMBNAILS, name_store, require_own_place
+from indexer.hold import hold
+from indexer.layout import CATALOG, STORES, THUMBNAILS, name_store, require_own_place
 from indexer.report import NO_EMBEDDING, BuildReport, Progress, Tally, Watchers
 from indexer.settings import BuildSettings
 from indexer.sources import Walk, resolve_folders
@@ -62,7 +61,7 @@ def build_collection(
     require_own_place(folder)
     with explain_refusal(folder), ExitStack() as stack:
         folder.mkdir(parents=True, exist_ok=True)
-        stack.enter_context(_hold(folder))
+        stack.enter_context(hold(folder, "build"))
         catalog = stack.enter_context(closing(Catalog(folder / CATALOG)))
         return _Build(folder, catalog, settings, watchers or Watchers(), stack).run(added)
 
@@ -331,17 +330,6 @@ def _require_faiss() -> None:
             f"FAISS cannot be loaded ({error}), so nothing was published; what was embedded is kept. Install faiss-gpu "
             "(Linux x86-64) or faiss-cpu, check with seer doctor, and run again."
         ) from None
-
-
-def _hold(folder: Path) -> FileLock:
-    lock = FileLock(folder / LOCK)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise CollectionBusy(
-            f"Another build is at work in {folder}. Wait for it to end, or stop it; then run again."
-        ) from None
-    return lock
 
 
 def _list_tasks(work: Iterator[Work], total: int, new: dict[str, bool]) -> Iterator[DecodeTask]:

@@ -19,6 +19,8 @@ from seer_model.zoo import read_home
 CATALOG = "catalog.sqlite"
 THUMBNAILS = "thumbnails.sqlite"
 LOCK = "build.lock"
+HOLDER = "build.holder"
+"""Who has the lock, while it is held."""
 LOG = "build.log"
 CURRENT = "CURRENT"
 STORES = "stores"
@@ -49,7 +51,7 @@ def require_own_place(folder: Path) -> None:
     """
     if not folder.exists() or is_collection(folder):
         return
-    if not folder.is_dir() or any(not entry.name.startswith((LOG, LOCK)) for entry in folder.iterdir()):
+    if not folder.is_dir() or any(not entry.name.startswith((LOG, LOCK, HOLDER)) for entry in folder.iterdir()):
         raise CollectionPlaceTaken(
             f"{folder} is not empty and holds no collection. Choose a new or an empty folder with --collection."
         )

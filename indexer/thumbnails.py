@@ -28,6 +28,19 @@ class ThumbnailWriter:
         except sqlite3.OperationalError as error:
             raise explain_sqlite(error) from error
 
+    def keep_only(self, hashes: set[bytes]) -> int:
+        """Remove the thumbnails of all other contents, and give the space back. Returns: how many."""
+        try:
+            known = self._connection.execute("SELECT content_hash FROM thumbnails").fetchall()
+            gone = [key for key in known if key[0] not in hashes]
+            with self._connection:
+                self._connection.executemany("DELETE FROM thumbnails WHERE content_hash = ?", gone)
+            if gone:
+                self._connection.execute("VACUUM")
+        except sqlite3.OperationalError as error:
+            raise explain_sqlite(error) from error
+        return len(gone)
+
     def close(self) -> None:
         """Give the file back."""
         self._connection.close()

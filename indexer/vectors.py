@@ -21,6 +21,7 @@ from indexer.errors import CollectionDamaged
 from seer_model.durable import sync_file, sync_folder
 
 COPY_BYTES = 1 << 20
+ROWS_AT_ONCE = 1024
 ROWS, NORMS, CRCS = "rows.f16", "norms.f32", "crc.u32"
 ROW_TYPE, NORM_TYPE, CRC_TYPE = np.dtype("<f2"), np.dtype("<f4"), np.dtype("<u4")
 
@@ -100,6 +101,10 @@ class Store:
         # Not a matrix product: that one rounds a row differently in other company, and equal rows would not be equal.
         return np.clip((self._read_checked(rows) * query).sum(axis=1), -1.0, 1.0)
 
+    def check(self, rows: np.ndarray) -> None:
+        """Compare rows with their checksums. Raises: CollectionDamaged."""
+        self._read_checked(rows)
+
     def _read_checked(self, rows: np.ndarray) -> np.ndarray:
         stored, norms = self.rows[rows], self.norms[rows]
         for row, values, norm in zip(rows, stored, norms, strict=True):
@@ -128,6 +133,28 @@ def copy_rows(source: Path, target: Path, dimension: int, rows: int) -> None:
             new.truncate(rows * width)
         sync_file(target / name)
     sync_folder(target)
+
+
+def pick_rows(source: Path, target: Path, dimension: int, rows: np.ndarray) -> None:
+    """Make a new store of some rows of another, to the byte, and wait until it is on the disk.
+
+    Args:
+        rows: (M,) int64, rising.
+    Raises: CollectionDamaged if one of them is not what was written.
+    """
+    target.mkdir(parents=True)
+    store = Store(source, dimension, int(rows[-1]) + 1 if len(rows) else 0)
+    for start in range(0, len(rows), ROWS_AT_ONCE):
+        store.check(rows[start : start + ROWS_AT_ONCE])
+    parts = {ROWS: (ROW_TYPE, (dimension,)), NORMS: (NORM_TYPE, ()), CRCS: (CRC_TYPE, ())}
+    for name, (kind, shape) in parts.items():
+        values = _map(source / name, kind, (store.rows.shape[0], *shape))
+        with (target / name).open("wb") as file:
+            for start in range(0, len(rows), ROWS_AT_ONCE):
+                file.write(values[rows[start : start + ROWS_AT_ONCE]].tobytes())
+        sync_file(target / name)
+    sync_folder(target)
+    sync_folder(target.parent)
 
 
 def _measure_widths(dimension: int) -> dict[str, int]:

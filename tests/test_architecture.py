@@ -27,9 +27,11 @@ LADDERS = {
     "indexer": (
         {"__main__"},
         {"cli"},
-        {"cli_learn"},  # the commands by which a model learns; the group above takes them in
+        # The commands by which a model learns, and those that look after a collection; the group above takes them in.
+        {"cli_learn", "cli_upkeep"},
         {"doctor", "texts"},  # look at what the conductors made, and say it
-        {"job", "collection", "check", "learn", "evaluate", "terminal"},  # conductors; terminal draws their progress
+        # Conductors; terminal draws their progress.
+        {"job", "collection", "check", "upkeep", "learn", "evaluate", "terminal"},
         # One generation, opened; pictures to learn from; an evaluation's parts: steps introduced to each other.
         {"snapshot", "pile", "gallery", "labels", "figures", "evaluation_plot", "curves"},
         {
@@ -37,7 +39,8 @@ LADDERS = {
             *("thumbnails", "marks", "shards", "edits", "metrics", "evaluation_text"),
         },
         # How the three SQLite files are opened, decoding processes, what an evaluation is: below their steps.
-        {"schema", "workers", "evaluation"},
+        # And who may change a collection.
+        {"schema", "workers", "evaluation", "hold"},
         {"layout", "settings", "report", "interrupts"},
         {"errors"},
     ),
@@ -68,7 +71,7 @@ DOORS = {
     "faiss": {"indexer.index"},
     # The catalog is three modules: its tables and connections, the side that writes, the side that reads.
     "sqlite3": {"indexer.schema", "indexer.catalog", "indexer.catalog_reader", "indexer.thumbnails", "indexer.marks"},
-    "click": {"seer_model.cli", "indexer.cli", "indexer.cli_learn", "ui.cli"},
+    "click": {"seer_model.cli", "indexer.cli", "indexer.cli_learn", "indexer.cli_upkeep", "ui.cli"},
     "streamlit": {"ui"},
     "torch": {"seer_model", "indexer.embed"},
     "sklearn": {"indexer.metrics"},

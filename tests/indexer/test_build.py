@@ -19,8 +19,7 @@ from indexer.errors import (
     FaissMissing,
     SourceError,
 )
-from indexer.job import FileLock
-from indexer.layout import LOCK
+from indexer.hold import hold
 from indexer.settings import BuildSettings
 from seer_model.errors import SettingsError
 from tests.indexer import pixel_backbone
@@ -460,7 +459,7 @@ def test_excluded_hidden_and_foreign_files_are_not_looked_at(place: Path, pictur
 
 def test_two_builds_at_once_the_second_is_refused(place: Path, pictures: Path):
     build(place, pictures)
-    with FileLock(place / LOCK), pytest.raises(CollectionBusy, match="Another build"):
+    with hold(place, "build"), pytest.raises(CollectionBusy, match=rf"Another build \(process {os.getpid()}, since 20"):
         build(place)
 
 

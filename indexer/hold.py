@@ -1,0 +1,54 @@
+"""The lock: one process at a time changes a collection, and says who it is.
+
+The operating system lets a lock go when its process ends, however it ends; what the note says counts only while the
+lock is held.
+
+Rule: who holds the lock writes the note, and nobody else.
+"""
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from indexer.errors import CollectionBusy
+from indexer.layout import HOLDER, LOCK
+
+
+@contextmanager
+def hold(folder: Path, purpose: str) -> Iterator[None]:
+    """Keep a collection for one change at a time.
+
+    Args:
+        purpose: the command that is at work, as a person would type it.
+    Raises: CollectionBusy, naming the process that is at work.
+    """
+    lock = FileLock(folder / LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise CollectionBusy(
+            f"{_name_holder(folder)} is at work in {folder}. Wait for it to end, or stop it; then run again."
+        ) from None
+    try:
+        note = {"purpose": purpose, "process": os.getpid(), "since": time.time()}
+        with suppress(OSError):  # A full disk is for the work itself to report.
+            (folder / HOLDER).write_text(json.dumps(note), encoding="utf-8")
+        yield
+    finally:
+        with suppress(OSError):
+            (folder / HOLDER).unlink(missing_ok=True)
+        lock.release()
+
+
+def _name_holder(folder: Path) -> str:
+    try:
+        note = json.loads((folder / HOLDER).read_text(encoding="utf-8"))
+        since = time.strftime("%Y-%m-%d %H:%M", time.localtime(note["since"]))
+        return f"Another {note['purpose']} (process {int(note['process'])}, since {since})"
+    except (OSError, ValueError, LookupError, TypeError, OverflowError):
+        return "Another build"

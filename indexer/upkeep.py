@@ -1,0 +1,134 @@
+"""Upkeep: what is done to a collection besides building it. `relocate` follows a folder that moved, `prune` lets go of
+what is gone.
+
+    prune   living rows -> new store (synced) -> catalog -> new generation -> thumbnails and entries of gone images
+
+A reader of the old generation goes on with the old store, whose files and row numbers stay as they are; both go when
+the next generation but one is published.
+
+Rule: nothing is embedded here, and no picture is opened.
+"""
+
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from indexer import generations
+from indexer.catalog import Catalog
+from indexer.errors import SourceError, explain_refusal
+from indexer.hold import hold
+from indexer.layout import CATALOG, STORES, THUMBNAILS, name_store
+from indexer.thumbnails import ThumbnailWriter
+from indexer.vectors import Store, pick_rows
+
+OnStep = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PruneReport:
+    """What a prune did; `removed` counts rows of gone images, `generation` names the one that answers now."""
+
+    images: int
+    removed: int
+    thumbnails: int
+    generation: str
+
+    def describe(self) -> dict:
+        """As JSON-able values, the line that `seer prune --json` prints."""
+        return {"schema_version": 1, **vars(self)}
+
+
+def relocate_folder(collection: Path, old: Path, new: Path) -> int:
+    """Let everything known below `old` stand below `new`, after a folder or a disk has moved.
+
+    Files keep their stamps, so the next build opens none of them. Returns: how many files are concerned.
+    Raises: SourceError if there is no folder `new`, nothing known below `old`, or the moved pictures would lie in no
+        picture folder or in two.
+    """
+    new = new.resolve()
+    if not new.is_dir():
+        raise SourceError(f"There is no folder {new}. Give the place where the pictures are now.")
+    with _open(collection, "seer relocate") as catalog:
+        return catalog.relocate(old.absolute(), new)
+
+
+def prune_collection(collection: Path, *, on_step: OnStep = lambda name: None) -> PruneReport:
+    """Write a store without the rows of gone images, and publish a generation on it.
+
+    Args:
+        on_step: is told each step by name once it is done.
+    Raises: what stands under CollectionError. What was published before stays until the new generation is.
+    """
+    with _open(collection, "seer prune") as catalog:
+        current = generations.open_generation(collection)
+        # Not the generation's own, where a prune was killed before it could publish.
+        store = catalog.find_store(current.manifest["fingerprint"]) or current.manifest["store"]
+        living = catalog.list_living_rows(store)
+        removed = catalog.count_rows(store) - len(living)
+        if removed:
+            store = _write_living(collection, catalog, store, current.manifest["dimension"], living, on_step)
+        if store != current.manifest["store"]:
+            current = _publish(collection, catalog, store, current, on_step)
+        hashes = catalog.forget_gone_images()
+        on_step("gone images forgotten")
+        with closing(ThumbnailWriter(collection / THUMBNAILS)) as thumbnails:
+            gone = thumbnails.keep_only(hashes)
+        on_step("thumbnails removed")
+        return PruneReport(images=len(living), removed=removed, thumbnails=gone, generation=current.name)
+
+
+@contextmanager
+def _open(collection: Path, purpose: str) -> Iterator[Catalog]:
+    with explain_refusal(collection), hold(collection, purpose), closing(Catalog(collection / CATALOG)) as catalog:
+        yield catalog
+
+
+def _write_living(
+    collection: Path, catalog: Catalog, old: int, dimension: int, living: list[tuple[int, int]], on_step: OnStep
+) -> int:
+    """The number of a new store that has the living rows of the old one, and its place in the catalog."""
+    new = catalog.find_next_store()
+    target = collection / STORES / name_store(new)
+    # What a prune that was killed has left: the catalog does not know that number yet.
+    shutil.rmtree(target, ignore_errors=True)
+    rows = np.array([row for row, _ in living], dtype=np.int64)
+    pick_rows(collection / STORES / name_store(old), target, dimension, rows)
+    on_step("living rows written")
+    catalog.move_store(old, new, living)
+    on_step("store replaced")
+    return new
+
+
+def _publish(
+    collection: Path, catalog: Catalog, store: int, before: generations.Generation, on_step: OnStep
+) -> generations.Generation:
+    dimension, image_ids = before.manifest["dimension"], catalog.read_image_ids(store)
+    place = collection / STORES / name_store(store)
+    published = generations.publish_generation(
+        collection,
+        _take_description(before.manifest) | {"store": store, "rows": len(image_ids)},
+        np.array(image_ids, dtype=np.int64),
+        lambda path: _write_index(place, dimension, len(image_ids), path),
+        on_step,
+    )
+    for old in catalog.drop_stores(generations.remove_old_generations(collection)):
+        shutil.rmtree(collection / STORES / name_store(old), ignore_errors=True)
+    on_step("old generations removed")
+    return published
+
+
+def _take_description(manifest: dict) -> dict:
+    """What is said of the rows, without what a publication adds itself."""
+    own = ("schema_version", "created_at", "files", "checksum")
+    return {key: value for key, value in manifest.items() if key not in own}
+
+
+def _write_index(store: Path, dimension: int, rows: int, path: Path) -> None:
+    from indexer.index import build_index
+
+    stored = Store(store, dimension, rows)
+    build_index(stored.rows, stored.norms, path)
