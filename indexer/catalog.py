@@ -18,6 +18,8 @@ from indexer.errors import SourceError
 from indexer.schema import bound_paths, connect_to_write, explain_sqlite, read_value
 
 WORK_PAGE = 1000
+LOST = "lost rows: "
+"""Begins the fingerprint of a store that another had to take the place of."""
 MOST_KNOWN = 64
 """Candidates for known content that go along with a file."""
 
@@ -138,7 +140,7 @@ class Catalog:
         """
         with self._transaction() as connection:
             fingerprint = read_value(connection, "SELECT fingerprint FROM stores WHERE store = ?", (store,))
-            connection.execute("UPDATE stores SET fingerprint = 'lost rows: ' || store WHERE store = ?", (store,))
+            connection.execute("UPDATE stores SET fingerprint = ? || store WHERE store = ?", (LOST, store))
             connection.execute(
                 """INSERT INTO stores (fingerprint, dimension, model, opened_at)
                 SELECT ?, dimension, model, ? FROM stores WHERE store = ?""",
@@ -148,71 +150,6 @@ class Catalog:
             connection.execute("UPDATE rows SET store = ? WHERE store = ? AND row < ?", (new, store, rows))
             connection.execute("DELETE FROM rows WHERE store = ?", (store,))
             return new
-
-    def relocate(self, old: Path, new: Path) -> int:
-        """Let every path below `old`, or `old` itself, stand below `new`. Returns: how many files are concerned.
-
-        Where a file is known at both places, the one below `new` stays.
-        Raises: SourceError if nothing known lies there, or the pictures would no longer lie in a picture folder.
-        """
-        with self._transaction() as connection:
-            folders = _list_below(connection, "folders", old)
-            files = _list_below(connection, "files", old)
-            if not (folders or files):
-                raise SourceError(f"Nothing in this collection lies below {old}. `seer status` shows its folders.")
-            for table, paths in (("folders", folders), ("files", files)):
-                moved = [(_move(path, old, new), path) for path in paths]
-                connection.executemany(f"UPDATE OR IGNORE {table} SET path = ? WHERE path = ?", moved)
-                connection.executemany(f"DELETE FROM {table} WHERE path = ?", [(path,) for path in paths])
-            _require_apart(connection, new)
-            return len(files)
-
-    def find_store(self, fingerprint: str) -> int | None:
-        """The number of this fingerprint's store."""
-        found = self._connection.execute("SELECT store FROM stores WHERE fingerprint = ?", (fingerprint,)).fetchone()
-        return found[0] if found else None
-
-    def find_next_store(self) -> int:
-        """A number that no store has had yet."""
-        query = "SELECT coalesce(max(seq), 0) + 1 FROM sqlite_sequence WHERE name = 'stores'"
-        return read_value(self._connection, query)
-
-    def list_living_rows(self, store: int) -> list[tuple[int, int]]:
-        """(row, image) of this store's rows whose images still have a file, by row."""
-        query = """SELECT row, image_id FROM rows r WHERE store = ?
-            AND EXISTS (SELECT 1 FROM files f WHERE f.image_id = r.image_id) ORDER BY row"""
-        return self._connection.execute(query, (store,)).fetchall()
-
-    def move_store(self, old: int, new: int, living: list[tuple[int, int]]) -> None:
-        """Let the store `new` take the place of `old`, with these rows, (row in `old`, image), in order.
-
-        The old one's rows stay for its readers until `drop_stores`. The new rows must be on the disk already.
-        """
-        with self._transaction() as connection:
-            fingerprint = read_value(connection, "SELECT fingerprint FROM stores WHERE store = ?", (old,))
-            connection.execute("UPDATE stores SET fingerprint = 'pruned: ' || store WHERE store = ?", (old,))
-            # `opened_at` goes along: another model's store may be the one in use, half filled.
-            connection.execute(
-                """INSERT INTO stores (store, fingerprint, dimension, model, opened_at)
-                SELECT ?, ?, dimension, model, opened_at FROM stores WHERE store = ?""",
-                (new, fingerprint, old),
-            )
-            connection.executemany(
-                "INSERT INTO rows VALUES (?, ?, ?)", ((new, row, image) for row, (_, image) in enumerate(living))
-            )
-
-    def forget_gone_images(self) -> set[bytes]:
-        """Forget images that have neither a file nor a row. Returns: the contents of those that have a file."""
-        with self._transaction() as connection:
-            # The last number stays: given out again, it would name another image to a reader of an old generation.
-            connection.execute(
-                """DELETE FROM images WHERE NOT EXISTS (SELECT 1 FROM files f WHERE f.image_id = images.image_id)
-                AND NOT EXISTS (SELECT 1 FROM rows r WHERE r.image_id = images.image_id)
-                AND image_id < (SELECT max(image_id) FROM images)"""
-            )
-            query = """SELECT content_hash FROM images i
-                WHERE EXISTS (SELECT 1 FROM files f WHERE f.image_id = i.image_id)"""
-            return {content_hash for (content_hash,) in connection.execute(query)}
 
     def open_store(self, fingerprint: str, dimension: int, model: str) -> int:
         """The number of this fingerprint's store, a new one if there is none; from now on it is the one in use."""
@@ -313,28 +250,6 @@ class Catalog:
 _WORK = """FROM files f LEFT JOIN images i ON i.image_id = f.image_id
     LEFT JOIN rows r ON r.store = ? AND r.image_id = f.image_id
     WHERE f.path > ? AND f.reason IS NULL AND i.reason IS NULL AND r.row IS NULL"""
-
-
-def _list_below(connection: sqlite3.Connection, table: str, folder: Path) -> list[bytes]:
-    query = f"SELECT path FROM {table} WHERE path = ? OR path >= ? AND path < ?"
-    return [path for (path,) in connection.execute(query, (os.fsencode(folder), *bound_paths(str(folder))))]
-
-
-def _move(path: bytes, old: Path, new: Path) -> bytes:
-    below = path[len(os.fsencode(old)) :].lstrip(os.fsencode(os.sep))
-    return os.path.join(os.fsencode(new), below) if below else os.fsencode(new)
-
-
-def _require_apart(connection: sqlite3.Connection, moved: Path) -> None:
-    """After a move each file lies in a picture folder, and none of these in another; else the next walk loses it."""
-    folders = [Path(os.fsdecode(path)) for (path,) in connection.execute("SELECT path FROM folders")]
-    if not any(folder == moved or folder in moved.parents or moved in folder.parents for folder in folders):
-        raise SourceError(
-            f"{moved} lies in none of the collection's picture folders, which are {', '.join(map(str, folders))}. "
-            "Give the old and the new place of a whole picture folder."
-        )
-    if nested := [folder for folder in folders if any(other in folder.parents for other in folders)]:
-        raise SourceError(f"{nested[0]} would lie in another picture folder. Move it apart, or build that one alone.")
 
 
 def _refuse_emptied(connection: sqlite3.Connection, folder: Path) -> None:

@@ -16,6 +16,7 @@ from time import perf_counter
 import click
 
 from indexer.cli_learn import pretrain
+from indexer.cli_upkeep import check as check_command
 from indexer.cli_upkeep import collection_option, json_option, prune, relocate
 from indexer.collection import Collection, show_similarity
 from indexer.doctor import examine
@@ -71,6 +72,7 @@ def cli() -> None:
 
 
 cli.add_command(pretrain)
+cli.add_command(check_command)
 cli.add_command(prune)
 cli.add_command(relocate)
 

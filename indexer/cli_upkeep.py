@@ -1,15 +1,17 @@
-"""The commands that look after a collection: `prune`, `relocate`.
+"""The commands that look after a collection: `check`, `prune`, `relocate`.
 
 Rule: a command parses, calls one function, prints.
 """
 
 import json
+import sys
 from pathlib import Path
 
 import click
 
+from indexer.check import SAMPLE, check_collection
 from indexer.layout import find_collection
-from indexer.texts import show_count, show_path
+from indexer.texts import escape, show_count, show_path
 from indexer.upkeep import prune_collection, relocate_folder
 
 collection_option = click.option(
@@ -19,6 +21,29 @@ collection_option = click.option(
     help="The collection's folder; may be left out where there is only one.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+
+
+@click.command()
+@click.option("--repair", is_flag=True, help="Put right what follows from the catalog and the pictures.")
+@click.option("--sample", type=click.IntRange(0), default=SAMPLE, show_default=True, help="Images to embed again.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@collection_option
+@json_option
+def check(repair: bool, sample: int, device: str, folder: Path | None, as_json: bool) -> None:
+    """Compare files, catalog, embeddings, index and thumbnails; exit status 1 if something is left to be put right."""
+    report = check_collection(find_collection(folder), repair=repair, sample=sample, device=device)
+    if as_json:
+        click.echo(json.dumps(report.describe()))
+    else:
+        click.echo(
+            f"Looked at {show_count(report.files, 'file')}, {show_count(report.rows, 'embedding')}, "
+            f"{show_count(report.generations, 'generation')}, {show_count(report.thumbnails, 'thumbnail')}; "
+            f"{show_count(report.sample, 'image')} embedded again."
+        )
+        for problem in report.problems:
+            click.echo(f"{problem.part:12} {escape(problem.text)}")
+        click.echo("All is well." if report.is_sound else "Something is left to be put right.")
+    sys.exit(0 if report.is_sound else 1)
 
 
 @click.command()

@@ -142,6 +142,12 @@ def remove_old_generations(collection: Path) -> set[int]:
     return set(kept.values())
 
 
+def remove_generation(collection: Path, name: str) -> None:
+    """Remove one that is damaged, unless it is the one that answers."""
+    if read_current(collection) != name:
+        shutil.rmtree(collection / GENERATIONS / name, ignore_errors=True)
+
+
 def _find_last_number(collection: Path) -> int:
     names = list_generations(collection)
     return int(names[-1]) if names else 0
@@ -167,12 +173,18 @@ def _verify(generation: Generation) -> None:
         known = {}
     if all(_read_stamp(generation.folder / name) == known.get(name) for name in files):
         return
-    for name, told in files.items():
+    verify_whole(generation)
+    _write_verified(generation.folder, files)
+
+
+def verify_whole(generation: Generation) -> None:
+    """Compare every byte of a generation with its manifest, whatever the stamps say. Raises: CollectionDamaged."""
+    for name, told in generation.manifest["files"].items():
         path = generation.folder / name
+        _read_stamp(path)
         with open(path, "rb") as file:
             if hashlib.file_digest(file, "sha256").hexdigest() != told["sha256"]:
                 raise _damaged(path, "is not the file that was published: its hash differs from the manifest's")
-    _write_verified(generation.folder, files)
 
 
 def _read_stamp(path: Path) -> list[int]:

@@ -48,7 +48,12 @@ def show_status(told: CollectionStatus) -> str:
 
 def show_path(path: Path) -> str:
     """A path for a terminal: what is not UTF-8 or not printable is escaped."""
-    text = os.fsencode(path).decode("utf-8", "backslashreplace")
+    return escape(os.fsencode(path).decode("utf-8", "backslashreplace"))
+
+
+def escape(text: str) -> str:
+    """A text for a terminal: nothing in it moves the cursor or changes a colour."""
+    text = text.encode("utf-8", "backslashreplace").decode()
     return "".join(ascii(letter)[1:-1] if unicodedata.category(letter)[0] == "C" else letter for letter in text)
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from indexer import generations
-from indexer.catalog import Catalog
+from indexer.catalog_upkeep import UpkeepCatalog
 from indexer.errors import SourceError, explain_refusal
 from indexer.hold import hold
 from indexer.layout import CATALOG, STORES, THUMBNAILS, name_store
@@ -70,9 +70,9 @@ def prune_collection(collection: Path, *, on_step: OnStep = lambda name: None) -
         living = catalog.list_living_rows(store)
         removed = catalog.count_rows(store) - len(living)
         if removed:
-            store = _write_living(collection, catalog, store, current.manifest["dimension"], living, on_step)
+            store = write_living(collection, catalog, store, current.manifest["dimension"], living, on_step)
         if store != current.manifest["store"]:
-            current = _publish(collection, catalog, store, current, on_step)
+            current = publish_store(collection, catalog, store, current.manifest, on_step)
         hashes = catalog.forget_gone_images()
         on_step("gone images forgotten")
         with closing(ThumbnailWriter(collection / THUMBNAILS)) as thumbnails:
@@ -82,15 +82,19 @@ def prune_collection(collection: Path, *, on_step: OnStep = lambda name: None) -
 
 
 @contextmanager
-def _open(collection: Path, purpose: str) -> Iterator[Catalog]:
-    with explain_refusal(collection), hold(collection, purpose), closing(Catalog(collection / CATALOG)) as catalog:
+def _open(collection: Path, purpose: str) -> Iterator[UpkeepCatalog]:
+    with (
+        explain_refusal(collection),
+        hold(collection, purpose),
+        closing(UpkeepCatalog(collection / CATALOG)) as catalog,
+    ):
         yield catalog
 
 
-def _write_living(
-    collection: Path, catalog: Catalog, old: int, dimension: int, living: list[tuple[int, int]], on_step: OnStep
+def write_living(
+    collection: Path, catalog: UpkeepCatalog, old: int, dimension: int, living: list[tuple[int, int]], on_step: OnStep
 ) -> int:
-    """The number of a new store that has the living rows of the old one, and its place in the catalog."""
+    """The number of a new store that has these rows, (row in `old`, image), of the old one, and its place."""
     new = catalog.find_next_store()
     target = collection / STORES / name_store(new)
     # What a prune that was killed has left: the catalog does not know that number yet.
@@ -103,14 +107,17 @@ def _write_living(
     return new
 
 
-def _publish(
-    collection: Path, catalog: Catalog, store: int, before: generations.Generation, on_step: OnStep
+def publish_store(
+    collection: Path, catalog: UpkeepCatalog, store: int, manifest: dict, on_step: OnStep
 ) -> generations.Generation:
-    dimension, image_ids = before.manifest["dimension"], catalog.read_image_ids(store)
+    """A generation on all rows of a store; what an earlier one's manifest says of their model holds for them too."""
+    # A row that nothing refers to belongs to no image.
+    image_ids = [-1 if image_id is None else image_id for image_id in catalog.read_image_ids(store)]
+    dimension = manifest["dimension"]
     place = collection / STORES / name_store(store)
     published = generations.publish_generation(
         collection,
-        _take_description(before.manifest) | {"store": store, "rows": len(image_ids)},
+        _take_description(manifest) | {"store": store, "rows": len(image_ids)},
         np.array(image_ids, dtype=np.int64),
         lambda path: _write_index(place, dimension, len(image_ids), path),
         on_step,

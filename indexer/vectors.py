@@ -101,19 +101,22 @@ class Store:
         # Not a matrix product: that one rounds a row differently in other company, and equal rows would not be equal.
         return np.clip((self._read_checked(rows) * query).sum(axis=1), -1.0, 1.0)
 
+    def list_damaged(self, rows: np.ndarray) -> list[int]:
+        """Those of these rows whose bytes are not what was written."""
+        checked = zip(rows.tolist(), self.rows[rows], self.norms[rows], self._crcs[rows], strict=True)
+        return [row for row, values, norm, crc in checked if _compute_crc(values, norm) != crc]
+
     def check(self, rows: np.ndarray) -> None:
         """Compare rows with their checksums. Raises: CollectionDamaged."""
-        self._read_checked(rows)
+        if damaged := self.list_damaged(rows):
+            raise CollectionDamaged(
+                f"Row {damaged[0]} of {self._folder / ROWS} is not what was written: its checksum differs. "
+                "Run seer check --repair; the pictures are untouched."
+            )
 
     def _read_checked(self, rows: np.ndarray) -> np.ndarray:
-        stored, norms = self.rows[rows], self.norms[rows]
-        for row, values, norm in zip(rows, stored, norms, strict=True):
-            if _compute_crc(values, norm) != self._crcs[row]:
-                raise CollectionDamaged(
-                    f"Row {row} of {self._folder / ROWS} is not what was written: its checksum differs. "
-                    f"Delete {self._folder} and run seer build again; the pictures are untouched."
-                )
-        return stored.astype(np.float32) / norms[:, None]
+        self.check(rows)
+        return self.rows[rows].astype(np.float32) / self.norms[rows, None]
 
 
 def count_rows(folder: Path, dimension: int) -> int:

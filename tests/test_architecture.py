@@ -31,13 +31,15 @@ LADDERS = {
         {"cli_learn", "cli_upkeep"},
         {"doctor", "texts"},  # look at what the conductors made, and say it
         # Conductors; terminal draws their progress.
-        {"job", "collection", "check", "upkeep", "learn", "evaluate", "terminal"},
+        {"check"},  # and what upkeep puts right of it
+        {"job", "collection", "upkeep", "learn", "evaluate", "terminal"},
         # One generation, opened; pictures to learn from; an evaluation's parts: steps introduced to each other.
         {"snapshot", "pile", "gallery", "labels", "figures", "evaluation_plot", "curves"},
         {
-            *("sources", "catalog", "catalog_reader", "decode", "embed", "vectors", "index", "generations"),
+            *("sources", "catalog_reader", "catalog_upkeep", "decode", "embed", "vectors", "index", "generations"),
             *("thumbnails", "marks", "shards", "edits", "metrics", "evaluation_text"),
         },
+        {"catalog"},  # as a build writes it; as upkeep sees it stands above
         # How the three SQLite files are opened, decoding processes, what an evaluation is: below their steps.
         # And who may change a collection.
         {"schema", "workers", "evaluation", "hold"},
@@ -69,8 +71,11 @@ LADDERS = {
 DOORS = {
     # What -> the modules that may import it.
     "faiss": {"indexer.index"},
-    # The catalog is three modules: its tables and connections, the side that writes, the side that reads.
-    "sqlite3": {"indexer.schema", "indexer.catalog", "indexer.catalog_reader", "indexer.thumbnails", "indexer.marks"},
+    # The catalog is four modules: its tables and connections, the sides that write, read, and look after it.
+    "sqlite3": {
+        *("indexer.schema", "indexer.catalog", "indexer.catalog_reader", "indexer.catalog_upkeep"),
+        *("indexer.thumbnails", "indexer.marks"),
+    },
     "click": {"seer_model.cli", "indexer.cli", "indexer.cli_learn", "indexer.cli_upkeep", "ui.cli"},
     "streamlit": {"ui"},
     "torch": {"seer_model", "indexer.embed"},

@@ -1,0 +1,131 @@
+"""The catalog as upkeep sees it: what lives and what is gone, what lies where, and how both are changed.
+
+Rule: as in `catalog`, what the catalog names is on the disk already.
+"""
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+from indexer.catalog import LOST, Catalog
+from indexer.errors import SourceError
+from indexer.schema import bound_paths, read_value
+
+PRUNED = "pruned: "
+"""Begins the fingerprint of a store whose place another has taken."""
+
+
+class UpkeepCatalog(Catalog):
+    """A catalog, opened to be looked after."""
+
+    def relocate(self, old: Path, new: Path) -> int:
+        """Let every path below `old`, or `old` itself, stand below `new`. Returns: how many files are concerned.
+
+        Where a file is known at both places, the one below `new` stays.
+        Raises: SourceError if nothing known lies there, or the pictures would no longer lie in a picture folder.
+        """
+        with self._transaction() as connection:
+            folders = _list_below(connection, "folders", old)
+            files = _list_below(connection, "files", old)
+            if not (folders or files):
+                raise SourceError(f"Nothing in this collection lies below {old}. `seer status` shows its folders.")
+            for table, paths in (("folders", folders), ("files", files)):
+                moved = [(_move(path, old, new), path) for path in paths]
+                connection.executemany(f"UPDATE OR IGNORE {table} SET path = ? WHERE path = ?", moved)
+                connection.executemany(f"DELETE FROM {table} WHERE path = ?", [(path,) for path in paths])
+            _require_apart(connection, new)
+            return len(files)
+
+    def find_store(self, fingerprint: str) -> int | None:
+        """The number of this fingerprint's store."""
+        found = self._connection.execute("SELECT store FROM stores WHERE fingerprint = ?", (fingerprint,)).fetchone()
+        return found[0] if found else None
+
+    def find_next_store(self) -> int:
+        """A number that no store has had yet."""
+        query = "SELECT coalesce(max(seq), 0) + 1 FROM sqlite_sequence WHERE name = 'stores'"
+        return read_value(self._connection, query)
+
+    def list_living_rows(self, store: int) -> list[tuple[int, int]]:
+        """(row, image) of this store's rows whose images still have a file, by row."""
+        query = """SELECT row, image_id FROM rows r WHERE store = ?
+            AND EXISTS (SELECT 1 FROM files f WHERE f.image_id = r.image_id) ORDER BY row"""
+        return self._connection.execute(query, (store,)).fetchall()
+
+    def move_store(self, old: int, new: int, living: list[tuple[int, int]]) -> None:
+        """Let the store `new` take the place of `old`, with these rows, (row in `old`, image), in order.
+
+        The old one's rows stay for its readers until `drop_stores`. The new rows must be on the disk already.
+        """
+        with self._transaction() as connection:
+            fingerprint = read_value(connection, "SELECT fingerprint FROM stores WHERE store = ?", (old,))
+            connection.execute("UPDATE stores SET fingerprint = ? || store WHERE store = ?", (PRUNED, old))
+            # `opened_at` goes along: another model's store may be the one in use, half filled.
+            connection.execute(
+                """INSERT INTO stores (store, fingerprint, dimension, model, opened_at)
+                SELECT ?, ?, dimension, model, opened_at FROM stores WHERE store = ?""",
+                (new, fingerprint, old),
+            )
+            connection.executemany(
+                "INSERT INTO rows VALUES (?, ?, ?)", ((new, row, image) for row, (_, image) in enumerate(living))
+            )
+
+    def forget_gone_images(self) -> set[bytes]:
+        """Forget images that have neither a file nor a row. Returns: the contents of those that have a file."""
+        with self._transaction() as connection:
+            # The last number stays: given out again, it would name another image to a reader of an old generation.
+            connection.execute(
+                """DELETE FROM images WHERE NOT EXISTS (SELECT 1 FROM files f WHERE f.image_id = images.image_id)
+                AND NOT EXISTS (SELECT 1 FROM rows r WHERE r.image_id = images.image_id)
+                AND image_id < (SELECT max(image_id) FROM images)"""
+            )
+            query = """SELECT content_hash FROM images i
+                WHERE EXISTS (SELECT 1 FROM files f WHERE f.image_id = i.image_id)"""
+            return {content_hash for (content_hash,) in connection.execute(query)}
+
+    def list_stamps(self) -> Iterator[tuple[str, int, int]]:
+        """(path, size in bytes, mtime in nanoseconds) of every file, as it was when it was read."""
+        for path, size_bytes, mtime_ns in self._connection.execute("SELECT path, size_bytes, mtime_ns FROM files"):
+            yield os.fsdecode(path), size_bytes, mtime_ns
+
+    def list_stores(self) -> list[tuple[int, int]]:
+        """(store, dimension) of those that a build goes on with."""
+        query = "SELECT store, dimension, fingerprint FROM stores ORDER BY store"
+        found = self._connection.execute(query).fetchall()
+        return [(store, dimension) for store, dimension, name in found if not name.startswith((PRUNED, LOST))]
+
+    def list_living_hashes(self) -> set[bytes]:
+        """The contents of images that can be searched."""
+        query = """SELECT content_hash FROM images i WHERE reason IS NULL
+            AND EXISTS (SELECT 1 FROM files f WHERE f.image_id = i.image_id)"""
+        return {content_hash for (content_hash,) in self._connection.execute(query)}
+
+    def list_sources(self, store: int, rows: int) -> list[tuple[str, bytes, int]]:
+        """(first file, content hash, row) of the images among a store's first `rows` rows that have a file."""
+        query = """SELECT min(f.path), i.content_hash, r.row FROM rows r JOIN images i USING (image_id)
+            JOIN files f USING (image_id) WHERE r.store = ? AND r.row < ? GROUP BY r.row ORDER BY r.row"""
+        found = self._connection.execute(query, (store, rows))
+        return [(os.fsdecode(path), content_hash, row) for path, content_hash, row in found]
+
+
+def _list_below(connection: sqlite3.Connection, table: str, folder: Path) -> list[bytes]:
+    query = f"SELECT path FROM {table} WHERE path = ? OR path >= ? AND path < ?"
+    return [path for (path,) in connection.execute(query, (os.fsencode(folder), *bound_paths(str(folder))))]
+
+
+def _move(path: bytes, old: Path, new: Path) -> bytes:
+    below = path[len(os.fsencode(old)) :].lstrip(os.fsencode(os.sep))
+    return os.path.join(os.fsencode(new), below) if below else os.fsencode(new)
+
+
+def _require_apart(connection: sqlite3.Connection, moved: Path) -> None:
+    """After a move each file lies in a picture folder, and none of these in another; else the next walk loses it."""
+    folders = [Path(os.fsdecode(path)) for (path,) in connection.execute("SELECT path FROM folders")]
+    if not any(folder == moved or folder in moved.parents or moved in folder.parents for folder in folders):
+        raise SourceError(
+            f"{moved} lies in none of the collection's picture folders, which are {', '.join(map(str, folders))}. "
+            "Give the old and the new place of a whole picture folder."
+        )
+    if nested := [folder for folder in folders if any(other in folder.parents for other in folders)]:
+        raise SourceError(f"{nested[0]} would lie in another picture folder. Move it apart, or build that one alone.")

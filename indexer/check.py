@@ -1,0 +1,259 @@
+"""The check: whether a collection is what it says it is, and what of that can be put right without the person.
+
+    files        stamps, against the catalog                        seer build takes up what changed
+    stores       every row, against its checksum                    repaired: those rows are embedded again
+    generations  every byte, against the manifest's hashes          repaired: the index is made anew
+    thumbnails   there and a picture, for every living image        repaired: made anew when they are asked for
+    sample       some originals, read and embedded again            told
+
+Rule: pictures are only read, and a check without `repair` changes nothing at all.
+"""
+
+import io
+import random
+from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from indexer import generations
+from indexer.catalog_upkeep import UpkeepCatalog
+from indexer.decode import DecodeSettings, DecodeTask, decode_file
+from indexer.errors import CollectionDamaged, CollectionError, explain_refusal
+from indexer.hold import hold
+from indexer.layout import CATALOG, STORES, THUMBNAILS, name_store
+from indexer.thumbnails import ThumbnailReader, ThumbnailWriter
+from indexer.upkeep import OnStep, publish_store, write_living
+from indexer.vectors import Store, count_rows
+from seer_model.pictures import DECODER_ERRORS
+
+SAMPLE = 16
+"""Images that are embedded again."""
+CLOSE = 0.999
+"""Cosine that an image's embedding must have with its stored row; another device or precision may round otherwise."""
+ROWS_AT_ONCE = 4096
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """Something that is not as it should be."""
+
+    part: str
+    """files, stores, generations, thumbnails or sample."""
+    text: str
+    is_repaired: bool = False
+
+
+@dataclass(kw_only=True)
+class CheckReport:
+    """What was looked at, in numbers, and what was found."""
+
+    files: int = 0
+    rows: int = 0
+    generations: int = 0
+    thumbnails: int = 0
+    sample: int = 0
+    problems: list[Problem] = field(default_factory=list)
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether nothing is left to be put right."""
+        return all(problem.is_repaired for problem in self.problems)
+
+    def describe(self) -> dict:
+        """As JSON-able values, the line that `seer check --json` prints."""
+        return {"schema_version": 1, "is_sound": self.is_sound, **asdict(self)}
+
+
+def check_collection(
+    collection: Path,
+    *,
+    repair: bool = False,
+    sample: int = SAMPLE,
+    device: str = "auto",
+    on_step: OnStep = lambda name: None,
+) -> CheckReport:
+    """Look at everything; with `repair` put right what follows from the catalog and the pictures.
+
+    Args:
+        sample: how many images to embed again; 0: the model is not loaded.
+        on_step: is told each step by name once it is done.
+    Raises: CollectionBusy, CollectionUnwritable; CollectionDamaged where the catalog itself cannot be read.
+    """
+    with (
+        explain_refusal(collection),
+        hold(collection, "seer check"),
+        closing(UpkeepCatalog(collection / CATALOG)) as catalog,
+    ):
+        return _Check(collection, catalog, repair, device, on_step).run(sample)
+
+
+class _Check:
+    def __init__(self, collection: Path, catalog: UpkeepCatalog, repair: bool, device: str, on_step: OnStep) -> None:
+        self.collection, self.catalog, self.repair = collection, catalog, repair
+        self.device, self.on_step, self.found = device, on_step, CheckReport()
+
+    def run(self, sample: int) -> CheckReport:
+        for part in (self._check_files, self._check_stores, self._check_generations, self._check_thumbnails):
+            self.found.problems.extend(part())
+            self.on_step(part.__name__.removeprefix("_check_"))
+        if sample:
+            self.found.problems.extend(self._check_sample(sample))
+        return self.found
+
+    def _check_files(self) -> Iterator[Problem]:
+        missing = changed = 0
+        for path, size_bytes, mtime_ns in self.catalog.list_stamps():
+            self.found.files += 1
+            try:
+                status = Path(path).stat()
+                changed += (status.st_size, status.st_mtime_ns) != (size_bytes, mtime_ns)
+            except OSError:
+                missing += 1
+        for count, what in ((missing, "are not there any more"), (changed, "have changed")):
+            if count:
+                yield Problem(part="files", text=f"{count} of {self.found.files} files {what}. Run seer build.")
+
+    def _check_stores(self) -> Iterator[Problem]:
+        for store, dimension in self.catalog.list_stores():
+            known = self.catalog.count_rows(store)
+            place = self.collection / STORES / name_store(store)
+            there = min(count_rows(place, dimension), known)
+            self.found.rows += there
+            bad = set(_list_damaged(Store(place, dimension, there), there)) | set(range(there, known))
+            if bad:
+                text = f"{len(bad)} of {known} rows of {place} are lost or not what was written."
+                mend = partial(self._drop_rows, store, dimension, bad)
+                yield self._settle("stores", text, mend, "Run seer build: it embeds them again.")
+
+    def _drop_rows(self, store: int, dimension: int, bad: set[int]) -> None:
+        living = [(row, image) for row, image in self.catalog.list_living_rows(store) if row not in bad]
+        write_living(self.collection, self.catalog, store, dimension, living, self.on_step)
+
+    def _check_generations(self) -> Iterator[Problem]:
+        names = generations.list_generations(self.collection)
+        self.found.generations = len(names)
+        damaged = [name for name in names if not self._is_whole(name)]
+        try:
+            current = generations.open_generation(self.collection)
+            self._open_store(current.manifest)
+        except (CollectionError, OSError) as error:
+            if self.catalog.count_files():
+                yield self._settle("generations", f"Nothing answers: {error}", self._publish_anew, "")
+        else:
+            store = self.catalog.find_store(current.manifest["fingerprint"])
+            if self.repair and store not in (None, current.manifest["store"]):
+                publish_store(self.collection, self.catalog, store, current.manifest, self.on_step)
+        # Last: what the new one says of its model was read from them.
+        for name in damaged:
+            mend = partial(generations.remove_generation, self.collection, name)
+            yield self._settle("generations", f"Generation {name} is not what was published.", mend, "")
+
+    def _is_whole(self, name: str) -> bool:
+        try:
+            generations.verify_whole(generations.read_generation(self.collection, name))
+        except CollectionDamaged:
+            return False
+        return True
+
+    def _open_store(self, manifest: dict) -> Store:
+        place = self.collection / STORES / name_store(manifest["store"])
+        return Store(place, manifest["dimension"], manifest["rows"])
+
+    def _publish_anew(self) -> None:
+        """On the newest manifest that can be read: what it says of the model holds for its store."""
+        for name in reversed(generations.list_generations(self.collection)):
+            with suppress(CollectionDamaged):
+                manifest = generations.read_generation(self.collection, name).manifest
+                store = self.catalog.find_store(manifest["fingerprint"])
+                if store is not None:
+                    publish_store(self.collection, self.catalog, store, manifest, self.on_step)
+                    return
+        raise CollectionDamaged("no manifest is left to go on from")
+
+    def _check_thumbnails(self) -> Iterator[Problem]:
+        with closing(ThumbnailReader(self.collection / THUMBNAILS)) as reader:
+            living = self.catalog.list_living_hashes()
+            self.found.thumbnails = len(living)
+            missing = {key for key in living if not _is_picture(reader.read(key))}
+        if missing:
+            text = f"{len(missing)} of {len(living)} thumbnails are missing or damaged."
+            yield self._settle("thumbnails", text, lambda: self._drop_thumbnails(living - missing), "")
+
+    def _drop_thumbnails(self, good: set[bytes]) -> None:
+        with closing(ThumbnailWriter(self.collection / THUMBNAILS)) as writer:
+            writer.keep_only(good)
+
+    def _check_sample(self, count: int) -> Iterator[Problem]:
+        try:
+            manifest = generations.open_generation(self.collection).manifest
+            store = self._open_store(manifest)
+        except CollectionError:
+            return  # told above
+        known = self.catalog.list_sources(manifest["store"], manifest["rows"])
+        chosen = random.Random(0).sample(known, min(count, len(known)))
+        self.found.sample = len(chosen)
+        for path, content_hash, row in chosen:
+            if reason := self._compare_anew(manifest, store, path, content_hash, row):
+                yield Problem(part="sample", text=f"{path} {reason}")
+
+    def _compare_anew(self, manifest: dict, store: Store, path: str, content_hash: bytes, row: int) -> str | None:
+        from indexer.embed import embed_batch
+
+        backbone = self._open_backbone(manifest)
+        told = manifest["settings"]
+        how = DecodeSettings(
+            preprocessing=backbone.preprocessing,
+            max_megapixels=told["max_megapixels"],
+            thumbnail_px=told["thumbnail_px"],
+        )
+        decoded = decode_file(DecodeTask(path), how)
+        if decoded.pixels is None:
+            return f"cannot be read any more: {decoded.reason}"
+        if decoded.content_hash != content_hash:
+            return "has other bytes than the catalog knows, although its size and time are the same. Run seer build."
+        rows, usable = embed_batch(backbone, [decoded.pixels])
+        if not usable[0]:
+            return "has no finite embedding any more."
+        with suppress(CollectionDamaged):  # Told above, of all rows.
+            cosine = float(rows[0] @ store.read_embedding(row))
+            if cosine < CLOSE:
+                return f"is embedded otherwise now: its cosine with the stored row is {cosine:.4f}."
+        return None
+
+    def _open_backbone(self, manifest: dict) -> object:
+        from indexer.embed import open_backbone
+
+        if not hasattr(self, "_backbone"):
+            self._backbone = open_backbone(manifest["settings"]["model"], device=self.device, batch_size=1)
+        return self._backbone
+
+    def _settle(self, part: str, text: str, mend: Callable[[], None], rest: str) -> Problem:
+        """A problem that can be put right: it is, or the person is told how."""
+        if not self.repair:
+            return Problem(part=part, text=f"{text} Run seer check --repair.")
+        try:
+            mend()
+        except CollectionError as error:
+            return Problem(part=part, text=f"{text} It could not be repaired: {error}")
+        return Problem(part=part, text=f"{text} Repaired. {rest}".rstrip(), is_repaired=True)
+
+
+def _list_damaged(store: Store, rows: int) -> Iterator[int]:
+    for start in range(0, rows, ROWS_AT_ONCE):
+        yield from store.list_damaged(np.arange(start, min(start + ROWS_AT_ONCE, rows)))
+
+
+def _is_picture(webp: bytes | None) -> bool:
+    if webp is None:
+        return False
+    try:
+        with Image.open(io.BytesIO(webp), formats=("WEBP",)) as picture:
+            picture.load()
+        return True
+    except DECODER_ERRORS:
+        return False
