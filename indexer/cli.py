@@ -6,7 +6,7 @@ Rule: a command parses, calls one function, prints. What the person can put righ
 import json
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from logging.handlers import RotatingFileHandler
@@ -34,6 +34,7 @@ from indexer.settings import BuildSettings
 from indexer.sources import resolve_folders
 from indexer.terminal import show_progress
 from indexer.texts import describe_answer, describe_status, show_path, show_report, show_status
+from indexer.watch import follow_changes
 from seer_model.errors import PictureError, UserError
 from seer_model.zoo import DEFAULT_MODEL
 
@@ -89,16 +90,27 @@ cli.add_command(relocate)
 @click.option(
     "--accept-removals", is_flag=True, help="Believe that a folder which is empty now was emptied on purpose."
 )
+@click.option("--watch", "is_watched", is_flag=True, help="Go on: build again whenever something changes; Ctrl-C ends.")
 @json_option
 @verbose_option
-def build(pictures: tuple[Path, ...], folder: Path | None, as_json: bool, verbose: bool, **settings: object) -> None:
+def build(
+    pictures: tuple[Path, ...], folder: Path | None, is_watched: bool, as_json: bool, verbose: bool, **settings: object
+) -> None:
     """Bring a collection up to date with the folders PICTURES.
 
     Unchanged files are left alone. Without PICTURES the collection's own folders are looked through again.
     """
     place = choose_collection(list(pictures), folder)
-    report = run_build(place, list(pictures), BuildSettings(**settings), verbose=verbose)
-    click.echo(json.dumps(report.describe()) if as_json else show_report(report, place))
+    chosen = BuildSettings(**settings)
+
+    def build_once(added: list[Path]) -> BuildReport:
+        report = run_build(place, added, chosen, verbose=verbose)
+        click.echo(json.dumps(report.describe()) if as_json else show_report(report, place))
+        return report
+
+    report = build_once(list(pictures))
+    if is_watched and not report.is_stopped:
+        report = keep_building(place, chosen, build_once) or report
     if report.is_stopped:
         click.echo(
             "Stopped before the end; what was embedded is kept, and can be searched once a build has ended. "
@@ -245,6 +257,26 @@ def choose_collection(pictures: list[Path], folder: Path | None) -> Path:
     place = name_collection(folders) if folder is None else folder.resolve()
     require_own_place(place)
     return place
+
+
+def keep_building(
+    place: Path, settings: BuildSettings, build_once: Callable[[list[Path]], BuildReport]
+) -> BuildReport | None:
+    """Build whenever something in the picture folders has changed, until Ctrl-C. Returns: a build that it stopped."""
+    with Collection(place) as collection:
+        folders = collection.read_status().folders
+    with watch_interrupt("Watching ends") as should_stop:
+        click.echo("Watching for changes; Ctrl-C ends it.", err=True)
+        for _ in follow_changes(folders, settings.exclude, should_stop=should_stop):
+            try:
+                report = build_once([])
+            except UserError as error:
+                # A disk that is away for a moment, another build at work: the next change is another chance.
+                click.echo(f"seer: {error}", err=True)
+                continue
+            if report.is_stopped:
+                return report
+    return None
 
 
 def run_build(place: Path, pictures: list[Path], settings: BuildSettings, *, verbose: bool = False) -> BuildReport:

@@ -34,7 +34,8 @@ LADDERS = {
         {"check"},  # and what upkeep puts right of it
         {"job", "collection", "upkeep", "learn", "evaluate", "terminal"},
         # One generation, opened; pictures to learn from; an evaluation's parts: steps introduced to each other.
-        {"snapshot", "pile", "gallery", "labels", "figures", "evaluation_plot", "curves"},
+        # When to walk again stands above the walk.
+        {"snapshot", "pile", "gallery", "labels", "figures", "evaluation_plot", "curves", "watch"},
         {
             *("sources", "catalog_reader", "catalog_upkeep", "decode", "embed", "vectors", "index", "generations"),
             *("thumbnails", "marks", "shards", "edits", "metrics", "evaluation_text"),
@@ -80,6 +81,7 @@ DOORS = {
     "streamlit": {"ui"},
     "torch": {"seer_model", "indexer.embed"},
     "sklearn": {"indexer.metrics"},
+    "watchfiles": {"indexer.watch"},
     "matplotlib": {"indexer.evaluation_plot", "indexer.curves"},
     "transformers": set(),  # an oracle for tests
     "playwright": set(),

@@ -1,0 +1,101 @@
+"""Following picture folders: when something in them has changed, and it has been quiet for a moment.
+
+The system's events tell of a change at once. Where they do not come (network disks, no watches left, a name that is no
+text, on which the watching library gives up), the folders are looked through every so often.
+
+Rule: only when to look again is decided here; what has changed the build finds out.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import watchfiles
+
+from indexer.sources import Walk
+
+QUIET_SECONDS = 2.0
+"""A change is told when nothing more has come for so long: somebody who copies a thousand pictures wants one build."""
+POLL_SECONDS = 30.0
+TICK_SECONDS = 0.5
+
+log = logging.getLogger(__name__)
+
+
+def follow_changes(
+    folders: list[Path],
+    exclude: tuple[str, ...] = (),
+    *,
+    should_stop: Callable[[], bool],
+    quiet_seconds: float = QUIET_SECONDS,
+    poll_seconds: float = POLL_SECONDS,
+) -> Iterator[None]:
+    """Yield each time that something below the folders has changed and is quiet again, until told to stop.
+
+    What changes while the caller is at work is told when it asks for the next change.
+    """
+    seen = _look(folders, exclude)
+    for _ in _list_moments(folders, should_stop, quiet_seconds, poll_seconds):
+        now = _look(folders, exclude)
+        if now != seen:
+            seen = now
+            yield
+            if should_stop():
+                return
+
+
+def _look(folders: list[Path], exclude: tuple[str, ...]) -> set[tuple[str, int, int]]:
+    """Every file that could be a picture, with its stamp; a folder that is gone has none."""
+    there = [folder for folder in folders if folder.is_dir()]
+    return {(file.path, file.size_bytes, file.mtime_ns) for file in Walk(there, exclude)}
+
+
+def _list_moments(
+    folders: list[Path], should_stop: Callable[[], bool], quiet_seconds: float, poll_seconds: float
+) -> Iterator[None]:
+    """When to look: after events, and every `poll_seconds` in any case."""
+    yield None  # What changed between the last build and now.
+    try:
+        yield from _wait_for_events(folders, should_stop, quiet_seconds, poll_seconds)
+    except (RuntimeError, OSError) as error:
+        log.warning("the system's events cannot be followed (%s); looking every %g s", error, poll_seconds)
+    while not should_stop():
+        yield from _wait(poll_seconds, should_stop)
+
+
+def _wait_for_events(
+    folders: list[Path], should_stop: Callable[[], bool], quiet_seconds: float, poll_seconds: float
+) -> Iterator[None]:
+    stopped, is_changed = threading.Event(), False
+    looked = changed = time.monotonic()
+    watching = watchfiles.watch(
+        *folders,
+        watch_filter=None,
+        debounce=200,
+        rust_timeout=round(TICK_SECONDS * 1000),
+        yield_on_timeout=True,
+        stop_event=stopped,
+        raise_interrupt=False,
+        ignore_permission_denied=True,
+    )
+    for changes in watching:
+        now = time.monotonic()
+        if should_stop():
+            stopped.set()
+            return
+        if changes:
+            is_changed, changed = True, now
+        if (is_changed and now - changed >= quiet_seconds) or now - looked >= poll_seconds:
+            yield None
+            is_changed, looked = False, time.monotonic()
+
+
+def _wait(seconds: float, should_stop: Callable[[], bool]) -> Iterator[None]:
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        if should_stop():
+            return
+        time.sleep(min(TICK_SECONDS, seconds))
+    yield None
