@@ -21,6 +21,7 @@ import numpy as np
 from indexer.catalog_reader import CatalogReader, Failure, ImageDetails
 from indexer.decode import hash_content
 from indexer.errors import CollectionEmpty, FingerprintMismatch, QueryError
+from indexer.failures import format_failures
 from indexer.generations import open_generation, read_current
 from indexer.layout import CATALOG, THUMBNAILS
 from indexer.snapshot import Snapshot
@@ -178,6 +179,10 @@ class Collection:
     def list_failures(self, first: int = 0, count: int = 100) -> list[Failure]:
         """Files that were seen and cannot be searched, by path."""
         return self._catalog.list_failures(first, count)
+
+    def export_failures(self) -> bytes:
+        """All of them as CSV (UTF-8), safe to open in a spreadsheet."""
+        return format_failures(self._catalog.list_failures(0, -1))
 
     def read_thumbnail(self, content_hash: str) -> bytes | None:
         """The WebP thumbnail of an image of this collection (hash in hex); None for any other.

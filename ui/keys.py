@@ -16,6 +16,7 @@ class Key(StrEnum):
     START_OVER = "start_over"
     OPEN_QUERY = "open_query"
     FAILURE_PAGE = "failure_page"
+    FAILURE_TABLE = "failure_table"
     GALLERY = "gallery"
     RAIL = "rail"
     CONTROLS = "controls"

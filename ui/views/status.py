@@ -80,6 +80,10 @@ def show_failures(collection: Collection, status: CollectionStatus) -> None:
     columns = {"File": text(width="medium"), "Reason": text(width="large"), "Seen": text(width="small")}
     # A row of three lines: the end of a reason says what to do.
     table.dataframe(rows, hide_index=True, width="stretch", row_height=64, column_config=columns)
+    # Written when it is asked for: of a large collection the table is long.
+    st.download_button(
+        "Download all as CSV", collection.export_failures, "not-searchable.csv", "text/csv", key=Key.FAILURE_TABLE
+    )
 
 
 def show_page() -> None:
