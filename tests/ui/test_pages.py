@@ -358,3 +358,8 @@ def test_every_failure_is_listed_once_with_its_reason(shown: Gallery):
     page.get("pagination")[0].set_value(2).run()
     seen += list(page.dataframe[0].value["File"])
     assert sorted(seen) == [str(shown.pictures / f"broken-{number:02d}.jpg") for number in range(BROKEN)]
+
+
+def test_all_failures_can_be_downloaded_as_a_table(shown: Gallery):
+    button = open_status().get("download_button")[0]
+    assert button.proto.label == "Download all as CSV"
