@@ -133,8 +133,13 @@ class Catalog:
         with self._transaction() as connection:
             connection.execute("UPDATE images SET reason = NULL WHERE reason IS NOT NULL")
 
-    def replace_store(self, store: int, rows: int) -> int:
-        """Let a new store take the place of one that lost rows; it keeps the first `rows` of them.
+    def find_next_store(self) -> int:
+        """A number that no store has had yet."""
+        query = "SELECT coalesce(max(seq), 0) + 1 FROM sqlite_sequence WHERE name = 'stores'"
+        return read_value(self._connection, query)
+
+    def replace_store(self, store: int, new: int, rows: int) -> None:
+        """Let the store `new` take the place of one that lost rows; its files have the first `rows` of them already.
 
         Another number, because generations and readers may still stand on the old one's files.
         """
@@ -142,14 +147,12 @@ class Catalog:
             fingerprint = read_value(connection, "SELECT fingerprint FROM stores WHERE store = ?", (store,))
             connection.execute("UPDATE stores SET fingerprint = ? || store WHERE store = ?", (LOST, store))
             connection.execute(
-                """INSERT INTO stores (fingerprint, dimension, model, opened_at)
-                SELECT ?, dimension, model, ? FROM stores WHERE store = ?""",
-                (fingerprint, time.time(), store),
+                """INSERT INTO stores (store, fingerprint, dimension, model, opened_at)
+                SELECT ?, ?, dimension, model, ? FROM stores WHERE store = ?""",
+                (new, fingerprint, time.time(), store),
             )
-            new = read_value(connection, "SELECT max(store) FROM stores")
             connection.execute("UPDATE rows SET store = ? WHERE store = ? AND row < ?", (new, store, rows))
             connection.execute("DELETE FROM rows WHERE store = ?", (store,))
-            return new
 
     def open_store(self, fingerprint: str, dimension: int, model: str) -> int:
         """The number of this fingerprint's store, a new one if there is none; from now on it is the one in use."""

@@ -31,21 +31,18 @@ class UpkeepCatalog(Catalog):
             if not (folders or files):
                 raise SourceError(f"Nothing in this collection lies below {old}. `seer status` shows its folders.")
             for table, paths in (("folders", folders), ("files", files)):
-                moved = [(_move(path, old, new), path) for path in paths]
-                connection.executemany(f"UPDATE OR IGNORE {table} SET path = ? WHERE path = ?", moved)
-                connection.executemany(f"DELETE FROM {table} WHERE path = ?", [(path,) for path in paths])
-            _require_apart(connection, new)
+                _move_all(connection, table, paths, old, new)
+            _require_apart(connection, folders, files, old, new)
             return len(files)
+
+    def has_below(self, folder: Path) -> bool:
+        """Whether anything known lies there."""
+        return any(_list_below(self._connection, table, folder) for table in ("folders", "files"))
 
     def find_store(self, fingerprint: str) -> int | None:
         """The number of this fingerprint's store."""
         found = self._connection.execute("SELECT store FROM stores WHERE fingerprint = ?", (fingerprint,)).fetchone()
         return found[0] if found else None
-
-    def find_next_store(self) -> int:
-        """A number that no store has had yet."""
-        query = "SELECT coalesce(max(seq), 0) + 1 FROM sqlite_sequence WHERE name = 'stores'"
-        return read_value(self._connection, query)
 
     def list_living_rows(self, store: int) -> list[tuple[int, int]]:
         """(row, image) of this store's rows whose images still have a file, by row."""
@@ -95,11 +92,11 @@ class UpkeepCatalog(Catalog):
         found = self._connection.execute(query).fetchall()
         return [(store, dimension) for store, dimension, name in found if not name.startswith((PRUNED, LOST))]
 
-    def list_living_hashes(self) -> set[bytes]:
-        """The contents of images that can be searched."""
-        query = """SELECT content_hash FROM images i WHERE reason IS NULL
-            AND EXISTS (SELECT 1 FROM files f WHERE f.image_id = i.image_id)"""
-        return {content_hash for (content_hash,) in self._connection.execute(query)}
+    def list_living_sources(self) -> dict[bytes, str]:
+        """Content -> the first of its files, of images that can be searched."""
+        query = """SELECT i.content_hash, min(f.path) FROM images i JOIN files f USING (image_id)
+            WHERE i.reason IS NULL GROUP BY i.image_id"""
+        return {content_hash: os.fsdecode(path) for content_hash, path in self._connection.execute(query)}
 
     def list_sources(self, store: int, rows: int) -> list[tuple[str, bytes, int]]:
         """(first file, content hash, row) of the images among a store's first `rows` rows that have a file."""
@@ -114,18 +111,34 @@ def _list_below(connection: sqlite3.Connection, table: str, folder: Path) -> lis
     return [path for (path,) in connection.execute(query, (os.fsencode(folder), *bound_paths(str(folder))))]
 
 
+def _move_all(connection: sqlite3.Connection, table: str, paths: list[bytes], old: Path, new: Path) -> None:
+    """Take all out before the first goes in: a new path may be another's old one."""
+    taken = [connection.execute(f"SELECT * FROM {table} WHERE path = ?", (path,)).fetchone() for path in paths]
+    connection.executemany(f"DELETE FROM {table} WHERE path = ?", [(path,) for path in paths])
+    for path, *rest in taken:
+        marks = ",".join("?" * (1 + len(rest)))
+        connection.execute(f"INSERT OR IGNORE INTO {table} VALUES ({marks})", (_move(path, old, new), *rest))
+
+
 def _move(path: bytes, old: Path, new: Path) -> bytes:
     below = path[len(os.fsencode(old)) :].lstrip(os.fsencode(os.sep))
     return os.path.join(os.fsencode(new), below) if below else os.fsencode(new)
 
 
-def _require_apart(connection: sqlite3.Connection, moved: Path) -> None:
-    """After a move each file lies in a picture folder, and none of these in another; else the next walk loses it."""
-    folders = [Path(os.fsdecode(path)) for (path,) in connection.execute("SELECT path FROM folders")]
-    if not any(folder == moved or folder in moved.parents or moved in folder.parents for folder in folders):
-        raise SourceError(
-            f"{moved} lies in none of the collection's picture folders, which are {', '.join(map(str, folders))}. "
-            "Give the old and the new place of a whole picture folder."
-        )
-    if nested := [folder for folder in folders if any(other in folder.parents for other in folders)]:
-        raise SourceError(f"{nested[0]} would lie in another picture folder. Move it apart, or build that one alone.")
+def _require_apart(
+    connection: sqlite3.Connection, moved_folders: list[bytes], moved_files: list[bytes], old: Path, new: Path
+) -> None:
+    """Each moved file lies in a picture folder, and no moved folder in another; else the next walk would lose it."""
+    folders = {Path(os.fsdecode(path)) for (path,) in connection.execute("SELECT path FROM folders")}
+    moved = {Path(os.fsdecode(_move(path, old, new))) for path in moved_folders}
+    others = folders - moved
+    for folder in sorted(moved):
+        if any(other in folder.parents or folder in other.parents for other in others):
+            raise SourceError(f"{folder} would lie in another picture folder, or hold one. Move it apart.")
+    for path in moved_files:
+        file = Path(os.fsdecode(_move(path, old, new)))
+        if folders.isdisjoint(file.parents):
+            raise SourceError(
+                f"{file} would lie in none of the collection's picture folders, which are "
+                f"{', '.join(map(str, sorted(folders)))}. Give the old and the new place of a whole picture folder."
+            )

@@ -3,10 +3,10 @@
     files        stamps, against the catalog                        seer build takes up what changed
     stores       every row, against its checksum                    repaired: those rows are embedded again
     generations  every byte, against the manifest's hashes          repaired: the index is made anew
-    thumbnails   there and a picture, for every living image        repaired: made anew when they are asked for
+    thumbnails   there and a picture, for every living image        repaired: made anew from the originals
     sample       some originals, read and embedded again            told
 
-Rule: pictures are only read, and a check without `repair` changes nothing at all.
+Rule: pictures are only read, and without `repair` nothing that was committed or published is changed.
 """
 
 import io
@@ -22,20 +22,23 @@ from PIL import Image
 
 from indexer import generations
 from indexer.catalog_upkeep import UpkeepCatalog
-from indexer.decode import DecodeSettings, DecodeTask, decode_file
-from indexer.errors import CollectionDamaged, CollectionError, explain_refusal
+from indexer.decode import DecodeSettings, DecodeTask, decode_file, hash_content
+from indexer.errors import CollectionDamaged, CollectionError, FingerprintMismatch, explain_refusal
 from indexer.hold import hold
-from indexer.layout import CATALOG, STORES, THUMBNAILS, name_store
+from indexer.layout import CATALOG, STORES, THUMBNAILS, clamp_time, name_store
+from indexer.settings import BuildSettings
 from indexer.thumbnails import ThumbnailReader, ThumbnailWriter
 from indexer.upkeep import OnStep, publish_store, write_living
 from indexer.vectors import Store, count_rows
-from seer_model.pictures import DECODER_ERRORS
+from seer_model.errors import PictureError, UserError
+from seer_model.pictures import DECODER_ERRORS, encode_thumbnail, open_picture
 
 SAMPLE = 16
 """Images that are embedded again."""
 CLOSE = 0.999
 """Cosine that an image's embedding must have with its stored row; another device or precision may round otherwise."""
 ROWS_AT_ONCE = 4096
+THUMBNAIL_PX = BuildSettings().thumbnail_px
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,7 +114,7 @@ class _Check:
             self.found.files += 1
             try:
                 status = Path(path).stat()
-                changed += (status.st_size, status.st_mtime_ns) != (size_bytes, mtime_ns)
+                changed += (status.st_size, clamp_time(status.st_mtime_ns)) != (size_bytes, mtime_ns)
             except OSError:
                 missing += 1
         for count, what in ((missing, "are not there any more"), (changed, "have changed")):
@@ -140,6 +143,8 @@ class _Check:
         damaged = [name for name in names if not self._is_whole(name)]
         try:
             current = generations.open_generation(self.collection)
+            if current.name in damaged:  # with the stamps that it had when it was whole
+                raise CollectionDamaged(f"generation {current.name} is not what was published.")
             self._open_store(current.manifest)
         except (CollectionError, OSError) as error:
             if self.catalog.count_files():
@@ -176,17 +181,25 @@ class _Check:
         raise CollectionDamaged("no manifest is left to go on from")
 
     def _check_thumbnails(self) -> Iterator[Problem]:
+        living = self.catalog.list_living_sources()
+        self.found.thumbnails = len(living)
+        # Opened to write first: what a killed build has begun is rolled back, or nothing could be read.
+        ThumbnailWriter(self.collection / THUMBNAILS).close()
         with closing(ThumbnailReader(self.collection / THUMBNAILS)) as reader:
-            living = self.catalog.list_living_hashes()
-            self.found.thumbnails = len(living)
-            missing = {key for key in living if not _is_picture(reader.read(key))}
+            missing = {key: path for key, path in living.items() if not _is_picture(reader.read(key))}
         if missing:
             text = f"{len(missing)} of {len(living)} thumbnails are missing or damaged."
-            yield self._settle("thumbnails", text, lambda: self._drop_thumbnails(living - missing), "")
+            yield self._settle("thumbnails", text, lambda: self._make_thumbnails(missing), "")
 
-    def _drop_thumbnails(self, good: set[bytes]) -> None:
+    def _make_thumbnails(self, missing: dict[bytes, str]) -> None:
+        """From the originals, as far as they are there and what they were."""
         with closing(ThumbnailWriter(self.collection / THUMBNAILS)) as writer:
-            writer.keep_only(good)
+            for content_hash, path in missing.items():
+                with suppress(OSError, PictureError):
+                    data = Path(path).read_bytes()
+                    if hash_content(data) == content_hash:
+                        picture = open_picture(data, short_side_px=THUMBNAIL_PX)
+                        writer.write([(content_hash, encode_thumbnail(picture, side_px=THUMBNAIL_PX))])
 
     def _check_sample(self, count: int) -> Iterator[Problem]:
         try:
@@ -194,6 +207,11 @@ class _Check:
             store = self._open_store(manifest)
         except CollectionError:
             return  # told above
+        try:
+            self._open_backbone(manifest)
+        except UserError as error:
+            yield Problem(part="sample", text=f"Nothing was embedded again: {error}")
+            return
         known = self.catalog.list_sources(manifest["store"], manifest["rows"])
         chosen = random.Random(0).sample(known, min(count, len(known)))
         self.found.sample = len(chosen)
@@ -204,10 +222,9 @@ class _Check:
     def _compare_anew(self, manifest: dict, store: Store, path: str, content_hash: bytes, row: int) -> str | None:
         from indexer.embed import embed_batch
 
-        backbone = self._open_backbone(manifest)
         told = manifest["settings"]
         how = DecodeSettings(
-            preprocessing=backbone.preprocessing,
+            preprocessing=self.backbone.preprocessing,
             max_megapixels=told["max_megapixels"],
             thumbnail_px=told["thumbnail_px"],
         )
@@ -215,8 +232,8 @@ class _Check:
         if decoded.pixels is None:
             return f"cannot be read any more: {decoded.reason}"
         if decoded.content_hash != content_hash:
-            return "has other bytes than the catalog knows, although its size and time are the same. Run seer build."
-        rows, usable = embed_batch(backbone, [decoded.pixels])
+            return "has other bytes than the catalog knows. Run seer build (and touch it, if its time is the old one)."
+        rows, usable = embed_batch(self.backbone, [decoded.pixels])
         if not usable[0]:
             return "has no finite embedding any more."
         with suppress(CollectionDamaged):  # Told above, of all rows.
@@ -225,12 +242,14 @@ class _Check:
                 return f"is embedded otherwise now: its cosine with the stored row is {cosine:.4f}."
         return None
 
-    def _open_backbone(self, manifest: dict) -> object:
+    def _open_backbone(self, manifest: dict) -> None:
         from indexer.embed import open_backbone
 
-        if not hasattr(self, "_backbone"):
-            self._backbone = open_backbone(manifest["settings"]["model"], device=self.device, batch_size=1)
-        return self._backbone
+        self.backbone = open_backbone(manifest["settings"]["model"], device=self.device, batch_size=1)
+        if self.backbone.fingerprint != manifest["fingerprint"]:
+            raise FingerprintMismatch(
+                f"{self.backbone.model} is not the model that this generation was made with. Run seer build."
+            )
 
     def _settle(self, part: str, text: str, mend: Callable[[], None], rest: str) -> Problem:
         """A problem that can be put right: it is, or the person is told how."""

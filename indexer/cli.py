@@ -7,7 +7,7 @@ import json
 import logging
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
@@ -103,14 +103,16 @@ def build(
     place = choose_collection(list(pictures), folder)
     chosen = BuildSettings(**settings)
 
-    def build_once(added: list[Path]) -> BuildReport:
-        report = run_build(place, added, chosen, verbose=verbose)
-        click.echo(json.dumps(report.describe()) if as_json else show_report(report, place))
-        return report
+    with watch_interrupt("Stopping after the batch in hand") as should_stop:
 
-    report = build_once(list(pictures))
-    if is_watched and not report.is_stopped:
-        report = keep_building(place, chosen, build_once) or report
+        def build_once(added: list[Path]) -> BuildReport:
+            report = run_build(place, added, chosen, should_stop=should_stop, verbose=verbose)
+            click.echo(json.dumps(report.describe()) if as_json else show_report(report, place))
+            return report
+
+        report = build_once(list(pictures))
+        if is_watched:
+            report = keep_building(place, chosen, build_once, should_stop) or report
     if report.is_stopped:
         click.echo(
             "Stopped before the end; what was embedded is kept, and can be searched once a build has ended. "
@@ -260,33 +262,39 @@ def choose_collection(pictures: list[Path], folder: Path | None) -> Path:
 
 
 def keep_building(
-    place: Path, settings: BuildSettings, build_once: Callable[[list[Path]], BuildReport]
+    place: Path,
+    settings: BuildSettings,
+    build_once: Callable[[list[Path]], BuildReport],
+    should_stop: Callable[[], bool],
 ) -> BuildReport | None:
-    """Build whenever something in the picture folders has changed, until Ctrl-C. Returns: a build that it stopped."""
+    """Build whenever something in the picture folders has changed, until told to stop. Returns: the last build."""
     with Collection(place) as collection:
         folders = collection.read_status().folders
-    with watch_interrupt("Watching ends") as should_stop:
-        click.echo("Watching for changes; Ctrl-C ends it.", err=True)
-        for _ in follow_changes(folders, settings.exclude, should_stop=should_stop):
+    report, is_built = None, None
+    changes = follow_changes(folders, settings.exclude, should_stop=should_stop)
+    click.echo("Watching for changes; Ctrl-C ends it.", err=True)
+    with suppress(StopIteration):
+        while True:
+            changes.send(is_built)
             try:
-                report = build_once([])
+                report, is_built = build_once([]), True
             except UserError as error:
-                # A disk that is away for a moment, another build at work: the next change is another chance.
+                # A disk that is away for a moment, another command at work: it is tried again.
                 click.echo(f"seer: {error}", err=True)
-                continue
-            if report.is_stopped:
-                return report
-    return None
+                is_built = False
+    return report
 
 
-def run_build(place: Path, pictures: list[Path], settings: BuildSettings, *, verbose: bool = False) -> BuildReport:
-    """Build with progress on stderr, a log file in the collection, and Ctrl-C that keeps the batch in hand."""
-    with (
-        explain_refusal(place),
-        watch_interrupt("Stopping after the batch in hand") as should_stop,
-        show_progress() as on_progress,
-        _keep_log(place, verbose) as log,
-    ):
+def run_build(
+    place: Path,
+    pictures: list[Path],
+    settings: BuildSettings,
+    *,
+    should_stop: Callable[[], bool],
+    verbose: bool = False,
+) -> BuildReport:
+    """Build with progress on stderr and a log file in the collection."""
+    with explain_refusal(place), show_progress() as on_progress, _keep_log(place, verbose) as log:
         watchers = Watchers(on_progress=on_progress, on_step=log.debug, should_stop=should_stop)
         report = build_collection(place, pictures, settings, watchers)
         log.info("ended: %s", json.dumps(report.describe()))

@@ -181,10 +181,13 @@ def verify_whole(generation: Generation) -> None:
     """Compare every byte of a generation with its manifest, whatever the stamps say. Raises: CollectionDamaged."""
     for name, told in generation.manifest["files"].items():
         path = generation.folder / name
-        _read_stamp(path)
-        with open(path, "rb") as file:
-            if hashlib.file_digest(file, "sha256").hexdigest() != told["sha256"]:
-                raise _damaged(path, "is not the file that was published: its hash differs from the manifest's")
+        try:
+            with open(path, "rb") as file:
+                found = hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            raise _damaged(path, f"cannot be read ({error.strerror})") from None
+        if found != told["sha256"]:
+            raise _damaged(path, "is not the file that was published: its hash differs from the manifest's")
 
 
 def _read_stamp(path: Path) -> list[int]:

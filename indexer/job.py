@@ -170,8 +170,11 @@ class _Build:
         if there >= known:
             return known
         log.warning("%s is %d rows short; they are embedded again", old, known - there)
-        self.store = self.catalog.replace_store(self.store, there)
-        copy_rows(old, self._find_store(), self.backbone.dimension, there)
+        new = self.catalog.find_next_store()
+        # Rows first: whatever a change that was cut off has left under this number must not be taken for them.
+        copy_rows(old, self.folder / STORES / name_store(new), self.backbone.dimension, there)
+        self.catalog.replace_store(self.store, new, there)
+        self.store = new
         return there
 
     def _require_disk(self, files: int) -> None:

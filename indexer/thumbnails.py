@@ -14,6 +14,7 @@ class ThumbnailWriter:
     """Takes thumbnails in, a batch at a time."""
 
     def __init__(self, path: Path) -> None:
+        self._path = path
         try:
             self._connection = _open_for_writing(path)
         except sqlite3.DatabaseError:
@@ -39,6 +40,12 @@ class ThumbnailWriter:
                 self._connection.execute("VACUUM")
         except sqlite3.OperationalError as error:
             raise explain_sqlite(error) from error
+        except sqlite3.DatabaseError:
+            # What is damaged inside is set aside as a whole: thumbnails are made anew from the originals.
+            self._connection.close()
+            self._path.replace(self._path.with_name(f"{self._path.name}.damaged"))
+            self._connection = _open_for_writing(self._path)
+            return 0
         return len(gone)
 
     def close(self) -> None:

@@ -9,6 +9,7 @@ the next generation but one is published.
 Rule: nothing is embedded here, and no picture is opened.
 """
 
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -19,7 +20,7 @@ import numpy as np
 
 from indexer import generations
 from indexer.catalog_upkeep import UpkeepCatalog
-from indexer.errors import SourceError, explain_refusal
+from indexer.errors import FaissMissing, SourceError, explain_refusal
 from indexer.hold import hold
 from indexer.layout import CATALOG, STORES, THUMBNAILS, name_store
 from indexer.thumbnails import ThumbnailWriter
@@ -52,8 +53,11 @@ def relocate_folder(collection: Path, old: Path, new: Path) -> int:
     new = new.resolve()
     if not new.is_dir():
         raise SourceError(f"There is no folder {new}. Give the place where the pictures are now.")
+    spelled = Path(os.path.normpath(old.absolute()))
     with _open(collection, "seer relocate") as catalog:
-        return catalog.relocate(old.absolute(), new)
+        # Folders are kept as they were resolved when they were there; a link on the way may still be.
+        known = spelled if catalog.has_below(spelled) else spelled.resolve()
+        return catalog.relocate(known, new)
 
 
 def prune_collection(collection: Path, *, on_step: OnStep = lambda name: None) -> PruneReport:
@@ -70,6 +74,7 @@ def prune_collection(collection: Path, *, on_step: OnStep = lambda name: None) -
         living = catalog.list_living_rows(store)
         removed = catalog.count_rows(store) - len(living)
         if removed:
+            require_faiss()
             store = write_living(collection, catalog, store, current.manifest["dimension"], living, on_step)
         if store != current.manifest["store"]:
             current = publish_store(collection, catalog, store, current.manifest, on_step)
@@ -122,10 +127,23 @@ def publish_store(
         lambda path: _write_index(place, dimension, len(image_ids), path),
         on_step,
     )
-    for old in catalog.drop_stores(generations.remove_old_generations(collection)):
+    # Another model's store may be half filled, and no generation stands on it yet.
+    in_use = {number for number, _ in catalog.list_stores()}
+    for old in catalog.drop_stores(generations.remove_old_generations(collection) | in_use):
         shutil.rmtree(collection / STORES / name_store(old), ignore_errors=True)
     on_step("old generations removed")
     return published
+
+
+def require_faiss() -> None:
+    """Raise FaissMissing before anything is changed that only an index would complete."""
+    try:
+        import indexer.index  # noqa: F401
+    except ImportError as error:
+        raise FaissMissing(
+            f"FAISS cannot be loaded ({error}), so nothing was changed. Install faiss-gpu (Linux x86-64) or faiss-cpu, "
+            "check with seer doctor, and run again."
+        ) from None
 
 
 def _take_description(manifest: dict) -> dict:

@@ -128,7 +128,8 @@ def count_rows(folder: Path, dimension: int) -> int:
 
 
 def copy_rows(source: Path, target: Path, dimension: int, rows: int) -> None:
-    """Begin a new store with the first rows of another."""
+    """Begin a new store with the first rows of another; what lies there is of a change that was cut off."""
+    shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
     for name, width in _measure_widths(dimension).items() if rows else ():
         with (source / name).open("rb") as old, (target / name).open("wb") as new:
@@ -145,10 +146,10 @@ def pick_rows(source: Path, target: Path, dimension: int, rows: np.ndarray) -> N
         rows: (M,) int64, rising.
     Raises: CollectionDamaged if one of them is not what was written.
     """
-    target.mkdir(parents=True)
     store = Store(source, dimension, int(rows[-1]) + 1 if len(rows) else 0)
     for start in range(0, len(rows), ROWS_AT_ONCE):
         store.check(rows[start : start + ROWS_AT_ONCE])
+    target.mkdir(parents=True)
     parts = {ROWS: (ROW_TYPE, (dimension,)), NORMS: (NORM_TYPE, ()), CRCS: (CRC_TYPE, ())}
     for name, (kind, shape) in parts.items():
         values = _map(source / name, kind, (store.rows.shape[0], *shape))

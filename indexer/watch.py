@@ -9,7 +9,7 @@ Rule: only when to look again is decided here; what has changed the build finds 
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import watchfiles
@@ -31,19 +31,19 @@ def follow_changes(
     should_stop: Callable[[], bool],
     quiet_seconds: float = QUIET_SECONDS,
     poll_seconds: float = POLL_SECONDS,
-) -> Iterator[None]:
-    """Yield each time that something below the folders has changed and is quiet again, until told to stop.
+) -> Generator[None, bool | None]:
+    """Yield when to build: at once, and each time that something below the folders has changed and is quiet again.
 
-    What changes while the caller is at work is told when it asks for the next change.
+    What changes while the caller is at work is told when it asks again; send False to be told the same again later.
     """
-    seen = _look(folders, exclude)
+    seen: set | None = None
     for _ in _list_moments(folders, should_stop, quiet_seconds, poll_seconds):
+        if should_stop():
+            return
         now = _look(folders, exclude)
         if now != seen:
-            seen = now
-            yield
-            if should_stop():
-                return
+            is_done = yield
+            seen = None if is_done is False else now
 
 
 def _look(folders: list[Path], exclude: tuple[str, ...]) -> set[tuple[str, int, int]]:
@@ -56,10 +56,10 @@ def _list_moments(
     folders: list[Path], should_stop: Callable[[], bool], quiet_seconds: float, poll_seconds: float
 ) -> Iterator[None]:
     """When to look: after events, and every `poll_seconds` in any case."""
-    yield None  # What changed between the last build and now.
+    yield None
     try:
         yield from _wait_for_events(folders, should_stop, quiet_seconds, poll_seconds)
-    except (RuntimeError, OSError) as error:
+    except (RuntimeError, OSError, ValueError) as error:  # ValueError: a folder's own name is no text.
         log.warning("the system's events cannot be followed (%s); looking every %g s", error, poll_seconds)
     while not should_stop():
         yield from _wait(poll_seconds, should_stop)

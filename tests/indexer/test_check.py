@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +22,17 @@ from indexer.schema import connect_to_write
 from tests.indexer.making import build, draw
 
 pytestmark = pytest.mark.usefixtures("by_pixels")
+
+
+def rot(path: Path) -> None:
+    """A flipped byte that leaves the stamps as they were, as a disk does it."""
+    stamp = path.stat()
+    with path.open("r+b") as file:
+        file.seek(-1, os.SEEK_END)
+        byte = file.read(1)[0]
+        file.seek(-1, os.SEEK_END)
+        file.write(bytes([byte ^ 0x10]))
+    os.utime(path, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
 
 
 def flip(path: Path, place: int = -1) -> None:
@@ -48,6 +60,7 @@ DAMAGE: dict[str, tuple[str, Callable[[Path], object]]] = {
     "a store that is gone": ("stores", lambda place: shutil.rmtree(place / STORE)),
     "a flipped byte in the index": ("generations", lambda place: flip(place / GENERATION / "index.faiss")),
     "a flipped byte in the image numbers": ("generations", lambda place: flip(place / GENERATION / "image_ids.npy")),
+    "rot in the image numbers": ("generations", lambda place: rot(place / GENERATION / "image_ids.npy")),
     "an index that is gone": ("generations", lambda place: (place / GENERATION / "index.faiss").unlink()),
     "no CURRENT": ("generations", lambda place: (place / CURRENT).unlink()),
     "a CURRENT of nonsense": ("generations", lambda place: (place / CURRENT).write_text("7\n")),
@@ -60,7 +73,8 @@ def test_a_damage_is_found_told_and_repaired(damage: str, place: Path, pictures:
     build(place, pictures)
     part, harm = DAMAGE[damage]
     harm(place)
-    assert_no_wrong_answer(place, pictures)
+    if not damage.startswith("rot"):  # that one only a check can know
+        assert_no_wrong_answer(place, pictures)
     found = check_collection(place)
     assert not found.is_sound
     assert part in {problem.part for problem in found.problems}, found.problems
@@ -68,8 +82,7 @@ def test_a_damage_is_found_told_and_repaired(damage: str, place: Path, pictures:
     repaired = check_collection(place, repair=True)
     assert repaired.is_sound, repaired.problems
     build(place)
-    again = check_collection(place)
-    assert not [problem for problem in again.problems if problem.part != "thumbnails"], again.problems
+    assert not check_collection(place).problems
     with Collection(place) as collection:
         assert collection.read_status().images == 9
         for file in pictures.rglob("*.png"):
@@ -123,8 +136,6 @@ def test_files_that_changed_or_went_are_told(place: Path, pictures: Path):
 def test_other_bytes_under_an_old_stamp_are_told(place: Path, pictures: Path):
     build(place, pictures)
     file = pictures / "a" / "picture-1.png"
-    import os
-
     stamp, data = file.stat(), file.read_bytes()
     file.write_bytes(draw(pictures.parent / "other.png", seed=61).read_bytes().ljust(len(data), b"\0")[: len(data)])
     os.utime(file, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))

@@ -187,6 +187,36 @@ def test_the_steps_listed_here_are_all_there_are(place: Path, pictures: Path):
     assert tuple(told) == STEPS
 
 
+def test_another_models_half_filled_store_is_left_alone(place: Path, pictures: Path):
+    build(place, pictures)
+    remove_some(pictures)
+    report = build(place, model="regnety-400mf", limit=2)
+    assert report.pending == 3
+    assert prune_collection(place).removed == 4
+    assert find_all(place, pictures) == {file.name: file.name for file in pictures.rglob("*.png")}
+    report = build(place)  # goes on with the model that was begun
+    assert (report.embedded, report.unchanged, report.images) == (3, 2, 5)
+    with Collection(place) as collection:
+        assert collection.read_status().model == "regnety-400mf"
+
+
+def test_what_a_killed_prune_has_left_is_never_taken_for_the_rows_of_a_short_store(place: Path, pictures: Path):
+    build(place, pictures)
+    (pictures / "a" / "picture-1.png").unlink()
+    build(place)
+    code = (
+        "import os, sys; from pathlib import Path; from indexer.upkeep import prune_collection\n"
+        "prune_collection(Path(sys.argv[1]), on_step=lambda name: os._exit(9))"
+    )
+    subprocess.run([sys.executable, "-c", code, str(place)], cwd=REPOSITORY, timeout=60)
+    assert (place / "stores" / "000002" / "rows.f16").stat().st_size == 8 * 192 * 2  # rows 1 to 8, from place 0 on
+    for name, width in (("rows.f16", 192 * 2), ("norms.f32", 4), ("crc.u32", 4)):
+        path = place / "stores" / "000001" / name
+        path.write_bytes(path.read_bytes()[: 6 * width])
+    build(place)
+    assert find_all(place, pictures) == {file.name: file.name for file in pictures.rglob("*.png")}
+
+
 def test_a_damaged_row_is_not_carried_over(place: Path, pictures: Path):
     build(place, pictures)
     remove_some(pictures)
@@ -260,7 +290,7 @@ def test_what_was_built_at_the_new_place_already_stays(place: Path, pictures: Pa
     [
         ("pictures", "nowhere", "There is no folder .*nowhere"),
         ("never-known", "empty", "Nothing in this collection lies below .*never-known"),
-        ("pictures/a", "empty", "lies in none of the collection's picture folders"),
+        ("pictures/a", "empty", "would lie in none of the collection's picture folders"),
         ("pictures", "second/inner", "would lie in another picture folder"),
     ],
 )
@@ -271,6 +301,31 @@ def test_a_move_that_would_lose_pictures_is_refused(old, new, said, place: Path,
     with pytest.raises(SourceError, match=said):
         relocate_folder(place, tmp_path / old, tmp_path / new)
     assert build(place).unchanged == 10
+
+
+def test_a_folder_that_moves_into_itself_keeps_every_file(place: Path, pictures: Path):
+    build(place, pictures)
+    inner = pictures / "a"
+    for file in sorted(pictures.rglob("*.png")):
+        target = inner / "moved" / file.relative_to(pictures)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(file, target)
+    assert relocate_folder(place, pictures, inner / "moved") == 9
+    with Collection(place) as collection:
+        assert collection.read_status().files == 9
+
+
+def test_the_old_place_may_be_spelled_as_one_likes(place: Path, pictures: Path, tmp_path: Path, monkeypatch):
+    build(place, pictures)
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path, target_is_directory=True)
+    moved = pictures.rename(tmp_path / "moved")
+    assert relocate_folder(place, link / "pictures", moved) == 9
+    again = moved.rename(tmp_path / "again")
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    assert relocate_folder(place, Path("../moved/"), again) == 9
+    assert build(place).unchanged == 9
 
 
 # The commands, and the lock

@@ -24,14 +24,14 @@ class Follower:
     """Follows in a thread, and counts what it is told."""
 
     def __init__(self, folder: Path, **how: float) -> None:
-        self.told, self._stop = 0, threading.Event()
+        self.told, self._stop = -1, threading.Event()
         self._thread = threading.Thread(target=self._run, args=(folder, SOON | how), daemon=True)
         self._thread.start()
         time.sleep(0.7)  # until it watches
 
     def _run(self, folder: Path, how: dict) -> None:
         for _ in follow_changes([folder], should_stop=self._stop.is_set, **how):
-            self.told += 1
+            self.told += 1  # the first time at once
 
     def wait_for(self, told: int, seconds: float = 10) -> None:
         until = time.monotonic() + seconds
@@ -108,6 +108,16 @@ def test_events_that_are_lost_are_made_up_for(follow, pictures: Path, monkeypatc
     follower.wait_for(1)
 
 
+def test_a_change_whose_build_failed_is_told_again(pictures: Path):
+    asked = []
+    changes = follow_changes([pictures], should_stop=lambda: len(asked) > 50, quiet_seconds=0.1, poll_seconds=0.2)
+    next(changes)
+    started = time.monotonic()
+    changes.send(False)  # told again, although nothing has changed since
+    assert time.monotonic() - started < 5
+    changes.close()
+
+
 def test_a_folder_that_goes_and_comes_back_is_told(follow, pictures: Path):
     follower = follow(poll_seconds=0.5)
     away = pictures.rename(pictures.with_name("away"))
@@ -118,13 +128,16 @@ def test_a_folder_that_goes_and_comes_back_is_told(follow, pictures: Path):
 
 # The builds that follow
 
+TOLD: list[bool] = []
+"""What the follower was told of each build."""
+
 
 def build_and_watch(place: Path, pictures: Path, monkeypatch, changes: list[Callable[[], object]]) -> object:
     def follow(folders: list[Path], *_: object, **__: object) -> Iterator[None]:
         assert folders == [pictures]
         for change in changes:
             change()
-            yield
+            TOLD.append((yield))
 
     monkeypatch.setattr(commands, "follow_changes", follow)
     return CliRunner().invoke(commands.cli, ["build", str(pictures), "--collection", str(place), "--watch", "--json"])
@@ -153,6 +166,7 @@ def test_each_change_is_built_and_a_missing_disk_is_waited_for(place: Path, pict
         (0, 1, "000002"),
     ]
     assert "There is no folder" in done.stderr and "mount it" in done.stderr
+    assert TOLD == [True, False, True, True]
 
 
 @pytest.mark.usefixtures("by_pixels")
