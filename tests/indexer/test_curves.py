@@ -24,6 +24,7 @@ def make_log(looks: int, **fixed: float) -> list[dict]:
             "entropy": 4 + float(part),
             "rate": 2 - float(part),
             "images_per_second": 190 + 10 * float(part),
+            "waiting_share": 0.5 - 0.4 * float(part),
         }
         | fixed
         for number, part in enumerate(course, 1)
@@ -52,7 +53,8 @@ def find_ends(panel: np.ndarray) -> tuple[float, float]:
 
 def test_each_panel_shows_the_course_of_its_figure(tmp_path: Path):
     ends = [find_ends(panel) for panel in list_panels(draw_log(make_log(50), tmp_path / "c.png"))]
-    assert [left < right for left, right in ends] == [False, True, False, True], "loss, entropy, rate, images/s"
+    rises = [left < right for left, right in ends]
+    assert rises == [False, True, False, True, False], "loss, entropy, rate, images/s, waiting"
     assert all(abs(left - right) > 50 for left, right in ends)
 
 
