@@ -72,7 +72,7 @@ class Learner:
     def __init__(self, student: Student, settings: PretrainSettings, ranks: Ranks, *, is_sharded: bool = False) -> None:
         self.settings, self.ranks, self.device = settings, ranks, ranks.device
         self.student = student.to(memory_format=torch.channels_last).train()
-        synchronise_norms(student, ranks.make_groups(_fit_group(settings.norm_group, ranks.count)))
+        synchronise_norms(student, ranks.make_groups(fit_group(settings.norm_group, ranks.count)))
         if settings.recompute:
             recompute_blocks(student.trunk)
         self._network: nn.Module = student
@@ -174,9 +174,9 @@ class Learner:
         return self.settings.batch_size // self.ranks.count
 
 
-def _fit_group(wanted: int, ranks: int) -> int:
-    """The size of a group of ranks that divides them: as wanted or the next larger one, all of them at most."""
-    return next((size for size in range(wanted, ranks) if size and ranks % size == 0), ranks)
+def fit_group(wanted: int, ranks: int) -> int:
+    """The size of a group that the ranks split into: as wanted or the next larger one; all of them at most, and for 0."""
+    return next((size for size in range(wanted or ranks, ranks) if ranks % size == 0), ranks)
 
 
 def _make_queue(settings: PretrainSettings, ranks: Ranks) -> Queue | None:

@@ -188,6 +188,11 @@ def test_two_processes_of_torchrun_are_one_and_one_of_them_speaks(
     for once in (f"{PICTURES} pictures\n", "going on from step 1 of", f"step {STEPS}/{STEPS}", "curves: "):
         assert told.count(once) == 1, told
     torch.testing.assert_close(read_curve(command.output), read_curve(undisturbed), rtol=0, atol=5e-3)
-    alone, shared = read_weights(undisturbed), read_weights(command.output)
+    # But for the whitening: the sign of a direction is rounding's to choose.
+    alone, shared = (drop_whitening(read_weights(output)) for output in (undisturbed, command.output))
     start = read_weights(RunFolder(undisturbed).folder / "step-00000001" / "weights.safetensors")
     assert (measure_way(shared, alone) < SHARED * measure_way(alone, start)).all()
+
+
+def drop_whitening(weights: dict) -> dict:
+    return {key: weight for key, weight in weights.items() if not key.startswith("whitening.")}

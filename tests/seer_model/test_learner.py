@@ -10,7 +10,7 @@ from torch import Tensor
 from seer_model.checkpoint import Checkpoint, read_checkpoint
 from seer_model.crops import CropKind
 from seer_model.errors import CheckpointError
-from seer_model.learner import Learner, StepFigures, _join_batches, _split_batches, has_heads, start_learner
+from seer_model.learner import Learner, StepFigures, _join_batches, _split_batches, fit_group, has_heads, start_learner
 from seer_model.presets import PretrainSettings
 from seer_model.ranks import Ranks
 from seer_model.swav import SwavSettings
@@ -192,3 +192,11 @@ def test_figures_are_the_first_choices_of_the_assigned_crops():
     figures = take_step(start_learner(RECIPE, ALONE, source=making.make_checkpoint()), 0)
     assert figures.loss.ndim == 0 and not figures.loss.requires_grad
     assert figures.choices.shape == (16,) and figures.choices.min() >= 0 and figures.choices.max() < 7
+
+
+@pytest.mark.parametrize(
+    ("wanted", "ranks", "fit"),
+    [(0, 2, 2), (0, 1, 1), (8, 1, 1), (8, 2, 2), (8, 16, 8), (8, 12, 12), (2, 9, 3), (64, 512, 64), (4, 7, 7)],
+)
+def test_a_group_that_does_not_divide_the_ranks_becomes_the_next_larger_that_does(wanted: int, ranks: int, fit: int):
+    assert fit_group(wanted, ranks) == fit
