@@ -175,7 +175,7 @@ class Learner:
 
 
 def fit_group(wanted: int, ranks: int) -> int:
-    """The size of a group that the ranks split into: as wanted or the next larger one; all of them at most, and for 0."""
+    """The size of groups that the ranks split into: as wanted or the next larger one, at most all; all for 0."""
     return next((size for size in range(wanted or ranks, ranks) if ranks % size == 0), ranks)
 
 
