@@ -502,7 +502,8 @@ def test_a_run_in_half_precision_learns_as_one_in_full_and_goes_on_after_a_stop(
     recipe, how = replace(CALM, precision=precision), {"source": making.make_checkpoint()}
     whole, pieces = tmp_path / "whole.safetensors", tmp_path / "pieces.safetensors"
     run(whole, recipe, **how)
-    torch.testing.assert_close(read_losses(whole), read_losses(calm), rtol=0, atol=0.1)
+    # Normalised over 16 crops of one pixel, the 8 bits of bf16 make up to 5 % of a loss.
+    torch.testing.assert_close(read_losses(whole), read_losses(calm), rtol=0.1, atol=0)
     assert read_losses(whole) != read_losses(calm)
     run(pieces, recipe, watchers=stop_after(4), **how)
     assert (RunFolder(pieces).load_newest().state["scaler"] != {}) == (precision == "fp16")

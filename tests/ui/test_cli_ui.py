@@ -36,7 +36,8 @@ def test_the_command_has_everything_and_waits_for_nothing_heavy():
         "print([name for name in ('torch', 'streamlit', 'faiss') if name in sys.modules])"
     )
     found = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True)
-    assert found.stdout.split("\n")[:2] == ["build demo doctor evaluate models pretrain search status ui", "[]"]
+    commands = "build check demo doctor evaluate models pretrain prune relocate search status ui"
+    assert found.stdout.split("\n")[:2] == [commands, "[]"]
 
 
 def test_ctrl_c_ends_the_server_quietly_and_leaves_nothing_behind(gallery: Gallery, tmp_path: Path):
