@@ -150,6 +150,20 @@ def test_a_reader_of_the_old_generation_never_sees_a_foreign_picture(place: Path
                 assert held.store.read_embedding(row) @ embed(first) >= 0.99999
 
 
+def test_the_number_of_an_image_is_never_given_out_again(place: Path, pictures: Path):
+    build(place, pictures)
+    for name in ("picture-8.png", "picture-6.png"):  # read last: they have the highest numbers, 9 and 8
+        (pictures / "b" / name).unlink()
+        build(place)
+        prune_collection(place)
+    # The first store has gone, and with it the last row of image 9.
+    assert not (place / "stores" / "000001").exists()
+    new = draw(pictures / "new.png", seed=80)
+    build(place)
+    with Collection(place) as collection:
+        assert collection.find_similar(new.read_bytes(), count=1)[0].image_id == 10
+
+
 def embed(file: Path) -> np.ndarray:
     from tests.indexer import pixel_backbone
 
