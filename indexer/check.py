@@ -23,12 +23,11 @@ from PIL import Image
 from indexer import generations
 from indexer.catalog_upkeep import UpkeepCatalog
 from indexer.decode import DecodeSettings, DecodeTask, decode_file, hash_content
-from indexer.errors import CollectionDamaged, CollectionError, FingerprintMismatch, explain_refusal
-from indexer.hold import hold
-from indexer.layout import CATALOG, STORES, THUMBNAILS, clamp_time, name_store
+from indexer.errors import CollectionDamaged, CollectionError, FingerprintMismatch
+from indexer.layout import STORES, THUMBNAILS, clamp_time, name_store
 from indexer.settings import BuildSettings
 from indexer.thumbnails import ThumbnailReader, ThumbnailWriter
-from indexer.upkeep import OnStep, publish_store, write_living
+from indexer.upkeep import OnStep, open_for_upkeep, publish_store, write_living
 from indexer.vectors import Store, count_rows
 from seer_model.errors import PictureError, UserError
 from seer_model.pictures import DECODER_ERRORS, encode_thumbnail, open_picture
@@ -87,11 +86,7 @@ def check_collection(
         on_step: is told each step by name once it is done.
     Raises: CollectionBusy, CollectionUnwritable; CollectionDamaged where the catalog itself cannot be read.
     """
-    with (
-        explain_refusal(collection),
-        hold(collection, "seer check"),
-        closing(UpkeepCatalog(collection / CATALOG)) as catalog,
-    ):
+    with open_for_upkeep(collection, "seer check") as catalog:
         return _Check(collection, catalog, repair, device, on_step).run(sample)
 
 
@@ -257,7 +252,7 @@ class _Check:
             return Problem(part=part, text=f"{text} Run seer check --repair.")
         try:
             mend()
-        except CollectionError as error:
+        except UserError as error:  # also without FAISS
             return Problem(part=part, text=f"{text} It could not be repaired: {error}")
         return Problem(part=part, text=f"{text} Repaired. {rest}".rstrip(), is_repaired=True)
 

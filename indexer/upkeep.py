@@ -54,7 +54,7 @@ def relocate_folder(collection: Path, old: Path, new: Path) -> int:
     if not new.is_dir():
         raise SourceError(f"There is no folder {new}. Give the place where the pictures are now.")
     spelled = Path(os.path.normpath(old.absolute()))
-    with _open(collection, "seer relocate") as catalog:
+    with open_for_upkeep(collection, "seer relocate") as catalog:
         # Folders are kept as they were resolved when they were there; a link on the way may still be.
         known = spelled if catalog.has_below(spelled) else spelled.resolve()
         return catalog.relocate(known, new)
@@ -67,14 +67,13 @@ def prune_collection(collection: Path, *, on_step: OnStep = lambda name: None) -
         on_step: is told each step by name once it is done.
     Raises: what stands under CollectionError. What was published before stays until the new generation is.
     """
-    with _open(collection, "seer prune") as catalog:
+    with open_for_upkeep(collection, "seer prune") as catalog:
         current = generations.open_generation(collection)
         # Not the generation's own, where a prune was killed before it could publish.
         store = catalog.find_store(current.manifest["fingerprint"]) or current.manifest["store"]
         living = catalog.list_living_rows(store)
         removed = catalog.count_rows(store) - len(living)
         if removed:
-            require_faiss()
             store = write_living(collection, catalog, store, current.manifest["dimension"], living, on_step)
         if store != current.manifest["store"]:
             current = publish_store(collection, catalog, store, current.manifest, on_step)
@@ -87,7 +86,8 @@ def prune_collection(collection: Path, *, on_step: OnStep = lambda name: None) -
 
 
 @contextmanager
-def _open(collection: Path, purpose: str) -> Iterator[UpkeepCatalog]:
+def open_for_upkeep(collection: Path, purpose: str) -> Iterator[UpkeepCatalog]:
+    """The catalog of a collection that nobody else changes meanwhile. Raises: what stands under CollectionError."""
     with (
         explain_refusal(collection),
         hold(collection, purpose),
@@ -100,6 +100,7 @@ def write_living(
     collection: Path, catalog: UpkeepCatalog, old: int, dimension: int, living: list[tuple[int, int]], on_step: OnStep
 ) -> int:
     """The number of a new store that has these rows, (row in `old`, image), of the old one, and its place."""
+    _require_faiss()
     new = catalog.find_next_store()
     target = collection / STORES / name_store(new)
     # What a prune that was killed has left: the catalog does not know that number yet.
@@ -116,6 +117,7 @@ def publish_store(
     collection: Path, catalog: UpkeepCatalog, store: int, manifest: dict, on_step: OnStep
 ) -> generations.Generation:
     """A generation on all rows of a store; what an earlier one's manifest says of their model holds for them too."""
+    _require_faiss()
     # A row that nothing refers to belongs to no image.
     image_ids = [-1 if image_id is None else image_id for image_id in catalog.read_image_ids(store)]
     dimension = manifest["dimension"]
@@ -135,8 +137,8 @@ def publish_store(
     return published
 
 
-def require_faiss() -> None:
-    """Raise FaissMissing before anything is changed that only an index would complete."""
+def _require_faiss() -> None:
+    # Before anything is changed that only an index would complete.
     try:
         import indexer.index  # noqa: F401
     except ImportError as error:

@@ -14,7 +14,7 @@ from indexer import generations, upkeep
 from indexer.catalog import Catalog
 from indexer.cli import cli
 from indexer.collection import Collection
-from indexer.errors import CollectionBusy, CollectionDamaged, CollectionEmpty, SourceError
+from indexer.errors import CollectionBusy, CollectionDamaged, CollectionEmpty, FaissMissing, SourceError
 from indexer.hold import hold
 from indexer.layout import CATALOG, HOLDER, THUMBNAILS
 from indexer.thumbnails import ThumbnailReader
@@ -249,6 +249,16 @@ def test_a_collection_without_a_generation_has_nothing_to_prune(place: Path, pic
     Catalog(place / CATALOG).close()
     with pytest.raises(CollectionEmpty):
         prune_collection(place)
+
+
+def test_without_faiss_nothing_is_changed(place: Path, pictures: Path, monkeypatch):
+    build(place, pictures)
+    remove_some(pictures)
+    build(place)
+    monkeypatch.setitem(sys.modules, "indexer.index", None)
+    with pytest.raises(FaissMissing, match="nothing was changed"):
+        prune_collection(place)
+    assert sorted(entry.name for entry in (place / "stores").iterdir()) == ["000001"]
 
 
 # Relocate
