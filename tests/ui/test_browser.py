@@ -171,7 +171,7 @@ def test_the_original_opens_large_and_searches_on(visit: Visit, gallery: Gallery
     dialog.locator("img").wait_for()
     visit.wait_for_pictures()
     assert dialog.locator("img").evaluate("image => image.naturalWidth") == 140
-    assert dialog.get_by_text(str(gallery.pictures / "scan.tiff")).count() == 1
+    dialog.get_by_text(str(gallery.pictures / "scan.tiff")).wait_for()
     dialog.get_by_role("button", name="Find similar").click()
     visit.wait_for_query("scan.tiff")
     dialog.wait_for(state="detached")
