@@ -20,6 +20,8 @@ from indexer.schema import bound_paths, connect_to_write, explain_sqlite, read_v
 WORK_PAGE = 1000
 LOST = "lost rows: "
 """Begins the fingerprint of a store that another had to take the place of."""
+PRUNED = "pruned: "
+"""Begins that of a store which another took the place of when it was pruned."""
 MOST_KNOWN = 64
 """Candidates for known content that go along with a file."""
 
@@ -97,6 +99,17 @@ class Catalog:
         found = self._connection.execute("SELECT path FROM folders ORDER BY path")
         return [Path(os.fsdecode(path)) for (path,) in found]
 
+    def list_excluded(self) -> tuple[str, ...]:
+        """Globs of what builds pass over."""
+        found = self._connection.execute("SELECT glob FROM excluded ORDER BY glob")
+        return tuple(os.fsdecode(glob) for (glob,) in found)
+
+    def set_excluded(self, globs: tuple[str, ...]) -> None:
+        """Remember what builds pass over from now on."""
+        with self._transaction() as connection:
+            connection.execute("DELETE FROM excluded")
+            connection.executemany("INSERT OR IGNORE INTO excluded VALUES (?)", [(os.fsencode(g),) for g in globs])
+
     def record_walk(
         self, found: Iterable[tuple[str, int, int]], kept: Iterable[str] = (), full: Iterable[Path] = ()
     ) -> list[int | None]:
@@ -167,14 +180,19 @@ class Catalog:
 
     def read_model(self) -> str | None:
         """The model of the store that was opened last; None before the first."""
-        found = self._connection.execute("SELECT model FROM stores ORDER BY opened_at DESC LIMIT 1").fetchone()
+        found = self._connection.execute(f"SELECT model {_LATEST}").fetchone()
+        return found[0] if found else None
+
+    def find_latest_store(self) -> int | None:
+        """The store that was opened last; None before the first."""
+        found = self._connection.execute(f"SELECT store {_LATEST}").fetchone()
         return found[0] if found else None
 
     def count_rows(self, store: int) -> int:
         """Rows that this store must have: one more than the largest recorded."""
         return read_value(self._connection, "SELECT coalesce(max(row) + 1, 0) FROM rows WHERE store = ?", (store,))
 
-    def drop_stores(self, keep: set[int]) -> list[int]:
+    def drop_stores(self, keep: set[int | None]) -> list[int]:
         """Forget all stores but these, with their rows. Returns: every number ever given that is not kept."""
         with self._transaction() as connection:
             last = read_value(connection, "SELECT seq FROM sqlite_sequence WHERE name = 'stores'")
@@ -250,6 +268,8 @@ class Catalog:
         return read_value(self._connection, query, (store, rows))
 
 
+# The one that took another's place has its time, too.
+_LATEST = "FROM stores ORDER BY opened_at DESC, store DESC LIMIT 1"
 _WORK = """FROM files f LEFT JOIN images i ON i.image_id = f.image_id
     LEFT JOIN rows r ON r.store = ? AND r.image_id = f.image_id
     WHERE f.path > ? AND f.reason IS NULL AND i.reason IS NULL AND r.row IS NULL"""
@@ -262,7 +282,7 @@ def _refuse_emptied(connection: sqlite3.Connection, folder: Path) -> None:
     if known and not read_value(connection, count.format("seen"), bound_paths(str(folder))):
         raise SourceError(
             f"{folder} held {known} pictures and holds none now. If its disk is not mounted, mount it; "
-            "if they are gone for good, run again with --accept-removals."
+            "if they are gone, or passed over, for good, run again with --accept-removals."
         )
 
 

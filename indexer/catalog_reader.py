@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from indexer.schema import connect_to_read
+from indexer.schema import connect_to_read, explain_damage
 
 ASKED_AT_ONCE = 500
+KEEPS_GLOBS = 2
+"""The first schema that does; an older catalog is read as it is until the next build."""
 _HAS_FILE = "EXISTS (SELECT 1 FROM files f WHERE f.image_id = i.image_id)"
 
 
@@ -52,6 +54,7 @@ class CatalogReader:
     """
 
     def __init__(self, path: Path) -> None:
+        self._path = path
         self._connection = connect_to_read(path)
         self._lock = threading.Lock()
 
@@ -61,12 +64,18 @@ class CatalogReader:
             self._connection.close()
 
     def _ask(self, query: str, values: tuple = ()) -> list[tuple]:
-        with self._lock:
+        with self._lock, explain_damage(self._path):
             return self._connection.execute(query, values).fetchall()
 
     def list_folders(self) -> list[Path]:
         """The picture folders of this collection."""
         return [Path(os.fsdecode(path)) for (path,) in self._ask("SELECT path FROM folders ORDER BY path")]
+
+    def list_excluded(self) -> list[str]:
+        """Globs of what builds pass over in them."""
+        if self._ask("PRAGMA user_version")[0][0] < KEEPS_GLOBS:
+            return []
+        return [os.fsdecode(glob) for (glob,) in self._ask("SELECT glob FROM excluded ORDER BY glob")]
 
     def list_living(self, image_ids: list[int]) -> set[int]:
         """Those of these images that still have a file."""
@@ -90,7 +99,7 @@ class CatalogReader:
 
     def read_images(self, image_ids: list[int]) -> dict[int, ImageDetails]:
         """Details of those of these images that still have a file."""
-        with self._lock:
+        with self._lock, explain_damage(self._path):
             return {
                 image_id: details
                 for image_id in image_ids

@@ -8,16 +8,17 @@ import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
-from indexer.catalog import LOST, Catalog
+from indexer.catalog import LOST, PRUNED, Catalog
 from indexer.errors import SourceError
-from indexer.schema import bound_paths, read_value
-
-PRUNED = "pruned: "
-"""Begins the fingerprint of a store whose place another has taken."""
+from indexer.schema import bound_paths, find_faults, read_value
 
 
 class UpkeepCatalog(Catalog):
     """A catalog, opened to be looked after."""
+
+    def find_faults(self) -> list[str]:
+        """What is wrong inside the catalog, one sentence each."""
+        return find_faults(self._connection)
 
     def relocate(self, old: Path, new: Path) -> int:
         """Let every path below `old`, or `old` itself, stand below `new`. Returns: how many files are concerned.

@@ -1,5 +1,6 @@
 """The check: whether a collection is what it says it is, and what of that can be put right without the person.
 
+    catalog      pages, indexes and references of SQLite         told: all else follows from it
     files        stamps, against the catalog                        seer build takes up what changed
     stores       every row, against its checksum                    repaired: those rows are embedded again
     generations  every byte, against the manifest's hashes          repaired: the index is made anew
@@ -24,10 +25,11 @@ from indexer import generations
 from indexer.catalog_upkeep import UpkeepCatalog
 from indexer.decode import DecodeSettings, DecodeTask, decode_file, hash_content
 from indexer.errors import CollectionDamaged, CollectionError, FingerprintMismatch
-from indexer.layout import STORES, THUMBNAILS, clamp_time, name_store
+from indexer.layout import CATALOG, STORES, THUMBNAILS, clamp_time, name_store
+from indexer.publish import OnStep, publish_store
 from indexer.settings import BuildSettings
 from indexer.thumbnails import ThumbnailReader, ThumbnailWriter
-from indexer.upkeep import OnStep, open_for_upkeep, publish_store, write_living
+from indexer.upkeep import open_for_upkeep, write_living
 from indexer.vectors import Store, count_rows
 from seer_model.errors import PictureError, UserError
 from seer_model.pictures import DECODER_ERRORS, encode_thumbnail, open_picture
@@ -45,7 +47,7 @@ class Problem:
     """Something that is not as it should be."""
 
     part: str
-    """files, stores, generations, thumbnails or sample."""
+    """catalog, files, stores, generations, thumbnails or sample."""
     text: str
     is_repaired: bool = False
 
@@ -96,6 +98,9 @@ class _Check:
         self.device, self.on_step, self.found = device, on_step, CheckReport()
 
     def run(self, sample: int) -> CheckReport:
+        if faults := self.catalog.find_faults():
+            self.found.problems = [_tell_of_catalog(self.collection, faults)]
+            return self.found  # Nothing that it says can be relied on.
         for part in (self._check_files, self._check_stores, self._check_generations, self._check_thumbnails):
             self.found.problems.extend(part())
             self.on_step(part.__name__.removeprefix("_check_"))
@@ -146,8 +151,10 @@ class _Check:
                 yield self._settle("generations", f"Nothing answers: {error}", self._publish_anew, "")
         else:
             store = self.catalog.find_store(current.manifest["fingerprint"])
-            if self.repair and store not in (None, current.manifest["store"]):
-                publish_store(self.collection, self.catalog, store, current.manifest, self.on_step)
+            if store not in (None, current.manifest["store"]):
+                text = f"Generation {current.name} stands on a store that another has taken the place of."
+                mend = partial(publish_store, self.collection, self.catalog, store, current.manifest, self.on_step)
+                yield self._settle("generations", text, mend, "")
         # Last: what the new one says of its model was read from them.
         for name in damaged:
             mend = partial(generations.remove_generation, self.collection, name)
@@ -255,6 +262,11 @@ class _Check:
         except UserError as error:  # also without FAISS
             return Problem(part=part, text=f"{text} It could not be repaired: {error}")
         return Problem(part=part, text=f"{text} Repaired. {rest}".rstrip(), is_repaired=True)
+
+
+def _tell_of_catalog(collection: Path, faults: list[str]) -> Problem:
+    text = f"{collection / CATALOG} is damaged ({faults[0]}). Move the collection away and build again: the pictures "
+    return Problem(part="catalog", text=text + "are untouched.")
 
 
 def _list_damaged(store: Store, rows: int) -> Iterator[int]:

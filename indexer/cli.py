@@ -83,7 +83,9 @@ cli.add_command(relocate)
 @collection_option
 @click.option("--model", help="A model's name (seer models list) or a checkpoint; MODEL#projection: its head's output.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
-@click.option("--exclude", multiple=True, metavar="GLOB", help="Files or folders to pass over; may be repeated.")
+@click.option(
+    "--exclude", multiple=True, metavar="GLOB", help="Pass these over, now and later; may be repeated; '' ends it."
+)
 @click.option("--max-megapixels", type=float, default=200.0, show_default=True, help="Larger pictures are not read.")
 @click.option("--limit", type=int, help="Read at most this many new files now; the rest stays pending.")
 @click.option("--retry-failed", is_flag=True, help="Try the pictures again that could not be read before.")
@@ -112,7 +114,7 @@ def build(
 
         report = build_once(list(pictures))
         if is_watched:
-            report = keep_building(place, chosen, build_once, should_stop) or report
+            report = keep_building(place, build_once, should_stop) or report
     if report.is_stopped:
         click.echo(
             "Stopped before the end; what was embedded is kept, and can be searched once a build has ended. "
@@ -263,15 +265,14 @@ def choose_collection(pictures: list[Path], folder: Path | None) -> Path:
 
 def keep_building(
     place: Path,
-    settings: BuildSettings,
     build_once: Callable[[list[Path]], BuildReport],
     should_stop: Callable[[], bool],
 ) -> BuildReport | None:
     """Build whenever something in the picture folders has changed, until told to stop. Returns: the last build."""
     with Collection(place) as collection:
-        folders = collection.read_status().folders
+        told = collection.read_status()
     report, is_built = None, None
-    changes = follow_changes(folders, settings.exclude, should_stop=should_stop)
+    changes = follow_changes(told.folders, tuple(told.excluded), should_stop=should_stop)
     click.echo("Watching for changes; Ctrl-C ends it.", err=True)
     with suppress(StopIteration):
         while True:

@@ -69,6 +69,7 @@ class CollectionStatus:
 
     folder: Path
     folders: list[Path]
+    excluded: list[str]
     images: int
     files: int
     failed: int
@@ -226,12 +227,13 @@ class Collection:
         try:
             snapshot = self._open_snapshot()
         except CollectionEmpty:
-            return _describe_empty(self.folder, self._catalog.list_folders(), counts)
+            return _describe_empty(self.folder, self._catalog, counts)
         manifest = snapshot.generation.manifest
         searchable = self._catalog.count_searchable(snapshot.number, snapshot.rows)
         return CollectionStatus(
             folder=self.folder,
             folders=self._catalog.list_folders(),
+            excluded=self._catalog.list_excluded(),
             images=searchable["images"],
             pending=counts["files"] - counts["failed"] - searchable["files"],
             **counts,
@@ -330,10 +332,11 @@ def _make_neighbour(rank: int, similarity: float, image: ImageDetails, is_same: 
     )
 
 
-def _describe_empty(folder: Path, folders: list[Path], counts: dict[str, int]) -> CollectionStatus:
+def _describe_empty(folder: Path, catalog: CatalogReader, counts: dict[str, int]) -> CollectionStatus:
+    known = {"folders": catalog.list_folders(), "excluded": catalog.list_excluded()}
     nothing = dict.fromkeys(("generation", "updated", "model", "dimension", "index", "recall"))
     pending = counts["files"] - counts["failed"]
-    return CollectionStatus(folder=folder, folders=folders, images=0, pending=pending, **counts, **nothing)
+    return CollectionStatus(folder=folder, **known, images=0, pending=pending, **counts, **nothing)
 
 
 def _check_range(count: int, first: int) -> None:

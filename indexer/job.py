@@ -16,25 +16,24 @@ from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
 from indexer import generations
 from indexer.catalog import Catalog, Entry, Work
 from indexer.decode import DecodedFile, DecodePool, DecodeSettings, DecodeTask
 from indexer.errors import (
     CollectionError,
     DiskTooSmall,
-    FaissMissing,
     SourceError,
     explain_refusal,
 )
 from indexer.hold import hold
 from indexer.layout import CATALOG, STORES, THUMBNAILS, name_store, require_own_place
+from indexer.publish import publish_store
 from indexer.report import NO_EMBEDDING, BuildReport, Progress, Tally, Watchers
+from indexer.schema import explain_damage
 from indexer.settings import BuildSettings
 from indexer.sources import Walk, resolve_folders
 from indexer.thumbnails import ThumbnailWriter
-from indexer.vectors import Store, StoreWriter, copy_rows, count_rows, measure_row
+from indexer.vectors import StoreWriter, copy_rows, count_rows, measure_row
 from seer_model.zoo import DEFAULT_MODEL, complete_reference
 
 THUMBNAIL_BYTES = 16_000
@@ -59,7 +58,7 @@ def build_collection(
     """
     added = resolve_folders(pictures)
     require_own_place(folder)
-    with explain_refusal(folder), ExitStack() as stack:
+    with explain_refusal(folder), explain_damage(folder / CATALOG), ExitStack() as stack:
         folder.mkdir(parents=True, exist_ok=True)
         stack.enter_context(hold(folder, "build"))
         catalog = stack.enter_context(closing(Catalog(folder / CATALOG)))
@@ -110,11 +109,15 @@ class _Build:
 
     def _walk(self, added: list[Path]) -> tuple[Walk, list[int | None]]:
         folders = self._choose_folders(added)
-        walk = Walk(folders, self.settings.exclude)
+        given = self.settings.exclude
+        exclude = tuple(filter(None, given)) if given else self.catalog.list_excluded()
+        self.settings = replace(self.settings, exclude=exclude)
+        walk = Walk(folders, exclude)
         found = ((file.path, file.size_bytes, file.mtime_ns) for file in self._watch_walk(walk))
         self.catalog.add_folders(added)
         full = () if self.settings.accept_removals else folders
         gone = self.catalog.record_walk(found, walk.unreadable, full)
+        self.catalog.set_excluded(exclude)
         for unreadable in walk.unreadable:
             log.warning("%s may not be looked at; what is known of it stays as it is", unreadable)
         if self.settings.retry_failed:
@@ -268,15 +271,7 @@ class _Build:
         if self.is_stopped or (current and (self._is_up_to_date(current) or self._is_half_way_from(current))):
             return current
         self.watchers.on_progress(Progress("building the index"))
-        _require_faiss()
-        ids = self.catalog.read_image_ids(self.store)
-        image_ids = np.array([-1 if image_id is None else image_id for image_id in ids], dtype=np.int64)
-        published = generations.publish_generation(
-            self.folder, self._describe(len(ids)), image_ids, self._write_index, self.watchers.on_step
-        )
-        self._remove_old_stores(keep=generations.remove_old_generations(self.folder))
-        self.watchers.on_step("old generations removed")
-        return published
+        return publish_store(self.folder, self.catalog, self.store, self._describe(), self.watchers.on_step)
 
     def _read_current(self) -> generations.Generation | None:
         try:
@@ -298,41 +293,13 @@ class _Build:
     def _count_searchable(self, generation: generations.Generation | None) -> int:
         return self.catalog.count_images(generation.manifest["store"], generation.manifest["rows"]) if generation else 0
 
-    def _describe(self, rows: int) -> dict:
-        from indexer.index import KIND
-
+    def _describe(self) -> dict:
         return {
-            "store": self.store,
-            "rows": rows,
             "dimension": self.backbone.dimension,
             "fingerprint": self.backbone.fingerprint,
             "model": self.backbone.describe(),
             "settings": self.settings.describe(),
-            "index": KIND,
-            "recall": 1.0,
         }
-
-    def _write_index(self, path: Path) -> None:
-        from indexer.index import build_index
-
-        stored = Store(self._find_store(), self.backbone.dimension, self.writer.rows)
-        build_index(stored.rows, stored.norms, path)
-
-    def _remove_old_stores(self, keep: set[int]) -> None:
-        # By the numbers that the catalog gave out: whatever else lies there is not ours to remove.
-        for store in self.catalog.drop_stores(keep):
-            shutil.rmtree(self.folder / STORES / name_store(store), ignore_errors=True)
-
-
-def _require_faiss() -> None:
-    # Everything before this works without FAISS, so that a machine without it can do the embedding.
-    try:
-        import indexer.index  # noqa: F401
-    except ImportError as error:
-        raise FaissMissing(
-            f"FAISS cannot be loaded ({error}), so nothing was published; what was embedded is kept. Install faiss-gpu "
-            "(Linux x86-64) or faiss-cpu, check with seer doctor, and run again."
-        ) from None
 
 
 def _list_tasks(work: Iterator[Work], total: int, new: dict[str, bool]) -> Iterator[DecodeTask]:

@@ -1,6 +1,7 @@
 """The catalog's tables, the story of how they came to be, and the ways to connect to them.
 
     folders  the picture folders of this collection
+    excluded globs of what is passed over there
     files    a path where picture bytes were found: stamp, and its image once it has been read
     images   one content, known by its BLAKE3 hash; `reason` says why it cannot be searched
     stores   one for each fingerprint that rows were made with
@@ -43,7 +44,12 @@ def m001_create_tables(connection: sqlite3.Connection) -> None:
         connection.execute(statement)
 
 
-MIGRATIONS = (m001_create_tables,)
+def m002_keep_globs(connection: sqlite3.Connection) -> None:
+    """What a build passes over is a setting of the collection: a build without --exclude used to take it all in."""
+    connection.execute("CREATE TABLE excluded (glob BLOB PRIMARY KEY) WITHOUT ROWID")
+
+
+MIGRATIONS = (m001_create_tables, m002_keep_globs)
 
 
 def connect_to_write(path: Path) -> sqlite3.Connection:
@@ -119,15 +125,40 @@ def explain_sqlite(error: sqlite3.OperationalError) -> CollectionUnwritable:
 
 
 @contextmanager
+def explain_damage(path: Path) -> Iterator[None]:
+    """Turn what SQLite says of a file that is not what was written into CollectionDamaged."""
+    try:
+        yield
+    except sqlite3.OperationalError:
+        raise
+    except sqlite3.DatabaseError as error:
+        raise _damaged(path, error) from error
+
+
+def find_faults(connection: sqlite3.Connection) -> list[str]:
+    """What is wrong inside a database, one sentence each: its pages, its indexes, its references."""
+    try:
+        told = [text for (text,) in connection.execute("PRAGMA integrity_check") if text != "ok"]
+        lost = connection.execute("PRAGMA foreign_key_check").fetchall()
+    except sqlite3.DatabaseError as error:
+        return [str(error)]
+    return told + [f"an entry of {table} refers to nothing in {parent}" for table, _, parent, _ in lost]
+
+
+def _damaged(path: Path, error: object) -> CollectionDamaged:
+    return CollectionDamaged(
+        f"{path} cannot be read as a catalog ({error}). If the folder is read-only or the disk is full, put that "
+        "right; else move the collection away and build again: the pictures are untouched."
+    )
+
+
+@contextmanager
 def _closed_if_unfit(connection: sqlite3.Connection, path: Path) -> Iterator[None]:
     try:
         yield
     except sqlite3.DatabaseError as error:
         connection.close()
-        raise CollectionDamaged(
-            f"{path} cannot be read as a catalog ({error}). If the folder is read-only or the disk is full, put that "
-            "right; else move the collection away and build again: the pictures are untouched."
-        ) from None
+        raise _damaged(path, error) from None
     except BaseException:
         connection.close()
         raise

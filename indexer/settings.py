@@ -29,7 +29,8 @@ class BuildSettings:
     thumbnail_px: int = 320
     """Side of the square that a thumbnail fits in."""
     exclude: tuple[str, ...] = ()
-    """Globs on the path below its folder, or on the bare name: what they match is not looked at."""
+    """Globs on the path below its folder, or on the bare name: what they match is not looked at, in later builds too.
+    None given: those that the collection has; an empty one, alone: none from now on."""
     limit: int | None = None
     """Embed at most this many files in this run; the rest stays pending."""
     retry_failed: bool = False

@@ -37,13 +37,14 @@ def show_status(told: CollectionStatus) -> str:
     lines = {
         "collection": show_path(told.folder),
         "folders": ", ".join(show_path(folder) for folder in told.folders),
+        "excluded": ", ".join(map(escape, told.excluded)),
         "images": f"{told.images} searchable, from {show_count(told.files, 'file')} "
         f"({told.failed} failed, {told.pending} pending)",
         "generation": f"{told.generation} of {told.updated:%Y-%m-%d %H:%M}" if told.updated else "none",
         "model": f"{told.model}, {told.dimension} numbers an image" if told.model else "none yet",
         "index": index,
     }
-    return "\n".join(f"{name:11} {text}" for name, text in lines.items())
+    return "\n".join(f"{name:11} {text}" for name, text in lines.items() if text)
 
 
 def show_path(path: Path) -> str:

@@ -11,7 +11,7 @@ Rule: nothing is embedded here, and no picture is opened.
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,13 +20,13 @@ import numpy as np
 
 from indexer import generations
 from indexer.catalog_upkeep import UpkeepCatalog
-from indexer.errors import FaissMissing, SourceError, explain_refusal
+from indexer.errors import SourceError, explain_refusal
 from indexer.hold import hold
 from indexer.layout import CATALOG, STORES, THUMBNAILS, name_store
+from indexer.publish import OnStep, publish_store, require_faiss
+from indexer.schema import explain_damage
 from indexer.thumbnails import ThumbnailWriter
-from indexer.vectors import Store, pick_rows
-
-OnStep = Callable[[str], None]
+from indexer.vectors import pick_rows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +90,7 @@ def open_for_upkeep(collection: Path, purpose: str) -> Iterator[UpkeepCatalog]:
     """The catalog of a collection that nobody else changes meanwhile. Raises: what stands under CollectionError."""
     with (
         explain_refusal(collection),
+        explain_damage(collection / CATALOG),
         hold(collection, purpose),
         closing(UpkeepCatalog(collection / CATALOG)) as catalog,
     ):
@@ -100,7 +101,8 @@ def write_living(
     collection: Path, catalog: UpkeepCatalog, old: int, dimension: int, living: list[tuple[int, int]], on_step: OnStep
 ) -> int:
     """The number of a new store that has these rows, (row in `old`, image), of the old one, and its place."""
-    _require_faiss()
+    # Before anything is changed that only an index would complete.
+    require_faiss("nothing was changed")
     new = catalog.find_next_store()
     target = collection / STORES / name_store(new)
     # What a prune that was killed has left: the catalog does not know that number yet.
@@ -111,51 +113,3 @@ def write_living(
     catalog.move_store(old, new, living)
     on_step("store replaced")
     return new
-
-
-def publish_store(
-    collection: Path, catalog: UpkeepCatalog, store: int, manifest: dict, on_step: OnStep
-) -> generations.Generation:
-    """A generation on all rows of a store; what an earlier one's manifest says of their model holds for them too."""
-    _require_faiss()
-    # A row that nothing refers to belongs to no image.
-    image_ids = [-1 if image_id is None else image_id for image_id in catalog.read_image_ids(store)]
-    dimension = manifest["dimension"]
-    place = collection / STORES / name_store(store)
-    published = generations.publish_generation(
-        collection,
-        _take_description(manifest) | {"store": store, "rows": len(image_ids)},
-        np.array(image_ids, dtype=np.int64),
-        lambda path: _write_index(place, dimension, len(image_ids), path),
-        on_step,
-    )
-    # Another model's store may be half filled, and no generation stands on it yet.
-    in_use = {number for number, _ in catalog.list_stores()}
-    for old in catalog.drop_stores(generations.remove_old_generations(collection) | in_use):
-        shutil.rmtree(collection / STORES / name_store(old), ignore_errors=True)
-    on_step("old generations removed")
-    return published
-
-
-def _require_faiss() -> None:
-    # Before anything is changed that only an index would complete.
-    try:
-        import indexer.index  # noqa: F401
-    except ImportError as error:
-        raise FaissMissing(
-            f"FAISS cannot be loaded ({error}), so nothing was changed. Install faiss-gpu (Linux x86-64) or faiss-cpu, "
-            "check with seer doctor, and run again."
-        ) from None
-
-
-def _take_description(manifest: dict) -> dict:
-    """What is said of the rows, without what a publication adds itself."""
-    own = ("schema_version", "created_at", "files", "checksum")
-    return {key: value for key, value in manifest.items() if key not in own}
-
-
-def _write_index(store: Path, dimension: int, rows: int, path: Path) -> None:
-    from indexer.index import build_index
-
-    stored = Store(store, dimension, rows)
-    build_index(stored.rows, stored.norms, path)

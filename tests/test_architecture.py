@@ -35,7 +35,10 @@ LADDERS = {
         {"job", "collection", "upkeep", "learn", "evaluate", "terminal"},
         # One generation, opened; pictures to learn from; an evaluation's parts: steps introduced to each other.
         # When to walk again stands above the walk, a table of failures above the catalog.
-        {"snapshot", "pile", "gallery", "labels", "figures", "evaluation_plot", "curves", "watch", "failures"},
+        {
+            *("publish", "snapshot", "pile", "gallery", "labels", "figures", "evaluation_plot", "curves", "watch"),
+            "failures",
+        },
         {
             *("sources", "catalog_reader", "catalog_upkeep", "decode", "embed", "vectors", "index", "generations"),
             *("thumbnails", "marks", "shards", "edits", "metrics", "evaluation_text"),
