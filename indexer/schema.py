@@ -23,6 +23,9 @@ from indexer.errors import CatalogTooNew, CollectionDamaged, CollectionMissing, 
 from indexer.layout import APPLICATION
 
 BUSY_SECONDS = 30
+PRIMARY = 0xFF
+DAMAGE = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR})
+"""SQLite's words for a file that is not what was written; SQLITE_ERROR: its tables are not those that were made."""
 
 
 def m001_create_tables(connection: sqlite3.Connection) -> None:
@@ -129,10 +132,10 @@ def explain_damage(path: Path) -> Iterator[None]:
     """Turn what SQLite says of a file that is not what was written into CollectionDamaged."""
     try:
         yield
-    except sqlite3.OperationalError:
-        raise
     except sqlite3.DatabaseError as error:
-        raise _damaged(path, error) from error
+        if getattr(error, "sqlite_errorcode", 0) & PRIMARY in DAMAGE:
+            raise _damaged(path, error) from error
+        raise
 
 
 def find_faults(connection: sqlite3.Connection) -> list[str]:
