@@ -28,7 +28,8 @@ from indexer.shards import Place, is_shard, list_pictures, make_printable, read_
 from indexer.sources import Walk
 from indexer.workers import DIED, Workers
 from seer_model.errors import PictureError, SettingsError
-from seer_model.pictures import open_picture, sniff_format
+from seer_model.formats import sniff_format
+from seer_model.pictures import open_picture
 from seer_model.squares import Square, squeeze
 
 MAX_MEGAPIXELS = 200.0

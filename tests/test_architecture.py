@@ -64,6 +64,7 @@ LADDERS = {
         {"regnet", "sync_norm"},
         {"preprocess", "squares"},
         {"pictures"},
+        {"formats", "extra_decoders"},  # what bytes are; how what Pillow does not know is read
         {"durable", "ranks"},  # writes files so that a power cut leaves the old one or the new one; processes of a run
         {"errors"},
     ),
@@ -83,6 +84,9 @@ DOORS = {
     "sklearn": {"indexer.metrics"},
     "watchfiles": {"indexer.watch"},
     "matplotlib": {"indexer.evaluation_plot", "indexer.curves"},
+    "pillow_heif": {"seer_model.extra_decoders"},
+    "pillow_jxl": {"seer_model.extra_decoders"},
+    "rawpy": {"seer_model.extra_decoders"},
     "transformers": set(),  # an oracle for tests
     "playwright": set(),
     "torchvision": set(),
@@ -92,7 +96,7 @@ DOORS = {
 WITHOUT_TORCH = {
     # Decoding processes load these; half a gigabyte and seconds each.
     *("seer_model", "seer_model.errors", "seer_model.pictures", "seer_model.preprocess", "seer_model.durable"),
-    "seer_model.squares",
+    *("seer_model.squares", "seer_model.formats", "seer_model.extra_decoders"),
 }
 WITHOUT_TORCH_AT_THE_TOP = {
     # `seer --help` and `seer status` load these: torch only inside the function that needs it.
