@@ -85,6 +85,7 @@ cli.add_command(relocate)
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option("--exclude", multiple=True, metavar="GLOB", help="Files or folders to pass over; may be repeated.")
 @click.option("--max-megapixels", type=float, default=200.0, show_default=True, help="Larger pictures are not read.")
+@click.option("--max-seconds", type=float, default=60.0, show_default=True, help="Slower pictures are not read.")
 @click.option("--limit", type=int, help="Read at most this many new files now; the rest stays pending.")
 @click.option("--retry-failed", is_flag=True, help="Try the pictures again that could not be read before.")
 @click.option(

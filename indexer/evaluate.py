@@ -37,8 +37,9 @@ from indexer.labels import label_by_folder, read_labels
 from indexer.pile import list_sources
 from indexer.report import NO_EMBEDDING, Progress
 from indexer.shards import Place, make_printable
-from indexer.workers import Workers
+from indexer.workers import Limits, Workers
 from seer_model.errors import SettingsError
+from seer_model.pictures import bound_memory
 
 ORIGINALS_ONLY = "originals only"
 
@@ -236,7 +237,9 @@ class _Evaluating:
         if tasks:
             self.on_progress(Progress(stage, 0, len(tasks)))
         work = partial(read_picture, settings=reading)
-        with closing(Workers(work, lose_picture, preload="indexer.gallery", count=self.settings.workers)) as workers:
+        limits = Limits(memory_bytes=bound_memory(self.settings.max_megapixels))
+        count = self.settings.workers
+        with closing(Workers(work, lose_picture, preload="indexer.gallery", count=count, limits=limits)) as workers:
             embedded = embed_pictures(self.backbone, workers.map(tasks), batch_size=self.settings.batch_size)
             for done, picture in enumerate(embedded, start=1):
                 yield picture
