@@ -22,6 +22,8 @@ from seer_model.pictures import bound_memory, encode_thumbnail, open_picture
 from seer_model.preprocess import Preprocessing, prepare
 
 MAX_FILE_BYTES = 2 << 30
+CHUNK, AHEAD_PER_WORKER = 4, 2
+"""Files that travel together, so that a worker rarely waits for the next one; and how many such are under way."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +100,15 @@ class DecodePool:
 
     def __init__(self, settings: DecodeSettings, workers: int | None = None) -> None:
         work = partial(decode_file, settings=settings)
-        self._pool = Workers(work, _give_up, count=workers, preload=__name__, limits=choose_limits(settings))
+        self._pool = Workers(
+            work,
+            _give_up,
+            preload=__name__,
+            count=workers,
+            chunk=CHUNK,
+            ahead=AHEAD_PER_WORKER,
+            limits=choose_limits(settings),
+        )
 
     def decode(self, tasks: Iterable[DecodeTask]) -> Iterator[DecodedFile]:
         """Decode files, in order."""

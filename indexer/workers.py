@@ -102,6 +102,10 @@ class Workers(Generic[Task, Result]):
             for future in waiting:
                 future.cancel()
 
+    def start(self) -> None:
+        """Start one process before there is work; that happens in a thread of its own."""
+        self._find_crew().send([])
+
     def close(self) -> None:
         """End the workers; what they still have in hand is dropped. A later `map` starts them again."""
         with self._lock:
@@ -140,6 +144,8 @@ class _Crew:
 
     def _do(self, chunk: list) -> list:
         results: list = []
+        if not chunk:
+            self._idle.append(self._take_process())
         while len(results) < len(chunk):
             ending = self._try(chunk, results)
             if isinstance(ending, _Died):
@@ -248,7 +254,7 @@ def _serve(connection, work: Callable, memory_bytes: int | None) -> None:
     # Ctrl-C reaches the whole process group; the conductor decides what becomes of the batch in hand.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_die_with_parent, daemon=True).start()
-    _limit_memory(memory_bytes)
+    limit_memory(memory_bytes)
     connection.send("ready")
     while True:
         try:
@@ -270,7 +276,8 @@ def _die_with_parent() -> None:
     os._exit(1)
 
 
-def _limit_memory(memory_bytes: int | None) -> None:
+def limit_memory(memory_bytes: int | None) -> None:
+    """Refuse this process more memory of its own than this, on Linux; it may be called again."""
     if memory_bytes is None or sys.platform != "linux":
         return
     import resource
