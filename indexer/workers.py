@@ -174,6 +174,8 @@ class _Crew:
         process = self._take_process()
         self._busy.add(process)
         try:
+            if self._is_closed:  # While it was being started.
+                raise CancelledError
             for result in process.do(tasks, self._limits.seconds):
                 results.append(result)
         except _Ending as ending:
@@ -256,6 +258,8 @@ def _serve(connection, work: Callable, memory_bytes: int | None) -> None:
     threading.Thread(target=_die_with_parent, daemon=True).start()
     limit_memory(memory_bytes)
     connection.send("ready")
+    # What C libraries say of damaged pictures would stand in the middle of our own lines. Errors go to who asked.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     while True:
         try:
             tasks = connection.recv()

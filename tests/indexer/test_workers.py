@@ -96,9 +96,22 @@ def test_workers_know_no_torch_and_leave_ctrl_c_to_their_parent():
 
 def test_a_mistake_in_the_work_is_not_hidden():
     workers = start(fail, count=1)
-    with pytest.raises(KeyError):
+    with pytest.raises(KeyError) as mistake:
         list(workers.map([1]))
+    assert "raise KeyError(task)" in mistake.value.__notes__[0]
     workers.close()
+
+
+def say_loudly(task: int) -> int:
+    os.write(2, b"TIFFReadDirectory: this is no picture")
+    return task
+
+
+def test_what_a_library_says_of_a_picture_is_not_printed(capfd: pytest.CaptureFixture):
+    workers = start(say_loudly, count=1)
+    assert list(workers.map([1, 2])) == [1, 2]
+    workers.close()
+    assert capfd.readouterr() == ("", "")
 
 
 def test_the_cores_are_those_that_this_process_may_use():
