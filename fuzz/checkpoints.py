@@ -1,13 +1,11 @@
 """Fuzzes the reader of checkpoints: any bytes become the weights of one whole RegNetY, or CheckpointError."""
 
-import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
-from pathlib import Path
 
 import atheris
 
-from fuzz.running import fuzz
+from fuzz.running import FOLDER, fuzz
 
 with atheris.instrument_imports(include=["seer_model", "torch.serialization", "torch._weights_only_unpickler"]):
     import torch
@@ -19,7 +17,7 @@ with atheris.instrument_imports(include=["seer_model", "torch.serialization", "t
     from tests.seer_model.making_weights import make_checkpoint, spell_trunk
 
 SMALLEST = Architecture(depths=(1, 1, 1, 1), widths=(8, 8, 8, 8), group_widths=(8, 8, 8, 8), stem_width=8)
-PLACE = Path(tempfile.mkdtemp(prefix="seer-fuzz-")) / "weights"
+PLACE = FOLDER / "weights"
 
 
 def read(data: bytes) -> None:
@@ -31,6 +29,7 @@ def read(data: bytes) -> None:
 
 def make_seeds() -> Iterator[bytes]:
     """One network in each kind of file."""
+    PLACE.parent.mkdir(parents=True, exist_ok=True)
     checkpoint = make_checkpoint(SMALLEST)
     write_checkpoint(checkpoint, PLACE)
     yield PLACE.read_bytes()

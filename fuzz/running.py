@@ -24,15 +24,14 @@ def fuzz(name: str, read: Callable[[bytes], None], seeds: Iterable[bytes]) -> No
 
     Args:
         read: raises nothing, whatever the bytes are.
-        seeds: whole files to begin with, where the corpus is still empty.
+        seeds: whole files to begin with; the corpus of an earlier run is gone on with.
     """
     import atheris
 
     corpus = FOLDER / name / "corpus"
     corpus.mkdir(parents=True, exist_ok=True)
-    if not any(corpus.iterdir()):
-        for number, seed in enumerate(seeds):
-            (corpus / f"seed-{number:02d}").write_bytes(seed)
+    for number, seed in enumerate(seeds):
+        (corpus / f"seed-{number:02d}").write_bytes(seed)
     seconds = sys.argv[1] if len(sys.argv) > 1 else "300"
     options = {
         "max_total_time": seconds,

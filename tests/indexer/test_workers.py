@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 
 import pytest
 
@@ -66,6 +67,21 @@ def test_a_death_costs_the_task_that_did_it_and_no_other():
     assert list(workers.map(range(60))) == [give_up(n) if n in deadly else 2 * n for n in range(60)]
     assert list(workers.map([3])) == [6], "the pool works on"
     workers.close()
+
+
+def die_once(task: int, folder: Path) -> int:
+    mark = folder / str(task)
+    if task % 7 == 0 and not mark.exists():
+        mark.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return 2 * task
+
+
+def test_a_task_whose_process_was_ended_by_chance_is_done_once_more(tmp_path: Path):
+    workers = start(partial(die_once, folder=tmp_path), count=2, chunk=4)
+    assert list(workers.map(range(30))) == [2 * number for number in range(30)]
+    workers.close()
+    assert len(list(tmp_path.iterdir())) == 5
 
 
 def test_what_is_in_hand_is_bounded():
