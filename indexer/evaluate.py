@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
+from indexer.decode import AHEAD_PER_WORKER, CHUNK
 from indexer.edits import choose_edits
 from indexer.errors import SourceError
 from indexer.evaluation import (
@@ -237,9 +238,16 @@ class _Evaluating:
         if tasks:
             self.on_progress(Progress(stage, 0, len(tasks)))
         work = partial(read_picture, settings=reading)
-        limits = Limits(memory_bytes=bound_memory(self.settings.max_megapixels))
-        count = self.settings.workers
-        with closing(Workers(work, lose_picture, preload="indexer.gallery", count=count, limits=limits)) as workers:
+        pool = Workers(
+            work,
+            lose_picture,
+            preload="indexer.gallery",
+            count=self.settings.workers,
+            chunk=CHUNK,
+            ahead=AHEAD_PER_WORKER,
+            limits=Limits(memory_bytes=bound_memory(self.settings.max_megapixels)),
+        )
+        with closing(pool) as workers:
             embedded = embed_pictures(self.backbone, workers.map(tasks), batch_size=self.settings.batch_size)
             for done, picture in enumerate(embedded, start=1):
                 yield picture

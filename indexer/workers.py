@@ -195,6 +195,12 @@ class _Crew:
         try:
             return self._idle.pop()
         except IndexError:
+            return self._start_process()
+
+    def _start_process(self) -> "_Process":
+        try:
+            return _Process(self._work, self._preload, self._limits.memory_bytes)
+        except RuntimeError:  # Ctrl-C reaches a process before it can ignore that.
             return _Process(self._work, self._preload, self._limits.memory_bytes)
 
 

@@ -48,7 +48,7 @@ def open_preview(data: bytes) -> Image.Image:
         opened = Image.fromarray(np.squeeze(preview.data))
     else:
         opened = JpegImageFile(io.BytesIO(preview.data))
-    # Some cameras turn the preview or mark it themselves.
+    # LibRaw marks a JPEG that has no EXIF block; a camera may have marked it, too.
     opened.getexif().setdefault(ExifTags.Base.Orientation, orientation)
     return opened
 

@@ -14,7 +14,7 @@ from seer_model import formats
 from seer_model.errors import PictureError
 from seer_model.extra_decoders import measure_jxl
 from seer_model.formats import EXTRAS, explain_missing, list_met_needs, name_format, sniff_format
-from seer_model.pictures import TRANSPOSITIONS, open_picture
+from seer_model.pictures import open_picture
 from tests.conftest import REPOSITORY
 from tests.seer_model.making_dng import make_dng
 from tests.seer_model.making_pictures import encode, every_format, make_scene, pixels_of
@@ -209,10 +209,14 @@ def test_a_raw_file_without_a_preview_says_so():
         open_picture(data)
 
 
-def test_a_preview_of_bare_pixels_opens(monkeypatch):
+@pytest.mark.parametrize(
+    ("flip", "upright"),
+    [(0, None), (3, Image.Transpose.ROTATE_180), (5, Image.Transpose.ROTATE_90), (6, Image.Transpose.ROTATE_270)],
+)
+def test_a_preview_of_bare_pixels_is_turned_as_libraw_says(flip, upright, monkeypatch):
     pixels = np.asarray(make_scene())
     bare = rawpy.Thumbnail(rawpy.ThumbFormat.BITMAP, pixels)
-    shown = type("Shown", (), {"extract_thumb": lambda self: bare, "sizes": type("S", (), {"flip": 3})})
+    shown = type("Shown", (), {"extract_thumb": lambda self: bare, "sizes": type("S", (), {"flip": flip})})
 
     class Opened:
         def __enter__(self):
@@ -223,7 +227,7 @@ def test_a_preview_of_bare_pixels_opens(monkeypatch):
 
     # LibRaw itself reads the file in all other tests; a camera that keeps bare pixels is not at hand.
     monkeypatch.setattr("rawpy.imread", lambda _: Opened())
-    expected = make_scene().transpose(TRANSPOSITIONS[3])
+    expected = make_scene() if upright is None else make_scene().transpose(upright)
     np.testing.assert_array_equal(pixels_of(every_format()["RAW"]), np.asarray(expected))
 
 
