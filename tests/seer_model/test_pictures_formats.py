@@ -133,7 +133,10 @@ def test_the_profile_of_a_heic_is_converted_to_srgb():
 # --- the limit on pixels -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("width", "height"), [(96, 64), (64, 64), (7, 513), (8192, 8), (300, 225), (1, 70000)])
+@pytest.mark.parametrize(
+    ("width", "height"),
+    [(96, 64), (64, 64), (7, 513), (8192, 8), (1, 70000), (120, 100), (300, 225), (96, 54), (250, 200), (202, 101)],
+)
 def test_the_size_of_a_jxl_is_read_without_its_decoder(width, height):
     for options in ({}, {"use_container": True}):
         assert measure_jxl(encode(Image.new("L", (width, height)), "JXL", **options)) == (width, height)
