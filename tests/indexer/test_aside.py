@@ -23,14 +23,14 @@ POISON, SLOW, SWELLING = b"poison", b"slow", b"swelling"
 
 
 def prepare_or_die(data: bytes, how: object, max_megapixels: float) -> object:
-    """In a worker: some bytes end the process, hang it, or want all the memory there is."""
+    """In a worker: some bytes end the process, hang it, or want more memory than a picture may."""
     if data == POISON:
         os.kill(os.getpid(), signal.SIGKILL)
     if data == SLOW:
         signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         time.sleep(600)
     if data == SWELLING:
-        bytearray(1 << 40)
+        bytearray(1 << 30)
     return prepare_picture(data, how, max_megapixels)
 
 
@@ -84,7 +84,7 @@ def test_the_limit_on_pixels_holds_aside(decoder: Aside, tmp_path: Path):
 )
 def test_a_poisoned_picture_is_an_answer_and_the_next_one_is_decoded(poisonous, data, said, tmp_path: Path):
     with pytest.raises(PictureError, match=said):
-        poisonous.prepare(data, HOW, 200)
+        poisonous.prepare(data, HOW, 1)
     good = draw(tmp_path / "one.png", seed=1).read_bytes()
     np.testing.assert_array_equal(poisonous.prepare(good, HOW, 200), prepare_picture(good, HOW, 200))
 
@@ -105,7 +105,10 @@ def test_a_collection_lets_a_query_be_decoded_aside(
 ):
     build(place, pictures)
     query = draw(tmp_path / "query.png", seed=77).read_bytes()
-    with Collection(place) as here, Collection(place, prepare=decoder.prepare) as there:
+    asked = []
+    prepare = lambda *question: asked.append(question) or decoder.prepare(*question)  # noqa: E731
+    with Collection(place) as here, Collection(place, prepare=prepare) as there:
         assert there.find_similar(query) == here.find_similar(query)
+        assert asked == [(query, HOW, 200)]
         with pytest.raises(PictureError, match="known format"):
             there.find_similar(b"no picture")

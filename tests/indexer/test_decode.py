@@ -102,17 +102,17 @@ def test_a_picture_that_hangs_its_decoder_costs_itself_alone(tmp_path: Path, mon
     assert results[2].content_hash == hash_content(Path(files[2]).read_bytes())
 
 
-def want_a_terabyte(task: DecodeTask, settings: DecodeSettings) -> decode.DecodedFile:
+def want_too_much(task: DecodeTask, settings: DecodeSettings) -> decode.DecodedFile:
     """In a worker: a decoder that believes what a header says."""
     if "poison" in task.path:
-        decode.open_picture = lambda *_, **__: bytearray(1 << 40)
+        decode.open_picture = lambda *_, **__: bytearray(4 << 30)
     return decode_file(task, settings)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the other systems have no such limit")
 def test_memory_beyond_the_limit_is_a_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(decode, "decode_file", want_a_terabyte)
-    pool = DecodePool(SETTINGS, workers=1)
+    monkeypatch.setattr(decode, "decode_file", want_too_much)
+    pool = DecodePool(replace(SETTINGS, max_megapixels=1), workers=1)
     (result,) = pool.decode([DecodeTask(str(draw(tmp_path / "poison.png", seed=1)))])
     pool.close()
     assert "MemoryError" in result.reason and result.content_hash is not None
