@@ -3,7 +3,7 @@ PICTURES ?=
 PORT ?= 8501
 export PYTHON
 
-.PHONY: help install demo test lint screenshots clean
+.PHONY: help install demo test lint fuzz screenshots clean
 
 help:            ## this list
 	@sed -n 's/^\([a-z]*\): *## /  make \1\t/p' $(MAKEFILE_LIST)
@@ -21,6 +21,12 @@ test:            ## everything that .ci/run runs
 lint:            ## ruff alone
 	@.ci/install demo,test
 	@.venv/bin/ruff check .
+
+SECONDS_EACH ?= 300
+fuzz:            ## the readers of pictures and checkpoints, each for SECONDS_EACH=300 (docs/fuzzing.md)
+	@.ci/install demo,test,fuzz
+	@.venv/bin/python -m fuzz.pictures $(SECONDS_EACH)
+	@.venv/bin/python -m fuzz.checkpoints $(SECONDS_EACH)
 
 screenshots:     ## the README's picture and five more views of the page, in docs/images
 	@.ci/install demo,test

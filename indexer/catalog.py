@@ -141,10 +141,11 @@ class Catalog:
                 _refuse_emptied(connection, folder)
             return _compare_with_seen(connection)
 
-    def retry_failed(self) -> None:
-        """Let every image that could not be read have another try."""
+    def retry_failed(self, reason: str | None = None) -> None:
+        """Let every image that could not be read have another try; or those alone that have this reason."""
+        query = "UPDATE images SET reason = NULL WHERE reason IS NOT NULL AND reason = coalesce(?, reason)"
         with self._transaction() as connection:
-            connection.execute("UPDATE images SET reason = NULL WHERE reason IS NOT NULL")
+            connection.execute(query, (reason,))
 
     def find_next_store(self) -> int:
         """A number that no store has had yet."""

@@ -87,6 +87,7 @@ cli.add_command(relocate)
     "--exclude", multiple=True, metavar="GLOB", help="Pass these over, now and later; may be repeated; '' ends it."
 )
 @click.option("--max-megapixels", type=float, default=200.0, show_default=True, help="Larger pictures are not read.")
+@click.option("--max-seconds", type=float, default=60.0, show_default=True, help="Slower pictures are not read.")
 @click.option("--limit", type=int, help="Read at most this many new files now; the rest stays pending.")
 @click.option("--retry-failed", is_flag=True, help="Try the pictures again that could not be read before.")
 @click.option(

@@ -11,6 +11,7 @@ from the stored rows.
 """
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
+from indexer.aside import prepare_picture
 from indexer.catalog_reader import CatalogReader, Failure, ImageDetails
 from indexer.decode import hash_content
 from indexer.errors import CollectionEmpty, FingerprintMismatch, QueryError
@@ -28,6 +30,7 @@ from indexer.snapshot import Snapshot
 from indexer.thumbnails import ThumbnailReader
 from seer_model.errors import PictureError
 from seer_model.pictures import encode_thumbnail, open_picture
+from seer_model.preprocess import Preprocessing
 
 if TYPE_CHECKING:
     from indexer.embed import Backbone
@@ -40,6 +43,8 @@ MEDIA_TYPES = {"JPEG": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp", "
     "TIFF": "image/tiff",
     "BMP": "image/bmp",
     "AVIF": "image/avif",
+    "HEIC": "image/heic",
+    "JXL": "image/jxl",
 }
 
 
@@ -88,13 +93,20 @@ class Collection:
     Args:
         folder: the collection.
         device: where a query's model runs: `auto`, `cpu`, `cuda` or `cuda:N`.
+        prepare: what decodes a query; `aside.Aside().prepare` does it in processes of their own.
     Raises: CollectionMissing, CatalogTooNew, CollectionDamaged. A collection without a generation opens; questions
         that need one raise CollectionEmpty.
     """
 
-    def __init__(self, folder: Path | str, *, device: str = "auto") -> None:
+    def __init__(
+        self,
+        folder: Path | str,
+        *,
+        device: str = "auto",
+        prepare: Callable[[bytes, Preprocessing, float], np.ndarray] = prepare_picture,
+    ) -> None:
         self.folder = Path(folder)
-        self._device = device
+        self._device, self._prepare = device, prepare
         self._catalog = CatalogReader(self.folder / CATALOG)
         self._thumbnails = ThumbnailReader(self.folder / THUMBNAILS)
         self._lock = threading.Lock()
@@ -246,6 +258,11 @@ class Collection:
         )
 
     @property
+    def max_megapixels(self) -> float:
+        """The largest picture that was, and can be, decoded. Raises: CollectionEmpty."""
+        return self._open_snapshot().generation.manifest["settings"]["max_megapixels"]
+
+    @property
     def is_model_loaded(self) -> bool:
         """Whether a picture from outside can be answered without waiting for the model."""
         return self._backbone is not None
@@ -280,17 +297,19 @@ class Collection:
 
     def _embed(self, snapshot: Snapshot, picture: bytes, content_hash: bytes) -> np.ndarray:
         """The picture's embedding; the latest ones are remembered, so that paging through an answer costs no model."""
-        from indexer.embed import embed_query
+        from indexer.embed import embed_prepared
 
         backbone = self._open_backbone(snapshot)
         key = backbone.fingerprint, content_hash
-        limit = snapshot.generation.manifest["settings"]["max_megapixels"]
+        if (known := self._queries.get(key)) is not None:
+            return known
+        # Before the lock: who waits for the model must not wait for another's picture.
+        pixels = self._prepare(picture, backbone.preprocessing, self.max_megapixels)
         with self._model_lock:
-            if key not in self._queries:
-                self._queries[key] = embed_query(backbone, picture, max_megapixels=limit)
+            query = self._queries[key] = embed_prepared(backbone, pixels)
             if len(self._queries) > REMEMBERED:
                 del self._queries[next(iter(self._queries))]
-            return self._queries[key]
+            return query
 
     def _search(
         self,

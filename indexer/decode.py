@@ -1,7 +1,7 @@
 """Reading and decoding files in worker processes: one read gives hash, thumbnail and the backbone's input.
 
-Workers know no torch. What one file does to its worker - an exception, or the death of the process - becomes the
-reason of that file; the others are decoded all the same.
+Workers know no torch. What one file does to its worker - an exception, the death of the process, more time or memory
+than a picture may take - becomes the reason of that file; the others are decoded all the same.
 
 Rule: results come in the order of the tasks, whatever the timing.
 """
@@ -9,19 +9,21 @@ Rule: results come in the order of the tasks, whatever the timing.
 import os
 import stat
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
 from blake3 import blake3
 
 from indexer.layout import clamp_time
-from indexer.workers import DIED, Workers
+from indexer.workers import DIED, Limits, Workers
 from seer_model.errors import PictureError
-from seer_model.pictures import encode_thumbnail, open_picture
+from seer_model.pictures import bound_memory, encode_thumbnail, open_picture
 from seer_model.preprocess import Preprocessing, prepare
 
 MAX_FILE_BYTES = 2 << 30
+CHUNK, AHEAD_PER_WORKER = 4, 2
+"""Files that travel together, so that a worker rarely waits for the next one; and how many such are under way."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +32,8 @@ class DecodeSettings:
 
     preprocessing: Preprocessing
     max_megapixels: float
+    max_seconds: float = 60.0
+    """For reading and decoding one file."""
     thumbnail_px: int
 
 
@@ -66,23 +70,19 @@ def decode_file(task: DecodeTask, settings: DecodeSettings) -> DecodedFile:
     """Read one file and decode it; whatever is wrong with it is in `reason`."""
     try:
         data, status = _read_whole(task.path)
-    except (OSError, PictureError) as error:
+    except (OSError, PictureError, MemoryError) as error:
         return DecodedFile(path=task.path, reason=_explain(error))
-    content_hash = hash_content(data)
-    read = {
-        "path": task.path,
-        "size_bytes": status.st_size,
-        "mtime_ns": clamp_time(status.st_mtime_ns),
-        "content_hash": content_hash,
-    }
-    if content_hash in task.known:
-        return DecodedFile(**read)
+    read = _note_read(task.path, data, status)
+    return read if read.content_hash in task.known else _decode(data, read, settings)
+
+
+def _decode(data: bytes, read: DecodedFile, settings: DecodeSettings) -> DecodedFile:
     try:
         picture = open_picture(
             data, max_megapixels=settings.max_megapixels, short_side_px=settings.preprocessing.short_side_px
         )
-        return DecodedFile(
-            **read,
+        return replace(
+            read,
             width=picture.width,
             height=picture.height,
             format=picture.format,
@@ -90,9 +90,9 @@ def decode_file(task: DecodeTask, settings: DecodeSettings) -> DecodedFile:
             thumbnail=encode_thumbnail(picture, side_px=settings.thumbnail_px),
         )
     except PictureError as error:
-        return DecodedFile(**read, reason=str(error))
+        return replace(read, reason=str(error))
     except Exception as error:  # noqa: BLE001 - one file must not stop the job, whatever the decoder did.
-        return DecodedFile(**read, reason=f"The decoder failed with {type(error).__name__}: {error}.")
+        return replace(read, reason=f"The decoder failed with {type(error).__name__}: {error}.")
 
 
 class DecodePool:
@@ -100,7 +100,15 @@ class DecodePool:
 
     def __init__(self, settings: DecodeSettings, workers: int | None = None) -> None:
         work = partial(decode_file, settings=settings)
-        self._pool = Workers(work, _give_up, count=workers, preload=__name__)
+        self._pool = Workers(
+            work,
+            _give_up,
+            preload=__name__,
+            count=workers,
+            chunk=CHUNK,
+            ahead=AHEAD_PER_WORKER,
+            limits=choose_limits(settings),
+        )
 
     def decode(self, tasks: Iterable[DecodeTask]) -> Iterator[DecodedFile]:
         """Decode files, in order."""
@@ -111,8 +119,32 @@ class DecodePool:
         self._pool.close()
 
 
-def _give_up(task: DecodeTask) -> DecodedFile:
-    return DecodedFile(path=task.path, reason=DIED)
+def choose_limits(settings: DecodeSettings) -> Limits:
+    """What one picture may cost its worker."""
+    return Limits(
+        seconds=settings.max_seconds, memory_bytes=bound_memory(settings.max_megapixels) + MAX_FILE_BYTES
+    )
+
+
+def _give_up(task: DecodeTask, reason: str) -> DecodedFile:
+    if reason != DIED:
+        reason += " To wait longer, give --max-seconds."
+    try:
+        data, status = _read_whole(task.path)
+    except (OSError, PictureError):
+        return DecodedFile(path=task.path, reason=reason)
+    # By its content, as every other picture that cannot be read: the next build leaves it alone.
+    return _note_read(task.path, data, status, reason=reason)
+
+
+def _note_read(path: str, data: bytes, status: os.stat_result, **more: object) -> DecodedFile:
+    return DecodedFile(
+        path=path,
+        size_bytes=status.st_size,
+        mtime_ns=clamp_time(status.st_mtime_ns),
+        content_hash=hash_content(data),
+        **more,
+    )
 
 
 def _read_whole(path: str) -> tuple[bytes, os.stat_result]:
@@ -136,6 +168,8 @@ def _explain(error: Exception) -> str:
         return "The file vanished before it was read; the next build looks again."
     if isinstance(error, PermissionError):
         return "The file may not be read (permission denied); allow it and build again."
+    if isinstance(error, MemoryError):
+        return "There is not enough memory to read the file; close other programs, and the next build tries again."
     if isinstance(error, OSError):
         return f"The file could not be read ({error.strerror or error}); the next build tries again."
     return str(error)

@@ -9,10 +9,8 @@ import numpy as np
 
 from indexer.errors import QueryError
 from seer_model.backbone import Backbone, open_backbone
-from seer_model.pictures import open_picture
-from seer_model.preprocess import prepare
 
-__all__ = ["Backbone", "embed_batch", "embed_query", "open_backbone"]
+__all__ = ["Backbone", "embed_batch", "embed_prepared", "open_backbone"]
 
 
 def embed_batch(backbone: Backbone, pixels: Sequence[np.ndarray]) -> tuple[np.ndarray, list[bool]]:
@@ -28,15 +26,13 @@ def embed_batch(backbone: Backbone, pixels: Sequence[np.ndarray]) -> tuple[np.nd
     return rows[usable], usable.tolist()
 
 
-def embed_query(backbone: Backbone, data: bytes, *, max_megapixels: float) -> np.ndarray:
-    """Embed one picture's bytes by the same path as the job's.
+def embed_prepared(backbone: Backbone, pixels: np.ndarray) -> np.ndarray:
+    """Embed one prepared picture, (H, W, 3) uint8, by the same path as the job's.
 
     Returns: (D,) float32 of length 1.
-    Raises: PictureError if the bytes are no picture; QueryError if the network gives no finite embedding.
+    Raises: QueryError if the network gives no finite embedding.
     """
-    how = backbone.preprocessing
-    picture = open_picture(data, max_megapixels=max_megapixels, short_side_px=how.short_side_px)
-    rows, _ = embed_batch(backbone, [prepare(picture.pixels, how)])
+    rows, _ = embed_batch(backbone, [pixels])
     if not len(rows):
         raise QueryError("The network gives no finite embedding for this picture. Try another picture.")
     return rows[0]

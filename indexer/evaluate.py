@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
+from indexer.decode import AHEAD_PER_WORKER, CHUNK
 from indexer.edits import choose_edits
 from indexer.errors import SourceError
 from indexer.evaluation import (
@@ -37,8 +38,9 @@ from indexer.labels import label_by_folder, read_labels
 from indexer.pile import list_sources
 from indexer.report import NO_EMBEDDING, Progress
 from indexer.shards import Place, make_printable
-from indexer.workers import Workers
+from indexer.workers import Limits, Workers
 from seer_model.errors import SettingsError
+from seer_model.pictures import bound_memory
 
 ORIGINALS_ONLY = "originals only"
 
@@ -236,7 +238,16 @@ class _Evaluating:
         if tasks:
             self.on_progress(Progress(stage, 0, len(tasks)))
         work = partial(read_picture, settings=reading)
-        with closing(Workers(work, lose_picture, preload="indexer.gallery", count=self.settings.workers)) as workers:
+        pool = Workers(
+            work,
+            lose_picture,
+            preload="indexer.gallery",
+            count=self.settings.workers,
+            chunk=CHUNK,
+            ahead=AHEAD_PER_WORKER,
+            limits=Limits(memory_bytes=bound_memory(self.settings.max_megapixels)),
+        )
+        with closing(pool) as workers:
             embedded = embed_pictures(self.backbone, workers.map(tasks), batch_size=self.settings.batch_size)
             for done, picture in enumerate(embedded, start=1):
                 yield picture

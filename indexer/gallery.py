@@ -18,7 +18,6 @@ from PIL import Image
 from indexer.edits import EDITS, apply_edit
 from indexer.evaluation import SideRange
 from indexer.shards import Place, read_place
-from indexer.workers import DIED
 from seer_model.errors import PictureError
 from seer_model.pictures import DECODER_ERRORS, open_picture
 from seer_model.preprocess import Preprocessing, prepare
@@ -104,9 +103,9 @@ def read_picture(task: ReadTask, settings: ReadSettings) -> ReadPicture:
         return ReadPicture(task=task, reason=f"The decoder failed with {type(error).__name__}: {error}.")
 
 
-def lose_picture(task: ReadTask) -> ReadPicture:
-    """What is said of a picture that ended its worker."""
-    return ReadPicture(task=task, reason=DIED)
+def lose_picture(task: ReadTask, reason: str) -> ReadPicture:
+    """What is said of a picture that ended its worker, or took too long."""
+    return ReadPicture(task=task, reason=reason)
 
 
 def _edit(data: bytes, content_hash: bytes, edits: tuple[str, ...], settings: ReadSettings) -> Iterator[Image.Image]:

@@ -34,6 +34,7 @@ from indexer.settings import BuildSettings
 from indexer.sources import Walk, resolve_folders
 from indexer.thumbnails import ThumbnailWriter
 from indexer.vectors import StoreWriter, copy_rows, count_rows, measure_row
+from seer_model.formats import list_met_needs
 from seer_model.zoo import DEFAULT_MODEL, complete_reference
 
 THUMBNAIL_BYTES = 16_000
@@ -122,6 +123,9 @@ class _Build:
             log.warning("%s may not be looked at; what is known of it stays as it is", unreadable)
         if self.settings.retry_failed:
             self.catalog.retry_failed()
+        # A library that has been installed since is reason enough.
+        for reason in list_met_needs():
+            self.catalog.retry_failed(reason)
         self.watchers.on_step("walk recorded")
         return walk, gone
 
@@ -194,6 +198,7 @@ class _Build:
         decoding = DecodeSettings(
             preprocessing=self.backbone.preprocessing,
             max_megapixels=self.settings.max_megapixels,
+            max_seconds=self.settings.max_seconds,
             thumbnail_px=self.settings.thumbnail_px,
         )
         thumbnails = self.stack.enter_context(closing(ThumbnailWriter(self.folder / THUMBNAILS)))

@@ -26,9 +26,10 @@ from blake3 import blake3
 from indexer.errors import SourceError
 from indexer.shards import Place, is_shard, list_pictures, make_printable, read_place
 from indexer.sources import Walk
-from indexer.workers import DIED, Workers
+from indexer.workers import Limits, Workers
 from seer_model.errors import PictureError, SettingsError
-from seer_model.pictures import open_picture, sniff_format
+from seer_model.formats import sniff_format
+from seer_model.pictures import bound_memory, open_picture
 from seer_model.squares import Square, squeeze
 
 MAX_MEGAPIXELS = 200.0
@@ -108,6 +109,7 @@ class Pile:
             count=workers,
             chunk=how.chunk,
             ahead=AHEAD_PER_WORKER,
+            limits=Limits(memory_bytes=bound_memory(how.max_megapixels)),
         )
 
     def __len__(self) -> int:
@@ -193,8 +195,8 @@ def squeeze_place(place: Place, how: SqueezeSettings) -> Square | str:
         return f"The decoder failed with {type(error).__name__}: {error}."
 
 
-def _give_up(_: Place) -> str:
-    return DIED
+def _give_up(_: Place, reason: str) -> str:
+    return reason
 
 
 # --- from sources to places --------------------------------------------------------------------------------------

@@ -26,6 +26,8 @@ class BuildSettings:
     """Decoding processes; None: one for each processor."""
     max_megapixels: float = 200.0
     """Larger pictures are listed as not searchable, before they are decoded."""
+    max_seconds: float = 60.0
+    """Pictures that take longer to read and decode are listed as not searchable."""
     thumbnail_px: int = 320
     """Side of the square that a thumbnail fits in."""
     exclude: tuple[str, ...] = ()
@@ -46,6 +48,7 @@ class BuildSettings:
         require(self.batch_size >= 1, f"batch_size is {self.batch_size}; it must be 1 or more.")
         require(self.workers is None or self.workers >= 1, f"workers is {self.workers}; it must be 1 or more.")
         require(self.max_megapixels > 0, f"--max-megapixels is {self.max_megapixels:g}; it must be above 0.")
+        require(self.max_seconds > 0, f"--max-seconds is {self.max_seconds:g}; it must be above 0.")
         require(16 <= self.thumbnail_px <= 2048, f"thumbnail_px is {self.thumbnail_px}; allowed are 16 to 2048.")
         require(self.limit is None or self.limit >= 0, f"--limit is {self.limit}; it must be 0 or more.")
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from indexer.errors import SourceError
 from seer_model.errors import PictureError
-from seer_model.pictures import PICTURE_SUFFIXES, sniff_format
+from seer_model.formats import PICTURE_SUFFIXES, sniff_format
 
 MAX_PICTURE_BYTES = 2 << 30
 HEAD_BYTES = 64

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from indexer.errors import SourceError
 from indexer.layout import clamp_time, is_collection
-from seer_model.pictures import PICTURE_SUFFIXES, sniff_format
+from seer_model.formats import PICTURE_SUFFIXES, sniff_format
 
 SKIPPED_FOLDERS = frozenset({"@eadir", "__macosx", "$recycle.bin", "system volume information", "lost+found"})
 HEAD_BYTES = 64

@@ -12,64 +12,17 @@ import math
 import re
 import struct
 import warnings
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import (
-    AvifImagePlugin,
-    BmpImagePlugin,
-    ExifTags,
-    GifImagePlugin,
-    Image,
-    ImageCms,
-    ImageFile,
-    JpegImagePlugin,
-    PngImagePlugin,
-    TiffImagePlugin,
-    WebPImagePlugin,
-)
+from PIL import ExifTags, Image, ImageCms, ImageFile
+from PIL.JpegImagePlugin import JpegImageFile
 
 from seer_model.errors import PictureError
-
-PICTURE_SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".gif", ".tif", ".tiff", ".bmp", ".avif"}
-    | {".heic", ".heif", ".hif", ".jxl"}
-)
-"""Suffixes, lower-case with their dot, of files that are expected to hold a picture."""
-
-DECODERS = {
-    # The classes themselves instead of Image.open: no other format is ever tried (EPS starts a program), the limit on
-    # pixels is ours alone, and of a JPEG with several pictures (MPO) the first is read.
-    "JPEG": JpegImagePlugin.JpegImageFile,
-    "PNG": PngImagePlugin.PngImageFile,
-    "WEBP": WebPImagePlugin.WebPImageFile,
-    "GIF": GifImagePlugin.GifImageFile,
-    "TIFF": TiffImagePlugin.TiffImageFile,
-    "BMP": BmpImagePlugin.BmpImageFile,
-    "AVIF": AvifImagePlugin.AvifImageFile,
-}
-
-DECODER_ERRORS = (
-    OSError,
-    EOFError,
-    SyntaxError,
-    ValueError,
-    TypeError,
-    LookupError,
-    AttributeError,
-    AssertionError,
-    ArithmeticError,
-    RuntimeError,
-    MemoryError,
-    struct.error,
-    zlib.error,
-    Image.DecompressionBombError,
-    ImageCms.PyCMSError,
-)
-"""What Pillow has been seen to throw at damaged bytes."""
+from seer_model.extra_decoders import decode_jxl, measure_jxl, open_heic, open_preview
+from seer_model.formats import DECODER_ERRORS, DECODERS, name_format
 
 PILLOW = re.compile(r"PIL\.")
 
@@ -84,12 +37,13 @@ TRANSPOSITIONS = {
 }
 """EXIF orientation -> what makes the picture upright."""
 
+BYTES_PER_PIXEL = 28
+"""What decoding takes at most: 21 were measured, for a WEBP with transparency; most pictures take 8."""
+DECODER_BYTES = 512 << 20
+"""What a process and its libraries take before the first pixel."""
+
 SRGB_NAMES = ("sRGB", "c2")
 """How descriptions of profiles begin that change nothing; c2 is the short sRGB profile that many web sites put in."""
-BMP_HEADER_SIZES = frozenset({12, 16, 40, 52, 56, 64, 108, 124})
-STILL_BRANDS = frozenset({b"mif1", b"msf1", b"miaf"})
-AVIF_BRANDS = frozenset({b"avif", b"avis"})
-HEIC_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"})
 
 
 @dataclass(frozen=True)
@@ -99,27 +53,10 @@ class Picture:
     pixels: Image.Image
     """Mode RGB, without any metadata; smaller than the original where the decoder shrank it."""
     width: int
-    """Of the upright original, in pixels; so is `height`."""
+    """Of the upright original, in pixels; so is `height`. Of a RAW file, its preview's."""
     height: int
     format: str
-    """As `sniff_format` names it."""
-
-
-def sniff_format(head: bytes) -> str | None:
-    """Name the picture format by the first 64 bytes: JPEG, PNG, WEBP, GIF, TIFF, BMP, AVIF, HEIC, JXL, or None."""
-    if head.startswith(b"\xff\xd8\xff"):
-        return "JPEG"
-    if head.startswith(b"\x89PNG\r\n\x1a\n"):
-        return "PNG"
-    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
-        return "WEBP"
-    if head.startswith((b"GIF87a", b"GIF89a")):
-        return "GIF"
-    if head.startswith((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")):
-        return "TIFF"
-    if head.startswith((b"\xff\x0a", b"\0\0\0\x0cJXL \r\n\x87\n")):
-        return "JXL"
-    return "BMP" if _is_bmp(head) else _sniff_brands(head)
+    """As `formats.name_format` names it."""
 
 
 def open_picture(data: bytes, *, max_megapixels: float = 200.0, short_side_px: int | None = None) -> Picture:
@@ -132,24 +69,34 @@ def open_picture(data: bytes, *, max_megapixels: float = 200.0, short_side_px: i
             short side. None: full size.
     Raises: PictureError with the reason in one sentence, without a path.
     """
-    name = _require_format(data)
+    name = name_format(data)
     _set_decoder(max_megapixels)
     with _reasons_for(name):
-        opened = DECODERS[name](io.BytesIO(data))
+        opened = _open(name, data, max_megapixels)
     width, height = opened.size
     _check_size(width, height, max_megapixels)
+    # What the decoder of a JPEG can do is done for one inside another format, too.
+    is_jpeg = isinstance(opened, JpegImageFile)
     with _reasons_for(name):
-        if short_side_px is not None and name == "JPEG":
+        if short_side_px is not None and is_jpeg:
             opened.draft(None, (short_side_px, short_side_px))
         opened.load()
         orientation = _read_orientation(opened)
         pixels = _turn_upright(_to_rgb(opened, name), orientation)
-    if name != "JPEG":
+    if not is_jpeg:
         # Nothing else shrinks; and a TIFF may be turned while it loads.
         width, height = pixels.size
     elif orientation >= 5:
         width, height = height, width
     return Picture(pixels=pixels, width=width, height=height, format=name)
+
+
+def bound_memory(max_megapixels: float) -> int:
+    """Bytes of memory with which every picture within the limit can be decoded, whatever its format.
+
+    For the process as a whole, without the bytes of the file. What decodes no more than it promises stays far below.
+    """
+    return DECODER_BYTES + math.ceil(max_megapixels * 1e6) * BYTES_PER_PIXEL
 
 
 def encode_thumbnail(picture: Picture, *, side_px: int = 320) -> bytes:
@@ -163,36 +110,16 @@ def encode_thumbnail(picture: Picture, *, side_px: int = 320) -> bytes:
     return stream.getvalue()
 
 
-def _is_bmp(head: bytes) -> bool:
-    # Two letters begin many a text; the size of the second header, with its three zero bytes, begins none.
-    return head[:2] == b"BM" and int.from_bytes(head[14:18], "little") in BMP_HEADER_SIZES
-
-
-def _sniff_brands(head: bytes) -> str | None:
-    # Films share this container: the brand decides, the compatible brands only where the first one is a general one.
-    if head[4:8] != b"ftyp":
-        return None
-    brands = [head[8:12]]
-    if brands[0] in STILL_BRANDS:
-        end = min(len(head), int.from_bytes(head[:4], "big"))
-        brands += [head[at : at + 4] for at in range(16, end - 3, 4)]
-    if not AVIF_BRANDS.isdisjoint(brands):
-        return "AVIF"
-    return None if HEIC_BRANDS.union(STILL_BRANDS).isdisjoint(brands) else "HEIC"
-
-
-def _require_format(data: bytes) -> str:
-    if not data:
-        raise PictureError("The file is empty (0 bytes); restore it from a copy.")
-    name = sniff_format(data[:64])
-    if name is None:
-        known = ", ".join(DECODERS)
-        raise PictureError(f"The content is no picture in a known format ({known}), whatever the file is called.")
-    if name == "AVIF" and not AvifImagePlugin.SUPPORTED:
-        raise PictureError("AVIF cannot be decoded by this installation of Pillow; convert the picture to JPEG.")
-    if name not in DECODERS:
-        raise PictureError(f"{name} pictures cannot be decoded by this version; convert the picture to JPEG.")
-    return name
+def _open(name: str, data: bytes, max_megapixels: float) -> Image.Image:
+    """A picture of which no more is decoded than its library must; its pixels are within the limit then."""
+    if name == "HEIC":
+        return open_heic(data)
+    if name == "RAW":
+        return open_preview(data)
+    if name == "JXL":
+        _check_size(*measure_jxl(data), max_megapixels)
+        return decode_jxl(data)
+    return DECODERS[name](io.BytesIO(data))
 
 
 def _set_decoder(max_megapixels: float) -> None:
@@ -244,7 +171,7 @@ def _to_rgb(opened: Image.Image, name: str) -> Image.Image:
     if opened.mode.startswith("I") or opened.mode == "F":
         opened, profile = _squeeze_depth(opened, name), None
     elif opened.has_transparency_data:
-        opened = _lay_on_white(opened.convert("RGBA"), profile)
+        opened = _lay_on_white(opened if opened.mode == "RGBA" else opened.convert("RGBA"), profile)
         profile = None
     elif opened.mode not in ("RGB", "CMYK", "L", "LAB"):
         opened = opened.convert("RGB")
@@ -256,7 +183,9 @@ def _to_rgb(opened: Image.Image, name: str) -> Image.Image:
 
 def _lay_on_white(rgba: Image.Image, profile: bytes | None) -> Image.Image:
     rgb = _apply_profile(rgba.convert("RGB"), profile)
-    return Image.composite(rgb, Image.new("RGB", rgba.size, "white"), rgba.getchannel("A"))
+    white = Image.new("RGB", rgba.size, "white")
+    white.paste(rgb, mask=rgba.getchannel("A"))
+    return white
 
 
 def _apply_profile(picture: Image.Image, profile: bytes | None) -> Image.Image:

@@ -41,7 +41,7 @@ LADDERS = {
         },
         {
             *("sources", "catalog_reader", "catalog_upkeep", "decode", "embed", "vectors", "index", "generations"),
-            *("thumbnails", "marks", "shards", "edits", "metrics", "evaluation_text"),
+            *("aside", "thumbnails", "marks", "shards", "edits", "metrics", "evaluation_text"),
         },
         {"catalog"},  # as a build writes it; as upkeep sees it stands above
         # How the three SQLite files are opened, decoding processes, what an evaluation is: below their steps.
@@ -67,6 +67,7 @@ LADDERS = {
         {"regnet", "sync_norm"},
         {"preprocess", "squares"},
         {"pictures"},
+        {"formats", "extra_decoders"},  # what bytes are; how what Pillow does not know is read
         {"durable", "ranks"},  # writes files so that a power cut leaves the old one or the new one; processes of a run
         {"errors"},
     ),
@@ -86,6 +87,9 @@ DOORS = {
     "sklearn": {"indexer.metrics"},
     "watchfiles": {"indexer.watch"},
     "matplotlib": {"indexer.evaluation_plot", "indexer.curves"},
+    "pillow_heif": {"seer_model.extra_decoders"},
+    "pillow_jxl": {"seer_model.extra_decoders"},
+    "rawpy": {"seer_model.extra_decoders"},
     "transformers": set(),  # an oracle for tests
     "playwright": set(),
     "torchvision": set(),
@@ -95,7 +99,7 @@ DOORS = {
 WITHOUT_TORCH = {
     # Decoding processes load these; half a gigabyte and seconds each.
     *("seer_model", "seer_model.errors", "seer_model.pictures", "seer_model.preprocess", "seer_model.durable"),
-    "seer_model.squares",
+    *("seer_model.squares", "seer_model.formats", "seer_model.extra_decoders"),
 }
 WITHOUT_TORCH_AT_THE_TOP = {
     # `seer --help` and `seer status` load these: torch only inside the function that needs it.
@@ -106,7 +110,7 @@ UI_KNOWS = {
     "indexer.collection",
     "indexer.layout",  # which collection is meant when none is named
     "seer_model.errors",
-    "seer_model.pictures",  # the preview of an upload, and of an original that browsers cannot show
+    "indexer.aside",  # decodes uploads, and originals that browsers cannot show, outside of the page's process
 }
 UI_COMMAND_KNOWS = UI_KNOWS | {"indexer.cli", "seer_model.cli"}
 """The composed command joins the groups of the floors below."""
@@ -180,6 +184,7 @@ def test_nobody_imports_a_page():
         ("import ui.cli", "torch faiss streamlit transformers"),
         ("import indexer.collection", "torch faiss streamlit click"),
         ("import indexer.decode", "torch faiss streamlit click sqlite3 rich"),
+        ("import indexer.aside", "torch faiss streamlit click sqlite3 rich"),
         ("import indexer.pile", "torch faiss streamlit click sqlite3 rich"),
         ("import indexer.gallery", "torch faiss streamlit click sqlite3 rich sklearn matplotlib"),
         ("sys.argv = ['seer', '--help']; from ui.cli import main; main()", "torch faiss streamlit sklearn matplotlib"),
@@ -361,7 +366,8 @@ def test_the_top_level_is_three_floors_and_their_tests():
 
 def test_no_exception_is_swallowed_whole():
     # One net hangs under the whole way of one file through the job: it stores the reason (design, "Errors"). The way
-    # of a picture to the trainer has one of its own. The feed's thread hands its error on to who asks for a batch.
+    # of a picture to the trainer has one of its own, and that of an upload to the page. The feed's thread and a worker
+    # process hand their errors on to who asked.
     nets = [
         module.name
         for module in MODULES
@@ -370,6 +376,6 @@ def test_no_exception_is_swallowed_whole():
         and (node.type is None or ast.unparse(node.type) in ("Exception", "BaseException"))
         and not any(isinstance(inner, ast.Raise) and inner.exc is None for inner in ast.walk(node))
     ]
-    others = [net for net in nets if net not in ("indexer.pile", "seer_model.feed")]
+    others = [net for net in nets if net not in ("indexer.aside", "indexer.pile", "indexer.workers", "seer_model.feed")]
     assert others in ([], ["indexer.decode"], ["indexer.job"])
     assert nets.count("indexer.pile") <= 1

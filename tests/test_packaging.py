@@ -84,7 +84,8 @@ def test_the_least_python_is_the_same_everywhere():
 
 
 def test_every_dependency_has_its_reason_beside_it():
-    tables = re.findall(r"^(?:dependencies|demo|tensorboard|test) = \[\n(.*?)^\]", TEXT, re.MULTILINE | re.DOTALL)
+    names = "|".join(["dependencies", *EXTRAS])
+    tables = re.findall(rf"^(?:{names}) = \[\n(.*?)^\]", TEXT, re.MULTILINE | re.DOTALL)
     lines = [line for table in tables for line in table.splitlines()]
     assert len(lines) == len(DIRECT)
     silent = [line for line in lines if not re.search(r'",\s+# \S.{9,}', line)]
@@ -128,7 +129,7 @@ def test_the_last_thing_that_ci_does_is_pytest():
     assert lines[-1] == '.venv/bin/python -m pytest "$@"'
 
 
-@pytest.mark.parametrize("target", ["install", "demo", "test", "lint", "screenshots", "clean"])
+@pytest.mark.parametrize("target", ["install", "demo", "test", "lint", "fuzz", "screenshots", "clean"])
 def test_make_knows_its_targets(target):
     shown = subprocess.run(["make", "--dry-run", target], cwd=REPOSITORY, capture_output=True, text=True)
     assert shown.returncode == 0, shown.stderr

@@ -11,15 +11,18 @@ import threading
 from functools import lru_cache
 from pathlib import Path
 
+from indexer.aside import Aside
 from indexer.collection import Collection
 from indexer.layout import CATALOG, find_collection
 from seer_model.errors import UserError
-from seer_model.pictures import encode_thumbnail, open_picture
 
 PREVIEW_PX = 640
 LOADING = "load-model"
 """The name of the thread that loads a model."""
 log = logging.getLogger(__name__)
+
+
+_aside = Aside()
 
 
 class Shelf:
@@ -38,7 +41,7 @@ class Shelf:
             status = (folder / CATALOG).stat()
             stamp = folder, status.st_dev, status.st_ino
             if self._open is None or self._open[0] != stamp:
-                self._open = stamp, Collection(folder)
+                self._open = stamp, Collection(folder, prepare=_aside.prepare)
                 # What was found stays chosen, also when a second collection is made while the server runs.
                 self._folder = folder
                 load_in_background(self._open[1])
@@ -71,6 +74,7 @@ def is_model_loaded() -> bool:
 
 def open_early() -> None:
     """Open the collection before the first visit, if there is one; who asks later is told what is wrong."""
+    _aside.start()
     try:
         the_collection()
     except UserError as error:
@@ -94,5 +98,10 @@ def _load(collection: Collection) -> None:
 
 @lru_cache(maxsize=4)
 def make_preview(picture: bytes) -> bytes:
-    """A small WebP of an uploaded picture, through our own decoder with its limits. Raises: PictureError."""
-    return encode_thumbnail(open_picture(picture, short_side_px=PREVIEW_PX), side_px=PREVIEW_PX)
+    """A small WebP of an uploaded picture. Raises: PictureError; and as `the_collection` does."""
+    return shrink(picture, PREVIEW_PX)
+
+
+def shrink(picture: bytes, side_px: int) -> bytes:
+    """A WebP that fits in a square of side_px, decoded aside. Raises: as `make_preview`."""
+    return _aside.shrink(picture, side_px, the_collection().max_megapixels)

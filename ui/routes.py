@@ -18,8 +18,7 @@ from starlette.routing import BaseRoute, Route
 
 from indexer.collection import Collection
 from seer_model.errors import UserError
-from seer_model.pictures import encode_thumbnail, open_picture
-from ui.resources import is_model_loaded, the_collection
+from ui.resources import is_model_loaded, shrink, the_collection
 from ui.texts import show_path
 
 CONTENT_HASH = re.compile(r"[0-9a-f]{64}")
@@ -92,7 +91,7 @@ def _show_original(collection: Collection, name: str) -> Response | None:
     data, media_type = collection.read_original(name) or (None, "")
     if data is None or media_type in SHOWN_BY_BROWSERS:
         return _show(data, media_type)
-    return _show(encode_thumbnail(open_picture(data, short_side_px=LARGE_PX), side_px=LARGE_PX), "image/webp")
+    return _show(shrink(data, LARGE_PX), "image/webp")
 
 
 def _keep(collection: Collection, name: str) -> Response | None:

@@ -7,9 +7,9 @@ import sys
 
 import numpy as np
 
+from indexer.aside import prepare_picture
 from indexer.errors import QueryError
-from seer_model.pictures import open_picture
-from seer_model.preprocess import PREPROCESSINGS, prepare
+from seer_model.preprocess import PREPROCESSINGS
 
 
 class PixelBackbone:
@@ -48,13 +48,17 @@ def embed_batch(backbone: PixelBackbone, pixels: list) -> tuple[np.ndarray, list
     return rows[usable], usable.tolist()
 
 
-def embed_query(backbone: PixelBackbone, data: bytes, *, max_megapixels: float) -> np.ndarray:
+def embed_prepared(backbone: PixelBackbone, pixels: np.ndarray) -> np.ndarray:
     """As the real one."""
-    picture = open_picture(data, max_megapixels=max_megapixels, short_side_px=backbone.preprocessing.short_side_px)
-    rows, _ = embed_batch(backbone, [prepare(picture.pixels, backbone.preprocessing)])
+    rows, _ = embed_batch(backbone, [pixels])
     if not len(rows):
         raise QueryError("no finite embedding")
     return rows[0]
+
+
+def embed_query(backbone: PixelBackbone, data: bytes, *, max_megapixels: float) -> np.ndarray:
+    """What a collection makes of a picture's bytes."""
+    return embed_prepared(backbone, prepare_picture(data, backbone.preprocessing, max_megapixels))
 
 
 def install(monkeypatch=None) -> None:

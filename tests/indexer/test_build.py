@@ -444,7 +444,9 @@ def test_what_one_model_could_not_embed_another_may(place: Path, pictures: Path,
     assert (report.failed, report.embedded, report.images) == (0, 9, 9)
 
 
-@pytest.mark.parametrize("setting", [{"device": "gpu"}, {"max_megapixels": 0}, {"batch_size": 0}, {"limit": -1}])
+@pytest.mark.parametrize(
+    "setting", [{"device": "gpu"}, {"max_megapixels": 0}, {"max_seconds": 0}, {"batch_size": 0}, {"limit": -1}]
+)
 def test_a_setting_out_of_range_is_refused_before_any_work(setting: dict):
     with pytest.raises(SettingsError):
         BuildSettings(**setting)

@@ -114,8 +114,8 @@ def test_a_bound_of_one_keeps_the_image_itself(built: Path, pictures: Path):
 
 def test_paging_through_an_answer_embeds_the_query_once(built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     embedded = []
-    embed_query = pixel_backbone.embed_query
-    monkeypatch.setattr(pixel_backbone, "embed_query", lambda *a, **k: embedded.append(a) or embed_query(*a, **k))
+    embed = pixel_backbone.embed_prepared
+    monkeypatch.setattr(pixel_backbone, "embed_prepared", lambda *a: embedded.append(a) or embed(*a))
     queries = [draw(tmp_path / f"query-{seed}.png", seed).read_bytes() for seed in range(500, 540)]
     with Collection(built) as collection:
         pages = [collection.find_similar(queries[0], count=3, first=first) for first in (0, 3, 6)]

@@ -2,9 +2,14 @@
 
 import os
 import signal
+import sys
+import time
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from indexer import decode
 from indexer.decode import DecodePool, DecodeSettings, DecodeTask, decode_file, hash_content
@@ -12,6 +17,14 @@ from seer_model.preprocess import PREPROCESSINGS
 from tests.indexer.making import draw
 
 SETTINGS = DecodeSettings(preprocessing=PREPROCESSINGS["vissl"], max_megapixels=200, thumbnail_px=64)
+
+
+def hang_at_poison(task: DecodeTask, settings: DecodeSettings) -> decode.DecodedFile:
+    """In a worker: a decoder that never comes back, and listens to nobody."""
+    if "poison" in task.path:
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        time.sleep(600)
+    return decode_file(task, settings)
 
 
 def die_at_poison(task: DecodeTask, settings: DecodeSettings) -> decode.DecodedFile:
@@ -74,3 +87,51 @@ def test_a_worker_killed_by_one_file_costs_that_file_alone(tmp_path: Path, monke
     assert [decoded.path for decoded in results] == files
     assert [Path(decoded.path).name for decoded in results if decoded.reason] == ["03-poison.png", "20-poison.png"]
     assert "ended from outside" in results[3].reason
+    assert results[3].content_hash == hash_content(Path(files[3]).read_bytes()), "the next build leaves it alone"
+
+
+def test_a_picture_that_hangs_its_decoder_costs_itself_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(decode, "decode_file", hang_at_poison)
+    files = [str(draw(tmp_path / f"{n:02d}{'-poison' * (n in (2, 3, 9))}.png", seed=n)) for n in range(12)]
+    pool = DecodePool(replace(SETTINGS, max_seconds=1), workers=2)
+    results = list(pool.decode(DecodeTask(file) for file in files))
+    pool.close()
+    assert [result.path for result in results] == files
+    assert [n for n, result in enumerate(results) if result.reason] == [2, 3, 9]
+    assert "longer than 1 s" in results[2].reason and "--max-seconds" in results[2].reason
+    assert results[2].content_hash == hash_content(Path(files[2]).read_bytes())
+
+
+def want_too_much(task: DecodeTask, settings: DecodeSettings) -> decode.DecodedFile:
+    """In a worker: a decoder that believes what a header says."""
+    if "poison" in task.path:
+        decode.open_picture = lambda *_, **__: bytearray(4 << 30)
+    return decode_file(task, settings)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the other systems have no such limit")
+def test_memory_beyond_the_limit_is_a_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(decode, "decode_file", want_too_much)
+    pool = DecodePool(replace(SETTINGS, max_megapixels=1), workers=1)
+    (result,) = pool.decode([DecodeTask(str(draw(tmp_path / "poison.png", seed=1)))])
+    pool.close()
+    assert "MemoryError" in result.reason and result.content_hash is not None
+
+
+@pytest.mark.parametrize("suffix", [".webp", ".png"])
+def test_every_picture_within_the_limit_has_the_memory_that_it_needs(
+    suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    # With transparency: nothing takes more. What does not depend on its size is cut down to what a process is.
+    monkeypatch.setattr(decode, "MAX_FILE_BYTES", 1 << 20)
+    monkeypatch.setattr("seer_model.pictures.DECODER_BYTES", 128 << 20)
+    side = 6000
+    row = Image.fromarray(np.arange(side * 4, dtype=np.uint32).astype(np.uint8).reshape(1, side, 4), "RGBA")
+    row.resize((side, side), Image.Resampling.NEAREST).save(
+        tmp_path / f"large{suffix}", method=0, quality=10, alpha_quality=0, compress_level=1
+    )
+    settings = replace(SETTINGS, max_megapixels=side * side / 1e6)
+    pool = DecodePool(settings, workers=1)
+    (result,) = pool.decode([DecodeTask(str(tmp_path / f"large{suffix}"))])
+    pool.close()
+    assert (result.width, result.height, result.reason) == (side, side, None)

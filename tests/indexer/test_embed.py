@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
-from indexer.embed import Backbone, embed_query, open_backbone
+from indexer.aside import prepare_picture
+from indexer.embed import Backbone, embed_prepared, open_backbone
 from indexer.errors import QueryError
 from seer_model.errors import PictureError
 
@@ -29,6 +30,10 @@ def backbone() -> Backbone:
     return open_backbone(device="cpu", batch_size=1)
 
 
+def embed(backbone: Backbone, data: bytes, max_megapixels: float = 200) -> np.ndarray:
+    return embed_prepared(backbone, prepare_picture(data, backbone.preprocessing, max_megapixels))
+
+
 def turn(photo: Image.Image, orientation: int) -> bytes:
     turned = photo if orientation == 1 else photo.transpose(UNDONE_BY[orientation])
     exif = Image.Exif()
@@ -40,11 +45,11 @@ def turn(photo: Image.Image, orientation: int) -> bytes:
 
 def test_the_eight_orientations_give_one_embedding(backbone: Backbone, photos_folder: Path):
     photo = Image.open(sorted(photos_folder.glob("*.jpg"))[5]).convert("RGB")
-    rows = [embed_query(backbone, turn(photo, orientation), max_megapixels=200) for orientation in UNDONE_BY]
+    rows = [embed(backbone, turn(photo, orientation)) for orientation in UNDONE_BY]
     assert all(np.array_equal(rows[0], row) for row in rows[1:])
     upside_down = io.BytesIO()
     photo.transpose(Image.Transpose.ROTATE_180).save(upside_down, format="PNG")
-    assert not np.array_equal(rows[0], embed_query(backbone, upside_down.getvalue(), max_megapixels=200))
+    assert not np.array_equal(rows[0], embed(backbone, upside_down.getvalue()))
 
 
 def test_a_query_is_refused_with_a_reason_never_answered_with_nonsense(
@@ -52,11 +57,11 @@ def test_a_query_is_refused_with_a_reason_never_answered_with_nonsense(
 ):
     data = sorted(photos_folder.glob("*.jpg"))[0].read_bytes()
     with pytest.raises(PictureError, match="cut short"):
-        embed_query(backbone, data[:5000], max_megapixels=200)
+        embed(backbone, data[:5000])
     with pytest.raises(PictureError, match="--max-megapixels"):
-        embed_query(backbone, data, max_megapixels=0.01)
+        embed(backbone, data, 0.01)
     monkeypatch.setattr(
         backbone, "embed", lambda pixels: np.full((len(pixels), backbone.dimension), np.nan, np.float32)
     )
     with pytest.raises(QueryError, match="no finite embedding"):
-        embed_query(backbone, data, max_megapixels=200)
+        embed(backbone, data)

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
+from indexer.aside import prepare_picture
 from indexer.collection import Collection
-from indexer.embed import embed_query, open_backbone
+from indexer.embed import embed_prepared, open_backbone
 from indexer.job import build_collection
 from indexer.labels import read_labels
 from indexer.metrics import measure_retrieval
@@ -56,7 +57,7 @@ def test_embedding_a_photo_again_by_itself_gives_its_stored_row(collection: Coll
     backbone = open_backbone(device="cpu", batch_size=1)
     ids, rows = collection.read_embeddings()
     for photo in photos[::35]:
-        query = embed_query(backbone, photo.read_bytes(), max_megapixels=200)
+        query = embed_prepared(backbone, prepare_picture(photo.read_bytes(), backbone.preprocessing, 200))
         stored = rows[ids == find_id(collection, photo)][0].astype(np.float64)
         assert query @ stored / np.linalg.norm(stored) >= 0.999999
 

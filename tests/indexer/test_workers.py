@@ -6,11 +6,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 
 import pytest
 
-from indexer.workers import Workers, count_cores
+from indexer.workers import DIED, Limits, Workers, count_cores, explain_slow
 from tests.conftest import REPOSITORY
 
 PARENT = """
@@ -27,8 +29,8 @@ def start(work, **options) -> Workers:
     return Workers(work, give_up, preload="tests.indexer.test_workers", **options)
 
 
-def give_up(task: int) -> str:
-    return f"{task} was given up"
+def give_up(task: int, reason: str = DIED) -> str:
+    return f"{task} was given up: {reason}"
 
 
 def double(task: int) -> int:
@@ -67,6 +69,21 @@ def test_a_death_costs_the_task_that_did_it_and_no_other():
     workers.close()
 
 
+def die_once(task: int, folder: Path) -> int:
+    mark = folder / str(task)
+    if task % 7 == 0 and not mark.exists():
+        mark.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return 2 * task
+
+
+def test_a_task_whose_process_was_ended_by_chance_is_done_once_more(tmp_path: Path):
+    workers = start(partial(die_once, folder=tmp_path), count=2, chunk=4)
+    assert list(workers.map(range(30))) == [2 * number for number in range(30)]
+    workers.close()
+    assert len(list(tmp_path.iterdir())) == 5
+
+
 def test_what_is_in_hand_is_bounded():
     given: list[int] = []
 
@@ -95,9 +112,22 @@ def test_workers_know_no_torch_and_leave_ctrl_c_to_their_parent():
 
 def test_a_mistake_in_the_work_is_not_hidden():
     workers = start(fail, count=1)
-    with pytest.raises(KeyError):
+    with pytest.raises(KeyError) as mistake:
         list(workers.map([1]))
+    assert "raise KeyError(task)" in mistake.value.__notes__[0]
     workers.close()
+
+
+def say_loudly(task: int) -> int:
+    os.write(2, b"TIFFReadDirectory: this is no picture")
+    return task
+
+
+def test_what_a_library_says_of_a_picture_is_not_printed(capfd: pytest.CaptureFixture):
+    workers = start(say_loudly, count=1)
+    assert list(workers.map([1, 2])) == [1, 2]
+    workers.close()
+    assert capfd.readouterr() == ("", "")
 
 
 def test_the_cores_are_those_that_this_process_may_use():
@@ -125,3 +155,80 @@ def is_running(number: int) -> bool:
             return file.read().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
+
+
+# --- what a task may cost ----------------------------------------------------------------------------------------
+
+
+def sleep_at(task: int, slow: frozenset[int]) -> int:
+    if task in slow:
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        time.sleep(600)
+    return 2 * task
+
+
+def take_memory(task: int) -> str:
+    try:
+        return f"{len(bytearray(task)):,}"
+    except MemoryError:
+        return "refused"
+
+
+def tell_process(_: int) -> int:
+    time.sleep(0.05)
+    return os.getpid()
+
+
+@pytest.mark.parametrize("chunk", [1, 8])
+def test_a_task_that_takes_too_long_is_given_up_and_no_other(chunk: int):
+    slow = frozenset({0, 17, 18})
+    workers = start(partial(sleep_at, slow=slow), count=2, chunk=chunk, limits=Limits(seconds=0.5))
+    expected = [give_up(n, explain_slow(0.5)) if n in slow else 2 * n for n in range(40)]
+    assert list(workers.map(range(40))) == expected
+    workers.close()
+
+
+def test_time_is_counted_for_each_task_not_for_its_chunk():
+    workers = start(tell_process, count=1, chunk=20, limits=Limits(seconds=0.6))
+    assert len({*workers.map(range(20))}) == 1, "one process did all of them, in a second"
+    workers.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the other systems have no such limit")
+def test_memory_beyond_the_limit_is_refused_to_a_worker_and_to_it_alone():
+    workers = start(take_memory, count=1, limits=Limits(memory_bytes=400 << 20))
+    assert list(workers.map([1 << 20, 500 << 20, 2 << 20])) == ["1,048,576", "refused", "2,097,152"]
+    workers.close()
+    assert take_memory(500 << 20) == f"{500 << 20:,}"
+
+
+def test_closing_does_not_wait_for_what_hangs():
+    workers = start(partial(sleep_at, slow=frozenset({1, 3})), count=2)
+    results = workers.map(range(100))
+    assert next(results) == 0
+    started = time.monotonic()
+    workers.close()
+    results.close()
+    assert time.monotonic() - started < 20
+
+
+def test_threads_share_the_workers_and_each_gets_its_own():
+    workers = start(double, count=2)
+    with ThreadPoolExecutor(8) as threads:
+        answers = list(threads.map(lambda n: list(workers.map(range(n, n + 12))), range(0, 160, 10)))
+    workers.close()
+    assert answers == [[2 * m for m in range(n, n + 12)] for n in range(0, 160, 10)]
+
+
+def test_a_worker_that_cannot_start_is_a_mistake_that_shows():
+    workers = start(partial(double_or_die, deadly=Unreadable()), count=1)
+    with pytest.raises(RuntimeError, match="could not be started"):
+        list(workers.map([1]))
+    workers.close()
+
+
+class Unreadable:
+    """Goes into a process and does not come out."""
+
+    def __reduce__(self):
+        return os._exit, (3,)

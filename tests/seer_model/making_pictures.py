@@ -4,9 +4,12 @@ import io
 from functools import cache
 
 import numpy as np
+import pillow_heif
+import pillow_jxl  # noqa: F401 - teaches Pillow to write JPEG XL
 from PIL import Image
 
 from seer_model.pictures import open_picture
+from tests.seer_model.making_dng import make_dng
 
 
 def make_scene(width: int = 96, height: int = 64) -> Image.Image:
@@ -18,8 +21,13 @@ def make_scene(width: int = 96, height: int = 64) -> Image.Image:
 
 
 def encode(picture: Image.Image, name: str, **options: object) -> bytes:
-    """The bytes of a file in this format."""
+    """The bytes of a file in this format; Pillow's, HEIC, or RAW, which is a DNG around a JPEG."""
     stream = io.BytesIO()
+    if name == "RAW":
+        return make_dng(encode(picture, "JPEG", quality=90), **options)
+    if name == "HEIC":
+        pillow_heif.from_pillow(picture).save(stream, **options)
+        return stream.getvalue()
     picture.save(stream, format=name, **options)
     return stream.getvalue()
 
@@ -45,4 +53,8 @@ def every_format() -> dict[str, bytes]:
         "TIFF, deflate": encode(scene, "TIFF", compression="tiff_adobe_deflate"),
         "BMP": encode(scene, "BMP"),
         "AVIF": encode(scene, "AVIF"),
+        "HEIC": encode(scene, "HEIC", quality=90),
+        "JXL": encode(scene, "JXL"),
+        "JXL, in boxes": encode(scene, "JXL", use_container=True),
+        "RAW": encode(scene, "RAW"),
     }

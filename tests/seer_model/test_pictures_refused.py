@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from PIL import Image, ImageFile
 
 from seer_model.errors import PictureError
-from seer_model.pictures import DECODERS, encode_thumbnail, open_picture
+from seer_model.formats import DECODERS
+from seer_model.pictures import encode_thumbnail, open_picture
 from seer_model.preprocess import PREPROCESSINGS, prepare
 from tests.seer_model.making_pictures import encode, every_format, make_scene, pixels_of
 

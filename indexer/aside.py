@@ -1,0 +1,90 @@
+"""Pictures from outside, decoded aside: in processes of their own, with the limits that a build has.
+
+A server cannot choose what it is sent. A picture that crashes its decoder, hangs it or swells costs whoever sent it an
+answer, and neither the server nor the others that ask; so what serves pages decodes here. A command that is asked one
+question and ends decodes in its own process: starting another takes longer than all the rest of its decoding.
+
+Rule: what comes back is pixels or bytes made by us, or PictureError; never anything that the picture's sender chose.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from indexer.workers import Limits, Workers, limit_memory
+from seer_model.errors import PictureError
+from seer_model.pictures import bound_memory, encode_thumbnail, open_picture
+from seer_model.preprocess import Preprocessing, prepare
+
+MOST_AT_ONCE = 4
+"""Processes; each is started when the others are busy, so that one picture that hangs keeps few people waiting."""
+
+
+def prepare_picture(data: bytes, how: Preprocessing, max_megapixels: float) -> np.ndarray:
+    """A file's bytes as the backbone's input, (H, W, 3) uint8. Raises: PictureError."""
+    picture = open_picture(data, max_megapixels=max_megapixels, short_side_px=how.short_side_px)
+    return prepare(picture.pixels, how)
+
+
+def shrink_picture(data: bytes, side_px: int, max_megapixels: float) -> bytes:
+    """A file's bytes as a WebP that fits in a square of side_px. Raises: PictureError."""
+    return encode_thumbnail(open_picture(data, max_megapixels=max_megapixels, short_side_px=side_px), side_px=side_px)
+
+
+class Aside:
+    """The same two, in worker processes that are started with the first picture. Threads may share it."""
+
+    def __init__(self, *, max_seconds: float = 60.0) -> None:
+        limits = Limits(seconds=max_seconds)
+        self._workers = Workers(_work, _give_up, preload=__name__, count=MOST_AT_ONCE, ahead=1, limits=limits)
+
+    def prepare(self, data: bytes, how: Preprocessing, max_megapixels: float) -> np.ndarray:
+        """As `prepare_picture`."""
+        return self._do(prepare_picture, data, how, max_megapixels)
+
+    def shrink(self, data: bytes, side_px: int, max_megapixels: float) -> bytes:
+        """As `shrink_picture`."""
+        return self._do(shrink_picture, data, side_px, max_megapixels)
+
+    def start(self) -> None:
+        """Start a process before the first picture comes."""
+        self._workers.start()
+
+    def close(self) -> None:
+        """End the processes; what they have in hand is dropped."""
+        self._workers.close()
+
+    def _do(self, work: Callable, data: bytes, how: object, max_megapixels: float) -> Any:
+        (outcome,) = self._workers.map([_Task(work, data, how, max_megapixels)])
+        if isinstance(outcome, _Refusal):
+            raise PictureError(outcome.reason)
+        return outcome
+
+
+@dataclass(frozen=True)
+class _Task:
+    work: Callable
+    data: bytes
+    how: object
+    max_megapixels: float
+
+
+@dataclass(frozen=True)
+class _Refusal:
+    reason: str
+
+
+def _work(task: _Task) -> object:
+    limit_memory(bound_memory(task.max_megapixels) + 2 * len(task.data))
+    try:
+        return task.work(task.data, task.how, task.max_megapixels)
+    except PictureError as error:
+        return _Refusal(str(error))
+    except Exception as error:  # noqa: BLE001 - whatever the decoder did, the sender is told and the page goes on.
+        return _Refusal(f"The decoder failed with {type(error).__name__}: {error}.")
+
+
+def _give_up(_: _Task, reason: str) -> _Refusal:
+    return _Refusal(reason)
