@@ -1,12 +1,13 @@
 """Generations: each one published index with its manifest, immutable; `CURRENT` names the one that answers.
 
 A generation is written under a name that readers pass over, synced, renamed, and only then named in `CURRENT`.
-The hashes of its files are checked when it is opened, unless the stamp of a file says that it is the one verified.
+The hashes of its files are checked when it is opened; the index's only if its stamp is not the one that was verified.
 
 Rule: FAISS reads no byte that is not in the manifest.
 """
 
 import hashlib
+import io
 import json
 import os
 import re
@@ -43,8 +44,17 @@ class Generation:
         return self.folder / INDEX
 
     def read_image_ids(self) -> np.ndarray:
-        """(N,) int64: the image of each row."""
-        return np.load(self.folder / IMAGE_IDS, allow_pickle=False)
+        """(N,) int64: the image of each row, its bytes compared with the manifest at every call.
+
+        A byte that rotted under its old stamp would show another picture for a row. Raises: CollectionDamaged.
+        """
+        path = self.folder / IMAGE_IDS
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise _damaged(path, f"cannot be read ({error.strerror})") from None
+        _require_hash(path, hashlib.sha256(data).hexdigest(), self.manifest["files"][IMAGE_IDS])
+        return np.load(io.BytesIO(data), allow_pickle=False)
 
 
 def publish_generation(
@@ -171,7 +181,7 @@ def _verify(generation: Generation) -> None:
         known = json.loads((generation.folder / VERIFIED).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         known = {}
-    if all(_read_stamp(generation.folder / name) == known.get(name) for name in files):
+    if isinstance(known, dict) and all(_read_stamp(generation.folder / name) == known.get(name) for name in files):
         return
     verify_whole(generation)
     _write_verified(generation.folder, files)
@@ -186,8 +196,12 @@ def verify_whole(generation: Generation) -> None:
                 found = hashlib.file_digest(file, "sha256").hexdigest()
         except OSError as error:
             raise _damaged(path, f"cannot be read ({error.strerror})") from None
-        if found != told["sha256"]:
-            raise _damaged(path, "is not the file that was published: its hash differs from the manifest's")
+        _require_hash(path, found, told)
+
+
+def _require_hash(path: Path, found: str, told: dict) -> None:
+    if found != told["sha256"]:
+        raise _damaged(path, "is not the file that was published: its hash differs from the manifest's")
 
 
 def _read_stamp(path: Path) -> list[int]:
