@@ -1,9 +1,10 @@
 """Fixtures of the tests of danger, and the lines that say at the end what was done and found."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import pytest
 
+from indexer.decode import DecodedFile, DecodeSettings, DecodeTask, decode_file
 from tests.danger.forked import Forker
 from tests.danger.tally import COUNTED, TALLY
 from tests.indexer.conftest import by_pixels, pictures, place  # noqa: F401 - fixtures
@@ -15,6 +16,26 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.section("danger")
         for name in COUNTED:
             terminalreporter.write_line(f"{name}: {TALLY[name]:,}")
+
+
+class DecodeHere:
+    """As `indexer.decode.DecodePool`, without processes: some tests build hundreds of times."""
+
+    def __init__(self, settings: DecodeSettings, workers: int | None = None) -> None:
+        self._settings = settings
+
+    def decode(self, tasks: Iterable[DecodeTask]) -> Iterator[DecodedFile]:
+        """As the real one."""
+        return (decode_file(task, self._settings) for task in tasks)
+
+    def close(self) -> None:
+        """As the real one."""
+
+
+@pytest.fixture
+def in_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Builds of the test's own process decode there too."""
+    monkeypatch.setattr("indexer.job.DecodePool", DecodeHere)
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ import numpy as np
 
 from indexer.collection import Collection
 from indexer.decode import hash_content
-from indexer.errors import CollectionEmpty, CollectionMissing, QueryError
+from indexer.errors import CollectionEmpty, CollectionError, CollectionMissing, QueryError
 from indexer.layout import CATALOG
 from indexer.schema import connect_to_read
 from seer_model.errors import PictureError
@@ -66,40 +66,48 @@ def read_answer(collection: Collection, file: Path) -> Answer | str:
     return sorted(told, key=lambda one: (-one[1], one[0]))
 
 
-def require_no_wrong(place: Path, truth: Truth, *pictures: Path) -> None:
-    """What the collection answers now is right, as far as it answers."""
-    wrong = list_wrong(place, truth, *pictures)
+def require_no_wrong(place: Path, truth: Truth, *pictures: Path, is_damaged: bool = False) -> None:
+    """What the collection answers now is right, as far as it answers.
+
+    Args:
+        is_damaged: a file of it was harmed on purpose: it may refuse then, or leave images out.
+    """
+    wrong = list_wrong(place, truth, *pictures, is_damaged=is_damaged)
     add("wrong answers", len(wrong))
     assert not wrong, wrong
 
 
-def list_wrong(place: Path, truth: Truth, *pictures: Path) -> list[str]:
+def list_wrong(place: Path, truth: Truth, *pictures: Path, is_damaged: bool = False) -> list[str]:
     """Answers that pair a path with another's embedding, and files that do not find themselves first."""
+    refusals = (CollectionError,) if is_damaged else (CollectionEmpty, CollectionMissing)
     try:
         collection = Collection(place)
-    except (CollectionEmpty, CollectionMissing):
+    except refusals:
         return []
     with collection:
         try:
             rows = dict(read_rows(collection))
-        except CollectionEmpty:
+        except refusals:
             return []
-        wrong = [f"row of {content}" for content, row in rows.items() if row != truth.rows.get(content, row)]
+        wrong = [] if is_damaged else [f"row of {one}" for one, row in rows.items() if row != truth.rows.get(one, row)]
         for file in list_files(*pictures):
-            wrong += _list_wrong_answers(collection, file, rows)
+            wrong += _list_wrong_answers(collection, file, rows | truth.rows, set(rows), is_damaged)
         return wrong
 
 
-def _list_wrong_answers(collection: Collection, file: Path, rows: dict[str, bytes]) -> Iterator[str]:
+def _list_wrong_answers(
+    collection: Collection, file: Path, rows: dict[str, bytes], there: set[str], is_damaged: bool
+) -> Iterator[str]:
+    refusals = (PictureError, QueryError, CollectionError) if is_damaged else (PictureError, QueryError)
     data = file.read_bytes()
     own = hash_content(data).hex()
     try:
         found = collection.find_similar(data, count=ALL)
-    except (PictureError, QueryError):
+    except refusals:
         return
-    if own in rows and (found[0].content_hash, found[0].is_same) != (own, True):
+    if own in there and (found[0].content_hash, found[0].is_same) != (own, True):
         yield f"{file} is not its own first neighbour"
-    query = _read_unit(rows[own]) if own in rows else None
+    query = _read_unit(rows[own]) if own in there else None
     for neighbour in found:
         stored = _read_unit(rows[neighbour.content_hash])
         if query is not None and abs(float(query @ stored) - neighbour.similarity) > 1e-5:

@@ -11,7 +11,7 @@ from tests.danger.oracle import Truth, count_committed, read_truth, require_equa
 from tests.danger.tally import add
 from tests.indexer.making import build, draw
 
-pytestmark = pytest.mark.usefixtures("by_pixels")
+pytestmark = pytest.mark.usefixtures("by_pixels", "in_one_process")
 
 SEED = 20
 KILLS = 50
