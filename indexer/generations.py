@@ -22,7 +22,7 @@ import numpy as np
 
 from indexer.errors import CollectionDamaged, CollectionEmpty
 from indexer.layout import CURRENT, GENERATIONS, name_store
-from seer_model.durable import sync_file, sync_folder, write_text_durably
+from seer_model.durable import make_folder, sync_file, sync_folder, write_text_durably
 
 SCHEMA_VERSION = 1
 INDEX, IMAGE_IDS, MANIFEST, VERIFIED = "index.faiss", "image_ids.npy", "manifest.json", "verified.json"
@@ -75,7 +75,9 @@ def publish_generation(
     name = name_store(_find_last_number(collection) + 1)
     folder, aside = collection / GENERATIONS / name, collection / GENERATIONS / f".{name}"
     shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
+    # On the disk before CURRENT is: both are names in the collection's folder.
+    make_folder(aside.parent)
+    aside.mkdir()
     write_index(aside / INDEX)
     np.save(aside / IMAGE_IDS, image_ids)
     files = {file: _describe_file(aside / file) for file in (INDEX, IMAGE_IDS)}
