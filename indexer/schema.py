@@ -32,6 +32,8 @@ from indexer.layout import APPLICATION
 BUSY_SECONDS = 30
 PRIMARY = 0xFF
 BUSY = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
+FULL = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR})
+"""A disk without room for the write-ahead log's index is told as an error of input and output."""
 DAMAGE = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR})
 """SQLite's words for a file that is not what was written; SQLITE_ERROR: its tables are not those that were made."""
 
@@ -145,7 +147,7 @@ def _refuse_newer(found: int, path: Path) -> None:
         )
 
 
-def explain_sqlite(error: sqlite3.OperationalError) -> CollectionUnwritable:
+def explain_sqlite(error: sqlite3.DatabaseError) -> CollectionUnwritable:
     """What SQLite says when it cannot write (disk full, read-only, locked), for the person."""
     return CollectionUnwritable(
         f"The collection cannot be written ({error}). What was committed is kept: put that right and run again."
@@ -203,7 +205,7 @@ def _closed_if_unfit(connection: sqlite3.Connection, path: Path) -> Iterator[Non
     except sqlite3.DatabaseError as error:
         connection.close()
         _require_free(path, error)
-        raise _damaged(path, error) from None
+        raise explain_sqlite(error) if read_code(error) in FULL else _damaged(path, error) from None
     except BaseException:
         connection.close()
         raise
