@@ -161,8 +161,11 @@ def remove_generation(collection: Path, name: str) -> None:
 
 
 def _find_last_number(collection: Path) -> int:
+    """Also where its folder was deleted: a reader that has it open knows it by its name."""
     names = list_generations(collection)
-    return int(names[-1]) if names else 0
+    with suppress(CollectionDamaged):
+        names.append(read_current(collection) or "0")
+    return max(map(int, names), default=0)
 
 
 def _compute_checksum(manifest: dict) -> str:

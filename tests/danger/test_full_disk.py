@@ -10,10 +10,12 @@ import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from indexer import catalog
 from indexer.errors import CollectionUnwritable
+from indexer.index import build_index
 from indexer.schema import connect_to_write
 from indexer.upkeep import prune_collection
 from tests.danger.oracle import Truth, read_truth, require_equal, require_no_wrong
@@ -177,6 +179,11 @@ def test_the_nth_call_that_finds_no_room_is_told_and_the_next_run_goes_on(
         require_equal(place, truth, few)
         shutil.rmtree(place)
     assert 15 < calls < 199
+
+
+def test_an_index_without_room_is_told():
+    with pytest.raises(OSError, match="No space left"):
+        build_index(np.eye(4, 192, dtype=np.float16), np.ones(4, dtype=np.float32), Path("/dev/full"))
 
 
 def test_a_catalog_that_may_not_grow_is_told_and_the_next_build_goes_on(
