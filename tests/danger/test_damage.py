@@ -8,9 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from indexer import thumbnails
 from indexer.check import check_collection
 from indexer.collection import Collection
+from indexer.errors import CollectionUnwritable
 from indexer.layout import CURRENT, GENERATIONS, THUMBNAILS
+from indexer.thumbnails import ThumbnailReader, ThumbnailWriter
 from tests.danger.oracle import Truth, list_files, read_truth, require_equal, require_no_wrong
 from tests.danger.tally import add
 from tests.indexer.making import build, draw
@@ -148,3 +151,41 @@ def test_a_reader_that_is_open_takes_up_what_comes_after_a_deleted_generation(pl
         draw(pictures / "new.png", 51)
         build(place)
         assert reader.read_status().images == 10
+
+
+def test_thumbnails_that_turn_out_damaged_while_they_are_written_are_set_aside(tmp_path: Path):
+    path = tmp_path / THUMBNAILS
+    writer = ThumbnailWriter(path)
+    writer.write([(bytes([key]) * 32, bytes(900)) for key in range(0, 250, 2)])
+    writer.close()
+    writer = ThumbnailWriter(path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:8192] + bytes(len(whole) - 8192))
+    add("faults injected")
+    late = [(bytes([key]) * 32, b"webp") for key in range(1, 250, 2)]
+    writer.write(late)
+    assert writer.keep_only({key for key, _ in late[1:]}) == 1
+    writer.close()
+    assert path.with_name("thumbnails.sqlite.damaged").exists()
+    reader = ThumbnailReader(path)
+    assert [reader.read(key) for key, _ in late] == [None, *(webp for _, webp in late[1:])]
+    reader.close()
+
+
+def test_thumbnails_that_another_program_has_locked_are_not_taken_for_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(thumbnails, "BUSY_SECONDS", 0.05)
+    path = tmp_path / THUMBNAILS
+    ThumbnailWriter(path).close()
+    writer = ThumbnailWriter(path)
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN EXCLUSIVE")
+    for attempt in (lambda: ThumbnailWriter(path), lambda: writer.write([(b"key", b"webp")])):
+        with pytest.raises(CollectionUnwritable, match="locked"):
+            attempt()
+        add("faults injected")
+    other.close()
+    writer.write([(b"key", b"webp")])
+    writer.close()
+    assert not path.with_name("thumbnails.sqlite.damaged").exists()
