@@ -24,14 +24,14 @@ class ThumbnailWriter:
         try:
             self._connection = _open_for_writing(path)
         except sqlite3.DatabaseError as error:
-            self._set_aside(error)
+            _require_damage(error)
+            self._connection = _begin_anew(path)
 
     def write(self, thumbnails: list[tuple[bytes, bytes]]) -> None:
         """Store (content hash, WebP) pairs; one transaction."""
         try:
             self._insert(thumbnails)
         except sqlite3.DatabaseError as error:
-            self._connection.close()
             self._set_aside(error)
             self._insert(thumbnails)
 
@@ -50,23 +50,31 @@ class ThumbnailWriter:
             if gone:
                 self._connection.execute("VACUUM")
         except sqlite3.DatabaseError as error:
-            self._connection.close()
             self._set_aside(error)
             return 0
         return len(gone)
 
     def _set_aside(self, error: sqlite3.DatabaseError) -> None:
-        """What is damaged goes as a whole: thumbnails are made anew from the originals."""
-        if read_code(error) not in DAMAGE:
-            raise explain_sqlite(error) from error
-        # The journal first: it must not be played back into the file that takes this one's place.
-        self._path.with_name(f"{self._path.name}-journal").unlink(missing_ok=True)
-        self._path.replace(self._path.with_name(f"{self._path.name}.damaged"))
-        self._connection = _open_for_writing(self._path)
+        _require_damage(error)
+        self._connection.close()
+        self._connection = _begin_anew(self._path)
 
     def close(self) -> None:
         """Give the file back."""
         self._connection.close()
+
+
+def _require_damage(error: sqlite3.DatabaseError) -> None:
+    if read_code(error) not in DAMAGE:
+        raise explain_sqlite(error) from error
+
+
+def _begin_anew(path: Path) -> sqlite3.Connection:
+    """Set the file aside as a whole: thumbnails are made anew from the originals."""
+    # The journal first: it must not be played back into the file that takes this one's place.
+    path.with_name(f"{path.name}-journal").unlink(missing_ok=True)
+    path.replace(path.with_name(f"{path.name}.damaged"))
+    return _open_for_writing(path)
 
 
 def _open_for_writing(path: Path) -> sqlite3.Connection:

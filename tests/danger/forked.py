@@ -17,7 +17,6 @@ import sys
 import time
 import traceback
 import warnings
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -126,22 +125,15 @@ def _load(backbone: str) -> None:
     import indexer.check
     import indexer.index
     import indexer.job
-    import indexer.workers
     from tests.indexer import pixel_backbone
 
     if backbone == "pixels":
         pixel_backbone.install()
     else:
         import indexer.embed  # noqa: F401
-    indexer.workers._start = fork_workers
-
-
-def fork_workers(count: int, preload: str) -> ProcessPoolExecutor:
-    """In place of `indexer.workers._start`: the same pool, its processes forked."""
-    from indexer.workers import _begin
-
-    warnings.simplefilter("ignore", DeprecationWarning)  # later Pythons warn of forking beside threads
-    return ProcessPoolExecutor(count, mp_context=multiprocessing.get_context("fork"), initializer=_begin)
+    warnings.simplefilter("ignore", DeprecationWarning)  # Later Pythons warn of forking beside threads.
+    context = multiprocessing.get_context("fork")
+    multiprocessing.get_context = lambda method=None: context
 
 
 def _change(asked: dict) -> dict:
