@@ -2,6 +2,7 @@
 
 import os
 import random
+import shutil
 import signal
 import sqlite3
 import threading
@@ -14,8 +15,8 @@ import pytest
 
 from indexer import decode, schema
 from indexer.collection import Collection
-from indexer.errors import CollectionBusy, CollectionUnwritable
-from indexer.layout import CATALOG
+from indexer.errors import CollectionBusy, CollectionEmpty, CollectionMissing, CollectionUnwritable
+from indexer.layout import APPLICATION, CATALOG
 from indexer.report import NO_EMBEDDING, Watchers
 from indexer.upkeep import prune_collection
 from tests.danger.oracle import list_unaccounted, read_truth, require_equal, require_no_wrong
@@ -314,3 +315,37 @@ def test_rows_that_are_not_finite_are_never_stored(
         assert {failure.reason for failure in collection.list_failures()} == {NO_EMBEDDING}
         norms = np.linalg.norm(collection.read_embeddings()[1].astype(np.float32), axis=1)
         assert np.allclose(norms, 1, atol=1e-3)
+
+
+# What a kill inside SQLite leaves
+
+
+@pytest.mark.usefixtures("in_one_process")
+def test_a_catalog_that_had_only_begun_says_so_and_is_gone_on_from(place: Path, pictures: Path):
+    place.mkdir()
+    for statement in ("SELECT 1", f"PRAGMA application_id = {int.from_bytes(APPLICATION, 'big')}"):
+        begun = sqlite3.connect(place / CATALOG)
+        begun.execute(statement)
+        begun.close()
+        (place / CATALOG).touch()
+        add("faults injected")
+        with pytest.raises((CollectionEmpty, CollectionMissing), match="seer build PICTURES"):
+            Collection(place)
+    assert build(place, pictures).images == 9
+
+
+@pytest.mark.usefixtures("in_one_process")
+def test_a_transaction_that_was_cut_off_is_rolled_back_by_who_comes_next(place: Path, pictures: Path, tmp_path: Path):
+    build(place, pictures)
+    truth = read_truth(place, pictures)
+    writer = sqlite3.connect(place / CATALOG, isolation_level=None)
+    for statement in ("PRAGMA cache_size = 1", "BEGIN", "DELETE FROM rows", "DELETE FROM files"):
+        writer.execute(statement)
+    writer.executemany("INSERT INTO folders VALUES (?)", [(bytes(3000) + bytes([n]),) for n in range(60)])
+    left = Path(shutil.copytree(place, tmp_path / "left"))  # as they are on the disk at this moment
+    writer.close()
+    assert (left / f"{CATALOG}-journal").stat().st_size
+    assert (left / CATALOG).read_bytes() != (place / CATALOG).read_bytes()
+    add("faults injected")
+    require_equal(left, truth, pictures)
+    assert build(left).unchanged == 9
