@@ -125,6 +125,8 @@ def _load(backbone: str) -> None:
     import indexer.check
     import indexer.index
     import indexer.job
+    import indexer.upkeep
+    import tests.indexer.making  # noqa: F401
     from tests.indexer import pixel_backbone
 
     if backbone == "pixels":
