@@ -1,9 +1,10 @@
 """Kill and resume, round after round, on the 699 photos: the rows of each round end as those of an undisturbed build,
 to the byte.
 
-    pytest tests/danger/test_rounds.py --long                          200 rounds with the pixel backbone, 20 with the
-                                                                       bundled model; more than an hour on two cores
-    SEER_ROUNDS=5,1 pytest tests/danger/test_rounds.py --long          as many as one likes
+    pytest tests/danger/test_rounds.py --long -s -o faulthandler_timeout=0
+
+200 rounds with the pixel backbone, minutes on two cores, and 20 with the bundled model, about an hour;
+`SEER_ROUNDS=5,1` makes it 5 and 1.
 
 A round begins with an empty collection, kills its build at a random moment, kills the one that goes on from there at
 another, and lets the third come to its end.
