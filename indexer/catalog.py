@@ -162,8 +162,8 @@ class Catalog:
             connection.execute("UPDATE stores SET fingerprint = ? || store WHERE store = ?", (LOST, store))
             connection.execute(
                 """INSERT INTO stores (store, fingerprint, dimension, model, opened_at)
-                SELECT ?, ?, dimension, model, ? FROM stores WHERE store = ?""",
-                (new, fingerprint, time.time(), store),
+                SELECT ?, ?, dimension, model, opened_at FROM stores WHERE store = ?""",
+                (new, fingerprint, store),
             )
             connection.execute("UPDATE rows SET store = ? WHERE store = ? AND row < ?", (new, store, rows))
             connection.execute("DELETE FROM rows WHERE store = ?", (store,))
@@ -171,8 +171,10 @@ class Catalog:
     def open_store(self, fingerprint: str, dimension: int, model: str) -> int:
         """The number of this fingerprint's store, a new one if there is none; from now on it is the one in use."""
         with self._transaction() as connection:
+            # The latest is the one in use, also where the clock has been set back since.
+            opened_at = max(time.time(), 1e-3 + read_value(connection, _LAST_OPENED))
             # Not one upsert: that would use up a number each time.
-            values = (model, time.time(), fingerprint)
+            values = (model, opened_at, fingerprint)
             known = connection.execute("UPDATE stores SET model = ?, opened_at = ? WHERE fingerprint = ?", values)
             if not known.rowcount:
                 query = "INSERT INTO stores (dimension, model, opened_at, fingerprint) VALUES (?, ?, ?, ?)"
@@ -269,6 +271,7 @@ class Catalog:
         return read_value(self._connection, query, (store, rows))
 
 
+_LAST_OPENED = "SELECT coalesce(max(opened_at), 0) FROM stores"
 # The one that took another's place has its time, too.
 _LATEST = "FROM stores ORDER BY opened_at DESC, store DESC LIMIT 1"
 _WORK = """FROM files f LEFT JOIN images i ON i.image_id = f.image_id

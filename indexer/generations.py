@@ -1,12 +1,13 @@
 """Generations: each one published index with its manifest, immutable; `CURRENT` names the one that answers.
 
 A generation is written under a name that readers pass over, synced, renamed, and only then named in `CURRENT`.
-The hashes of its files are checked when it is opened, unless the stamp of a file says that it is the one verified.
+The hashes of its files are checked when it is opened; the index's only if its stamp is not the one that was verified.
 
 Rule: FAISS reads no byte that is not in the manifest.
 """
 
 import hashlib
+import io
 import json
 import os
 import re
@@ -21,7 +22,7 @@ import numpy as np
 
 from indexer.errors import CollectionDamaged, CollectionEmpty
 from indexer.layout import CURRENT, GENERATIONS, name_store
-from seer_model.durable import sync_file, sync_folder, write_text_durably
+from seer_model.durable import make_folder, sync_file, sync_folder, write_text_durably
 
 SCHEMA_VERSION = 1
 INDEX, IMAGE_IDS, MANIFEST, VERIFIED = "index.faiss", "image_ids.npy", "manifest.json", "verified.json"
@@ -43,8 +44,17 @@ class Generation:
         return self.folder / INDEX
 
     def read_image_ids(self) -> np.ndarray:
-        """(N,) int64: the image of each row."""
-        return np.load(self.folder / IMAGE_IDS, allow_pickle=False)
+        """(N,) int64: the image of each row, its bytes compared with the manifest at every call.
+
+        A byte that rotted under its old stamp would show another picture for a row. Raises: CollectionDamaged.
+        """
+        path = self.folder / IMAGE_IDS
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise _damaged(path, f"cannot be read ({error.strerror})") from None
+        _require_hash(path, hashlib.sha256(data).hexdigest(), self.manifest["files"][IMAGE_IDS])
+        return np.load(io.BytesIO(data), allow_pickle=False)
 
 
 def publish_generation(
@@ -65,7 +75,9 @@ def publish_generation(
     name = name_store(_find_last_number(collection) + 1)
     folder, aside = collection / GENERATIONS / name, collection / GENERATIONS / f".{name}"
     shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
+    # On the disk before CURRENT is: both are names in the collection's folder.
+    make_folder(aside.parent)
+    aside.mkdir()
     write_index(aside / INDEX)
     np.save(aside / IMAGE_IDS, image_ids)
     files = {file: _describe_file(aside / file) for file in (INDEX, IMAGE_IDS)}
@@ -149,8 +161,11 @@ def remove_generation(collection: Path, name: str) -> None:
 
 
 def _find_last_number(collection: Path) -> int:
+    """Also where its folder was deleted: a reader that has it open knows it by its name."""
     names = list_generations(collection)
-    return int(names[-1]) if names else 0
+    with suppress(CollectionDamaged):
+        names.append(read_current(collection) or "0")
+    return max(map(int, names), default=0)
 
 
 def _compute_checksum(manifest: dict) -> str:
@@ -171,7 +186,7 @@ def _verify(generation: Generation) -> None:
         known = json.loads((generation.folder / VERIFIED).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         known = {}
-    if all(_read_stamp(generation.folder / name) == known.get(name) for name in files):
+    if isinstance(known, dict) and all(_read_stamp(generation.folder / name) == known.get(name) for name in files):
         return
     verify_whole(generation)
     _write_verified(generation.folder, files)
@@ -186,8 +201,12 @@ def verify_whole(generation: Generation) -> None:
                 found = hashlib.file_digest(file, "sha256").hexdigest()
         except OSError as error:
             raise _damaged(path, f"cannot be read ({error.strerror})") from None
-        if found != told["sha256"]:
-            raise _damaged(path, "is not the file that was published: its hash differs from the manifest's")
+        _require_hash(path, found, told)
+
+
+def _require_hash(path: Path, found: str, told: dict) -> None:
+    if found != told["sha256"]:
+        raise _damaged(path, "is not the file that was published: its hash differs from the manifest's")
 
 
 def _read_stamp(path: Path) -> list[int]:

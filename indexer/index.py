@@ -11,6 +11,8 @@ from pathlib import Path
 import faiss
 import numpy as np
 
+from indexer.errors import CollectionDamaged
+
 KIND = "exact inner product"
 CHUNK_BYTES = 64 << 20
 
@@ -30,7 +32,9 @@ def build_index(rows: np.ndarray, norms: np.ndarray, path: Path) -> None:
     step = max(1, CHUNK_BYTES // (rows.shape[1] * 4))
     for first in range(0, len(rows), step):
         index.add(rows[first : first + step].astype(np.float32) / norms[first : first + step, None])
-    faiss.write_index(index, os.fspath(path))
+    # Through Python: FAISS's own writer says nothing of a disk that is full when it closes the file.
+    with path.open("wb") as file:
+        faiss.write_index(index, faiss.PyCallbackIOWriter(file.write, CHUNK_BYTES))
 
 
 class RowIndex:
@@ -39,7 +43,12 @@ class RowIndex:
     def __init__(self, path: Path) -> None:
         # Two OpenMP runtimes live in a process that also runs torch: each is bounded to the processors there are.
         faiss.omp_set_num_threads(os.cpu_count() or 1)
-        self._index = faiss.read_index(os.fspath(path), faiss.IO_FLAG_MMAP_IFC)
+        try:
+            self._index = faiss.read_index(os.fspath(path), faiss.IO_FLAG_MMAP_IFC)
+        except RuntimeError as error:
+            raise CollectionDamaged(
+                f"{path} cannot be read as an index ({error}). Run seer check --repair: it makes the index anew."
+            ) from None
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -34,6 +34,7 @@ from indexer.settings import BuildSettings
 from indexer.sources import Walk, resolve_folders
 from indexer.thumbnails import ThumbnailWriter
 from indexer.vectors import StoreWriter, copy_rows, count_rows, measure_row
+from seer_model.durable import make_folder
 from seer_model.formats import list_met_needs
 from seer_model.zoo import DEFAULT_MODEL, complete_reference
 
@@ -60,7 +61,8 @@ def build_collection(
     added = resolve_folders(pictures)
     require_own_place(folder)
     with explain_refusal(folder), explain_damage(folder / CATALOG), ExitStack() as stack:
-        folder.mkdir(parents=True, exist_ok=True)
+        if not folder.is_dir():
+            make_folder(folder)
         stack.enter_context(hold(folder, "build"))
         catalog = stack.enter_context(closing(Catalog(folder / CATALOG)))
         return _Build(folder, catalog, settings, watchers or Watchers(), stack).run(added)

@@ -51,10 +51,20 @@ def require_own_place(folder: Path) -> None:
     """
     if not folder.exists() or is_collection(folder):
         return
-    if not folder.is_dir() or any(not entry.name.startswith((LOG, LOCK, HOLDER)) for entry in folder.iterdir()):
+    ours = (LOG, LOCK, HOLDER, *((CATALOG,) if _is_blank(folder / CATALOG) else ()))
+    if not folder.is_dir() or any(not entry.name.startswith(ours) for entry in folder.iterdir()):
         raise CollectionPlaceTaken(
             f"{folder} is not empty and holds no collection. Choose a new or an empty folder with --collection."
         )
+
+
+def _is_blank(catalog: Path) -> bool:
+    """Whether a build was killed, or the power cut, before SQLite had written the head of a new catalog."""
+    try:
+        with open(catalog, "rb") as file:
+            return not any(file.read(HEADER_BYTES))
+    except OSError:
+        return False
 
 
 def list_collections() -> list[Path]:

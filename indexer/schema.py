@@ -15,15 +15,25 @@ Rule: a migration is appended, never edited; it and the record of it are one tra
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from urllib.parse import quote
 
-from indexer.errors import CatalogTooNew, CollectionDamaged, CollectionMissing, CollectionUnwritable
+from indexer.errors import (
+    CatalogTooNew,
+    CollectionBusy,
+    CollectionDamaged,
+    CollectionEmpty,
+    CollectionMissing,
+    CollectionUnwritable,
+)
 from indexer.layout import APPLICATION
 
 BUSY_SECONDS = 30
 PRIMARY = 0xFF
+BUSY = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
+FULL = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR})
+"""A disk without room for the write-ahead log's index is told as an error of input and output."""
 DAMAGE = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR})
 """SQLite's words for a file that is not what was written; SQLITE_ERROR: its tables are not those that were made."""
 
@@ -75,20 +85,37 @@ def connect_to_write(path: Path) -> sqlite3.Connection:
 def connect_to_read(path: Path) -> sqlite3.Connection:
     """A read-only connection that several threads may share, one at a time.
 
-    Raises: CollectionMissing, CatalogTooNew, CollectionDamaged.
+    Raises: CollectionMissing, CollectionEmpty if a build was killed before it made the tables, CatalogTooNew,
+        CollectionBusy, CollectionDamaged.
     """
     if not path.is_file():
         raise CollectionMissing(f"No collection in {path.parent}. Make one: seer build PICTURES")
     connection = open_read_only(path)
     with _closed_if_unfit(connection, path):
-        _refuse_newer(read_value(connection, "PRAGMA user_version"), path)
+        found = read_value(connection, "PRAGMA user_version")
+        _refuse_newer(found, path)
+        if not found:
+            raise CollectionEmpty(
+                f"A build had only begun in {path.parent}. Run: seer build PICTURES --collection {path.parent}"
+            )
     return connection
 
 
 def open_read_only(path: Path) -> sqlite3.Connection:
     """A connection that can change nothing and may be handed from thread to thread."""
-    address = f"file:{quote(os.fsencode(path.absolute()))}?mode=ro"
-    return sqlite3.connect(address, uri=True, timeout=BUSY_SECONDS, check_same_thread=False)
+    if path.with_name(f"{path.name}-journal").exists():
+        _roll_back(path)
+    return sqlite3.connect(_name(path, "ro"), uri=True, timeout=BUSY_SECONDS, check_same_thread=False)
+
+
+def _roll_back(path: Path) -> None:
+    """Undo what a process that was killed had begun: a connection that can change nothing cannot."""
+    with suppress(sqlite3.Error), closing(sqlite3.connect(_name(path, "rw"), uri=True, timeout=1)) as connection:
+        read_value(connection, "PRAGMA user_version")
+
+
+def _name(path: Path, mode: str) -> str:
+    return f"file:{quote(os.fsencode(path.absolute()))}?mode={mode}"
 
 
 def read_value(connection: sqlite3.Connection, query: str, values: tuple = ()) -> int:
@@ -120,7 +147,7 @@ def _refuse_newer(found: int, path: Path) -> None:
         )
 
 
-def explain_sqlite(error: sqlite3.OperationalError) -> CollectionUnwritable:
+def explain_sqlite(error: sqlite3.DatabaseError) -> CollectionUnwritable:
     """What SQLite says when it cannot write (disk full, read-only, locked), for the person."""
     return CollectionUnwritable(
         f"The collection cannot be written ({error}). What was committed is kept: put that right and run again."
@@ -129,11 +156,15 @@ def explain_sqlite(error: sqlite3.OperationalError) -> CollectionUnwritable:
 
 @contextmanager
 def explain_damage(path: Path) -> Iterator[None]:
-    """Turn what SQLite says of a file that is not what was written into CollectionDamaged."""
+    """Turn what SQLite says of a file that is not what was written into CollectionDamaged.
+
+    And what it says of one that another program keeps locked into CollectionBusy.
+    """
     try:
         yield
     except sqlite3.DatabaseError as error:
-        if getattr(error, "sqlite_errorcode", 0) & PRIMARY in DAMAGE:
+        _require_free(path, error)
+        if read_code(error) in DAMAGE:
             raise _damaged(path, error) from error
         raise
 
@@ -146,6 +177,18 @@ def find_faults(connection: sqlite3.Connection) -> list[str]:
     except sqlite3.DatabaseError as error:
         return [str(error)]
     return told + [f"an entry of {table} refers to nothing in {parent}" for table, _, parent, _ in lost]
+
+
+def read_code(error: sqlite3.Error) -> int:
+    """SQLite's primary result code; 0 where the error is not its own."""
+    return getattr(error, "sqlite_errorcode", 0) & PRIMARY
+
+
+def _require_free(path: Path, error: sqlite3.Error) -> None:
+    if read_code(error) in BUSY:
+        raise CollectionBusy(
+            f"Another program keeps {path} locked, a backup or a database browser perhaps. Let it end, then run again."
+        ) from None
 
 
 def _damaged(path: Path, error: object) -> CollectionDamaged:
@@ -161,7 +204,8 @@ def _closed_if_unfit(connection: sqlite3.Connection, path: Path) -> Iterator[Non
         yield
     except sqlite3.DatabaseError as error:
         connection.close()
-        raise _damaged(path, error) from None
+        _require_free(path, error)
+        raise explain_sqlite(error) if read_code(error) in FULL else _damaged(path, error) from None
     except BaseException:
         connection.close()
         raise

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from indexer.errors import CollectionDamaged
 from indexer.generations import Generation
 from indexer.layout import STORES, name_store
 from indexer.vectors import Store
@@ -42,7 +43,13 @@ class Snapshot:
         # Imported here: `seer status` must not wait for FAISS.
         from indexer.index import RowIndex
 
-        return RowIndex(self.generation.index_path)
+        index = RowIndex(self.generation.index_path)
+        if index.shape != (self.rows, self.dimension):
+            raise CollectionDamaged(
+                f"{self.generation.index_path} has {index.shape} rows and numbers where its manifest has "
+                f"{(self.rows, self.dimension)}. Run seer check --repair: it makes the index anew."
+            )
+        return index
 
     def rank(
         self, query: np.ndarray, own_row: int | None, wanted: int, list_living: Callable[[list[int]], set[int]]

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from indexer.errors import CollectionDamaged
-from seer_model.durable import sync_file, sync_folder
+from seer_model.durable import make_folder, sync_file, sync_folder
 
 COPY_BYTES = 1 << 20
 ROWS_AT_ONCE = 1024
@@ -41,7 +41,7 @@ class StoreWriter:
     """
 
     def __init__(self, folder: Path, dimension: int, rows: int) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_store(folder)
         for name, width in _measure_widths(dimension).items():
             (folder / name).touch()
             os.truncate(folder / name, rows * width)
@@ -119,6 +119,12 @@ class Store:
         return self.rows[rows].astype(np.float32) / self.norms[rows, None]
 
 
+def make_store(folder: Path) -> None:
+    """Make the folder of a store, unless it is there; its name, and that of the folder of stores, are on the disk."""
+    make_folder(folder.parent)
+    make_folder(folder)
+
+
 def count_rows(folder: Path, dimension: int) -> int:
     """Rows that are whole in all three files of a store; 0 if it is not there."""
     try:
@@ -130,7 +136,7 @@ def count_rows(folder: Path, dimension: int) -> int:
 def copy_rows(source: Path, target: Path, dimension: int, rows: int) -> None:
     """Begin a new store with the first rows of another; what lies there is of a change that was cut off."""
     shutil.rmtree(target, ignore_errors=True)
-    target.mkdir(parents=True)
+    make_store(target)
     for name, width in _measure_widths(dimension).items() if rows else ():
         with (source / name).open("rb") as old, (target / name).open("wb") as new:
             shutil.copyfileobj(old, new, COPY_BYTES)
@@ -149,7 +155,7 @@ def pick_rows(source: Path, target: Path, dimension: int, rows: np.ndarray) -> N
     store = Store(source, dimension, int(rows[-1]) + 1 if len(rows) else 0)
     for start in range(0, len(rows), ROWS_AT_ONCE):
         store.check(rows[start : start + ROWS_AT_ONCE])
-    target.mkdir(parents=True)
+    make_store(target)
     parts = {ROWS: (ROW_TYPE, (dimension,)), NORMS: (NORM_TYPE, ()), CRCS: (CRC_TYPE, ())}
     for name, (kind, shape) in parts.items():
         values = _map(source / name, kind, (store.rows.shape[0], *shape))
@@ -158,7 +164,6 @@ def pick_rows(source: Path, target: Path, dimension: int, rows: np.ndarray) -> N
                 file.write(values[rows[start : start + ROWS_AT_ONCE]].tobytes())
         sync_file(target / name)
     sync_folder(target)
-    sync_folder(target.parent)
 
 
 def _measure_widths(dimension: int) -> dict[str, int]:

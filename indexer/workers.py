@@ -165,13 +165,14 @@ class _Crew:
             for _ in range(self._count):
                 self._places.acquire()
             try:
-                return self._add_results(chunk[len(results) : len(results) + 1], results)
+                # In a new process: an idle one may have been ended too, and that would be the task's second death.
+                return self._add_results(chunk[len(results) : len(results) + 1], results, self._start_process())
             finally:
                 self._places.release(self._count)
 
-    def _add_results(self, tasks: list, results: list) -> "_Ending | None":
+    def _add_results(self, tasks: list, results: list, process: "_Process | None" = None) -> "_Ending | None":
         """Do tasks in one process, up to the one at which it ends. Returns: how it ended, if it did."""
-        process = self._take_process()
+        process = process or self._take_process()
         self._busy.add(process)
         try:
             if self._is_closed:  # While it was being started.

@@ -29,6 +29,17 @@ def write_durably(path: Path, write: Callable[[Path], object]) -> None:
     sync_folder(path.parent)
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it that are missing, and wait until its name is on the disk.
+
+    One that is there is synced all the same: who made it may have been killed before that.
+    """
+    if not folder.parent.is_dir():
+        make_folder(folder.parent)
+    folder.mkdir(exist_ok=True)
+    sync_folder(folder.parent)
+
+
 def write_text_durably(path: Path, text: str) -> None:
     """`write_durably` for a short text, in UTF-8 with the newlines as they are."""
     write_durably(path, lambda aside: aside.write_text(text, encoding="utf-8", newline=""))

@@ -15,6 +15,20 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 PHOTOS = REPOSITORY.parent / "shared" / "data" / "photos"
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """The flag for what takes longer than a suite that is run at every change may."""
+    parser.addoption("--long", action="store_true", help="longer versions of the tests of danger, and the marked ones")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Without the flag the long ones are deselected, and counted as that."""
+    if config.getoption("--long"):
+        return
+    long = [item for item in items if item.get_closest_marker("long")]
+    items[:] = [item for item in items if item not in long]
+    config.hook.pytest_deselected(items=long)
+
+
 def fail_in_ci_else_skip(reason: str) -> None:
     """What a test needs is not here: in CI that is a failure, on a person's computer a skip with the reason."""
     if os.environ.get("SEER_CI") or os.environ.get("CI"):

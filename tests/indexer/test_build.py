@@ -1,6 +1,5 @@
 """Builds: each change of the folder does the least work, and every file is accounted for."""
 
-import errno
 import os
 import shutil
 import subprocess
@@ -14,7 +13,6 @@ from indexer.collection import Collection
 from indexer.errors import (
     CollectionBusy,
     CollectionPlaceTaken,
-    CollectionUnwritable,
     DiskTooSmall,
     FaissMissing,
     SourceError,
@@ -219,21 +217,6 @@ def test_a_collection_inside_its_picture_folder_is_not_walked(pictures: Path):
     inside = pictures / "collection"
     build(inside, pictures)
     assert build(inside).found == 9
-
-
-@pytest.mark.parametrize("call", ["fsync", "replace", "rename"])
-def test_a_full_disk_is_said_in_a_sentence_and_the_next_build_goes_on(
-    call: str, place: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
-):
-    def refuse(*_: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    with monkeypatch.context() as full, pytest.raises(CollectionUnwritable, match="No space left on device"):
-        full.setattr(os, call, refuse)
-        build(place, pictures)
-    assert build(place, pictures).images == 9
-    for file in pictures.rglob("*.png"):
-        assert find_first(place, file) == file
 
 
 def test_damaged_thumbnails_are_set_aside_and_missing_ones_made_anew(place: Path, pictures: Path):
@@ -490,41 +473,6 @@ def test_a_name_that_is_not_utf8_survives_the_round_trip(place: Path, pictures: 
     draw(odd, seed=40)
     assert build(place, pictures).images == 10
     assert find_first(place, odd) == odd
-
-
-def test_random_changes_end_as_a_fresh_build_would(place: Path, pictures: Path, tmp_path: Path):
-    random = np.random.default_rng(7)
-    build(place, pictures)
-    for round_ in range(12):
-        change_at_random(pictures, random, round_)
-        build(place, accept_removals=True)
-    fresh = tmp_path / "fresh"
-    build(fresh, pictures)
-    with Collection(place) as lived, Collection(fresh) as new:
-        assert lived.read_status().images == new.read_status().images
-        for file in sorted(pictures.rglob("*.png")):
-            assert answer(lived, file) == answer(new, file)
-
-
-def change_at_random(folder: Path, random: np.random.Generator, round_: int) -> None:
-    files = sorted(folder.rglob("*.png"))
-    chosen = files[random.integers(len(files))]
-    match random.integers(5):
-        case 0:
-            draw(folder / f"new-{round_}.png", seed=1000 + round_)
-        case 1 if len(files) > 3:
-            chosen.unlink()
-        case 2:
-            chosen.rename(folder / f"moved-{round_}.png")
-        case 3:
-            shutil.copy(chosen, folder / f"copied-{round_}.png")
-        case _:
-            draw(chosen, seed=2000 + round_)
-
-
-def answer(collection: Collection, file: Path) -> list[tuple[str, float]]:
-    found = collection.find_similar(file.read_bytes(), count=20)
-    return sorted((neighbour.content_hash, round(neighbour.similarity, 5)) for neighbour in found)
 
 
 def find_first(place: Path, file: Path) -> Path:

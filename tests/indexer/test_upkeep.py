@@ -24,12 +24,6 @@ from tests.indexer.making import build, draw
 
 pytestmark = pytest.mark.usefixtures("by_pixels")
 
-STEPS = (
-    *("living rows written", "store replaced", "generation written", "generation renamed", "generation published"),
-    *("old generations removed", "gone images forgotten", "thumbnails removed"),
-)
-
-
 def find_all(place: Path, pictures: Path) -> dict[str, str]:
     """File name -> name of its first neighbour, and that its similarity is 1."""
     with Collection(place) as collection:
@@ -168,37 +162,6 @@ def embed(file: Path) -> np.ndarray:
     from tests.indexer import pixel_backbone
 
     return pixel_backbone.embed_query(pixel_backbone.PixelBackbone("seer-mini"), file.read_bytes(), max_megapixels=200)
-
-
-@pytest.mark.parametrize("step", STEPS)
-def test_a_prune_killed_at_a_step_loses_nothing_and_runs_to_its_end_again(step: str, place: Path, pictures: Path):
-    build(place, pictures)
-    remove_some(pictures)
-    build(place)
-    code = (
-        "import os, sys; from pathlib import Path; from indexer.upkeep import prune_collection\n"
-        "prune_collection(Path(sys.argv[1]), on_step=lambda name: name == sys.argv[2] and os._exit(9))"
-    )
-    died = subprocess.run([sys.executable, "-c", code, str(place), step], cwd=REPOSITORY, timeout=60)
-    assert died.returncode == 9
-    expected = {file.name: file.name for file in pictures.rglob("*.png")}
-    assert find_all(place, pictures) == expected
-    again = prune_collection(place)
-    assert again.images == 5
-    assert find_all(place, pictures) == expected
-    report = build(place)
-    assert (report.embedded, report.unchanged, report.images) == (0, 5, 5)
-    assert find_all(place, pictures) == expected
-    assert generations.open_generation(place).manifest["rows"] == 5
-
-
-def test_the_steps_listed_here_are_all_there_are(place: Path, pictures: Path):
-    build(place, pictures)
-    remove_some(pictures)
-    build(place)
-    told = []
-    prune_collection(place, on_step=told.append)
-    assert tuple(told) == STEPS
 
 
 def test_another_models_half_filled_store_is_left_alone(place: Path, pictures: Path):
