@@ -15,9 +15,11 @@ from pathlib import Path
 
 import streamlit as st
 from starlette.middleware import Middleware
+from streamlit import file_util
 
 from ui.components import show_error
 from ui.guard import Guard
+from ui.headers import list_headers
 from ui.password import Lock
 from ui.resources import open_early
 from ui.routes import list_routes
@@ -34,6 +36,8 @@ def make_app(
 ) -> st.App:
     """The application, called by these names besides loopback; `on_ready` is called once it is about to answer."""
     lock = None if password is None else Lock(password)
+    start_page = Path(file_util.get_static_dir(), "index.html").read_bytes()
+    guard = Middleware(Guard, names=frozenset(names), lock=lock, headers=list_headers(start_page))
 
     @asynccontextmanager
     async def lifespan(_: st.App) -> AsyncIterator[None]:
@@ -45,7 +49,7 @@ def make_app(
         SCRIPT,
         lifespan=lifespan,
         routes=list_routes(),
-        middleware=[Middleware(Guard, names=frozenset(names), lock=lock)],
+        middleware=[guard],
         on_script_error=show_error,
     )
 

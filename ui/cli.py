@@ -83,7 +83,7 @@ def say_ready(address: str, host: str, password: str | None) -> None:
     if password is not None:
         click.echo("It asks for a password; the user's name is free.")
     if not is_loopback(host):
-        click.echo("Nothing is encrypted on the way. Where you do not trust the network, put a proxy with TLS before it.")
+        click.echo("Nothing is encrypted on the way: in a network that is not yours, put a proxy with TLS before it.")
 
 
 def show_samples(counts: SampleCounts, folder: Path) -> str:

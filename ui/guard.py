@@ -1,20 +1,18 @@
 """Who may talk to the page, and how: one guard before pages, our routes, uploads, the WebSocket and Streamlit's routes.
 
-It asks in this order: is the page called by a name of its own, from a page of its own, with a method that something
-answers to, by somebody who knows the password, with no more than an upload may be?
+It asks in this order: is the page called by a name of its own, from a page of its own, by somebody who knows the
+password, with a method that something answers to, with no more than an upload may be?
 
 - The name. A foreign web page can make its own name point at this computer (DNS rebinding) and would then read our
   answers as its own; the Host header still carries the foreign name. An address counts where the call arrived at it.
 - The page. Browsers say which page makes a call wherever that could do harm (Origin). Streamlit's own check takes pages
   of all ports of this computer for ours, and asks the internet for its address before it refuses another.
-- Every answer tells the browser to show the page in no other page's frame, to load nothing from elsewhere, and not to
-  pass on where the person was.
 
 Rule: who is refused gets a status and one sentence, and nothing behind the guard has seen the call.
 """
 
 import ipaddress
-from collections.abc import Callable
+from collections.abc import Mapping
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
@@ -22,6 +20,7 @@ from starlette.requests import HTTPConnection
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from ui.headers import harden
 from ui.password import TOO_MANY, WRONG, Lock
 from ui.server import is_loopback
 from ui.texts import UPLOAD_MB
@@ -45,28 +44,21 @@ DETAILS = {
     405: {"Allow": ", ".join(READING)},
     TOO_MANY: {"Retry-After": "60"},
 }
-# Streamlit writes styles into its elements, and our component's script is loaded from a blob.
-POLICY = (
-    "default-src 'self'; img-src 'self' data: blob:; media-src 'self' data: blob:; font-src 'self' data:; "
-    "style-src 'self' 'unsafe-inline'; script-src 'self' blob: 'unsafe-inline' 'wasm-unsafe-eval'; "
-    "worker-src 'self' blob:; object-src 'none'; base-uri 'self'; form-action 'self'; frame-ancestors 'none'"
-)
-HARDENED = {
-    "Content-Security-Policy": POLICY,
-    "X-Frame-Options": "DENY",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Cross-Origin-Opener-Policy": "same-origin",
-}
 
 
 class Guard:
     """ASGI middleware: lets a call pass, or answers it with 401, 403, 405, 413 or 429."""
 
-    def __init__(self, app: ASGIApp, names: frozenset[str], lock: Lock | None) -> None:
-        """Args: names: lower case, by which the page may be called besides loopback; lock: None: no password."""
+    def __init__(self, app: ASGIApp, names: frozenset[str], lock: Lock | None, headers: Mapping[str, str]) -> None:
+        """Who may call, and what every answer has.
+
+        Args:
+            names: lower case, by which the page may be called besides loopback.
+            lock: None: no password is asked for.
+            headers: of all answers, also to who is refused.
+        """
         self._app = app
+        self._headers = headers
         self._names = names
         self._lock = lock
 
@@ -80,7 +72,7 @@ class Guard:
         if status is None:
             await self._app(scope, limit_body(receive), self._harden(call, send))
         else:
-            await refuse(status, scope)(scope, receive, harden(send))
+            await refuse(status, scope)(scope, receive, harden(send, self._headers))
 
     def _find_fault(self, call: HTTPConnection) -> int | None:
         host = read_host(call.headers)
@@ -89,10 +81,10 @@ class Guard:
         origin = call.headers.get("origin")
         if origin is not None and origin.partition("://")[2].lower() != call.headers["host"].strip().lower():
             return 403
-        if not is_answered(call):
-            return 405
         if self._lock is not None and (status := self._ask(self._lock, call)):
             return status
+        if not is_answered(call):
+            return 405
         return 413 if int(call.headers.get("content-length", 0)) > LARGEST_BODY else None
 
     def _is_own(self, host: str, call: HTTPConnection) -> bool:
@@ -113,7 +105,7 @@ class Guard:
                 flags = f"Path={STREAM}; HttpOnly; SameSite=Strict"
                 headers.append("Set-Cookie", f"{name_ticket(call)}={self._lock.ticket}; {flags}")
 
-        return harden(send, give_ticket)
+        return harden(send, self._headers, give_ticket)
 
 
 def read_host(headers: Headers) -> str | None:
@@ -169,17 +161,3 @@ def limit_body(receive: Receive, largest: int = LARGEST_BODY) -> Receive:
         return message
 
     return receive_within
-
-
-def harden(send: Send, more: Callable[[MutableHeaders], None] = lambda _: None) -> Send:
-    """Send with the headers that every answer has, where it has none of its own by that name."""
-
-    async def send_hardened(message: Message) -> None:
-        if message["type"] in ("http.response.start", "websocket.http.response.start"):
-            headers = MutableHeaders(raw=message.setdefault("headers", []))
-            for name, value in HARDENED.items():
-                headers.setdefault(name, value)
-            more(headers)
-        await send(message)
-
-    return send_hardened
