@@ -42,6 +42,7 @@ HOSTILE_NAMES = (
     "<img src=x onerror=alert(1)>.jpg",
     "**bold** :smile: $x^2$ -> `c`.jpg",
 )
+BUG_SECRET = "what only the terminal may show"
 BROKEN = 55
 """Files that cannot be read: more than one page of them."""
 
