@@ -3,7 +3,7 @@ PICTURES ?=
 PORT ?= 8501
 export PYTHON
 
-.PHONY: help install demo test lint screenshots clean
+.PHONY: help install demo test lint audit screenshots clean
 
 help:            ## this list
 	@sed -n 's/^\([a-z]*\): *## /  make \1\t/p' $(MAKEFILE_LIST)
@@ -21,6 +21,10 @@ test:            ## everything that .ci/run runs
 lint:            ## ruff alone
 	@.ci/install demo,test
 	@.venv/bin/ruff check .
+
+audit:           ## are the dependencies as tested, and are weaknesses known? (asks the Python index)
+	@.ci/install demo,test
+	@.venv/bin/python .ci/audit.py --online
 
 screenshots:     ## the README's picture and five more views of the page, in docs/images
 	@.ci/install demo,test
