@@ -5,8 +5,9 @@ password, with a method that something answers to, with no more than an upload m
 
 - The name. A foreign web page can make its own name point at this computer (DNS rebinding) and would then read our
   answers as its own; the Host header still carries the foreign name. An address counts where the call arrived at it.
-- The page. Browsers say which page makes a call wherever that could do harm (Origin). Streamlit's own check takes pages
-  of all ports of this computer for ours, and asks the internet for its address before it refuses another.
+- The page. Browsers say which page makes a call wherever that could do harm (Origin), and whether it is another one
+  (Sec-Fetch-Site, where they trust the connection); a link on it may still be followed. Streamlit's own check takes
+  pages of all ports of this computer for ours, and asks the internet for its address before it refuses another.
 
 Rule: who is refused gets a status and one sentence, and nothing behind the guard has seen the call.
 """
@@ -78,8 +79,7 @@ class Guard:
         host = read_host(call.headers)
         if host is None or not self._is_own(host, call):
             return 403
-        origin = call.headers.get("origin")
-        if origin is not None and origin.partition("://")[2].lower() != call.headers["host"].strip().lower():
+        if not is_from_own_page(call.headers):
             return 403
         if self._lock is not None and (status := self._ask(self._lock, call)):
             return status
@@ -117,6 +117,15 @@ def read_host(headers: Headers) -> str | None:
     if host.startswith("["):
         return host[1:].partition("]")[0]
     return host.partition(":")[0]
+
+
+def is_from_own_page(headers: Headers) -> bool:
+    """Whether it is not a foreign page that makes the call, as far as the browser says."""
+    origin = headers.get("origin")
+    if origin is not None and origin.partition("://")[2].lower() != headers["host"].strip().lower():
+        return False
+    is_link = headers.get("sec-fetch-mode") == "navigate"
+    return is_link or headers.get("sec-fetch-site", "none") in ("same-origin", "none")
 
 
 def is_same_address(host: str, address: str) -> bool:

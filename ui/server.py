@@ -48,7 +48,7 @@ def serve(
         names: by which the page may be called besides its own.
     Raises: HostRefused, PortTaken.
     """
-    require_password(host, password)
+    require_password(host, password, names)
     known = list_names(host, names)
     require_free(host, port)
     # Imported here: Streamlit takes a second, and a refusal should not wait for it.
@@ -86,14 +86,17 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def require_password(host: str, password: str | None) -> None:
-    """Raise HostRefused unless the page has a password, or only this computer can reach it at this host."""
+def require_password(host: str, password: str | None, names: Sequence[str] = ()) -> None:
+    """Raise HostRefused unless the page has a password, or only this computer can reach it, and by its own names."""
     if not host:
         raise HostRefused("--host is empty. Leave it out, or use 0.0.0.0 for all networks.")
-    if password is None and not is_loopback(host):
+    # A proxy on this computer would bring others to it, by a name of theirs.
+    opened = [f"--host {host}", *(f"--allow-host {name}" for name in names)]
+    foreign = next((option for option in opened if not is_loopback(option.rpartition(" ")[2])), None)
+    if password is None and foreign is not None:
         raise HostRefused(
-            f"--host {host} would open the page to other computers, and it has no password. Leave --host out and use "
-            f"an SSH tunnel, or set a password by {VARIABLE} or --password-file."
+            f"{foreign} would open the page to other computers, and it has no password. Leave it out and use an SSH "
+            f"tunnel, or set a password by {VARIABLE} or --password-file."
         )
 
 

@@ -90,6 +90,15 @@ def test_a_page_from_elsewhere_gets_nothing_even_from_another_port_of_this_compu
         assert call(Inside(), host="localhost:8501", origin=own)[0] == 200
 
 
+@pytest.mark.parametrize("site", ["cross-site", "same-site"])
+def test_a_foreign_page_may_link_to_ours_and_load_nothing_of_it(site: str):
+    for mode in ("no-cors", "cors", "websocket", ""):
+        assert call(Inside(), sec_fetch_site=site, sec_fetch_mode=mode)[0] == 403
+    assert call(Inside(), sec_fetch_site=site, sec_fetch_mode="navigate")[0] == 200
+    for own in ("same-origin", "none"):
+        assert call(Inside(), sec_fetch_site=own, sec_fetch_mode="no-cors")[0] == 200
+
+
 # --- the password ------------------------------------------------------------------------------------------------
 
 
@@ -193,6 +202,14 @@ def test_loopback_needs_no_password_and_all_else_does(host: str):
         with pytest.raises(HostRefused, match="SEER_PASSWORD or --password-file"):
             require_password(other, None)
         require_password(other, PASSWORD)
+
+
+def test_a_name_for_others_needs_a_password_on_loopback_too():
+    for names in (["pictures.lan"], ["localhost", "10.0.0.1"]):
+        with pytest.raises(HostRefused, match=f"--allow-host {names[-1]} would open"):
+            require_password("127.0.0.1", None, names)
+        require_password("127.0.0.1", PASSWORD, names)
+    require_password("127.0.0.1", None, ["localhost", "::1"])
 
 
 def test_an_empty_host_would_be_all_networks_and_is_refused():
