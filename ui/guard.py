@@ -13,6 +13,7 @@ Rule: who is refused gets a status and one sentence, and nothing behind the guar
 """
 
 import ipaddress
+import re
 from collections.abc import Mapping
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -28,6 +29,7 @@ from ui.texts import UPLOAD_MB
 
 LARGEST_BODY = (UPLOAD_MB + 1) << 20
 """Bytes: the largest picture, and what its form adds."""
+HOST = re.compile(r"(?:\[(?P<address>[0-9a-f:.]+)\]|(?P<name>[^\[\]:@/\s]+))(?::\d*)?")
 UPLOADS = "/_stcore/upload_file/"
 STREAM = "/_stcore/stream"
 MOST_LETTERS = 64
@@ -111,12 +113,8 @@ class Guard:
 def read_host(headers: Headers) -> str | None:
     """The Host header's name, lower case, without port and brackets; None unless there is exactly one."""
     given = headers.getlist("host")
-    if len(given) != 1:
-        return None
-    host = given[0].strip().lower()
-    if host.startswith("["):
-        return host[1:].partition("]")[0]
-    return host.partition(":")[0]
+    read = HOST.fullmatch(given[0].strip().lower()) if len(given) == 1 else None
+    return read and (read["address"] or read["name"])
 
 
 def is_from_own_page(headers: Headers) -> bool:

@@ -73,6 +73,8 @@ def test_two_host_headers_are_as_bad_as_none():
     twice = Headers(raw=[(b"host", b"localhost"), (b"host", b"evil.example")])
     assert read_host(twice) is None and read_host(Headers(raw=[])) is None
     assert read_host(Headers(raw=[(b"host", b"[::1]:8501")])) == "::1"
+    for strange in (b"localhost:1@evil.example", b"[::1]evil.example", b"[::1", b"localhost/x", b"", b":80", b"a b"):
+        assert read_host(Headers(raw=[(b"host", strange)])) is None
 
 
 def test_addresses_are_compared_as_addresses():
