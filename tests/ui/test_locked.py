@@ -26,6 +26,18 @@ from ui.routes import list_routes
 
 NAME = "pictures.example"
 UPLOAD_MB = 3
+OPEN_SETTINGS = {
+    # What a person may have set for other programs made with Streamlit.
+    "STREAMLIT_SERVER_ENABLE_XSRF_PROTECTION": "false",
+    "STREAMLIT_SERVER_ENABLE_CORS": "false",
+    "STREAMLIT_SERVER_ENABLE_AGENT_API": "true",
+    "STREAMLIT_SERVER_ENABLE_STATIC_SERVING": "true",
+    "STREAMLIT_SERVER_BASE_URL_PATH": "elsewhere",
+    "STREAMLIT_SERVER_MAX_MESSAGE_SIZE": "500",
+    "STREAMLIT_CLIENT_SHOW_ERROR_DETAILS": "full",
+    "STREAMLIT_BROWSER_GATHER_USAGE_STATS": "true",
+    "STREAMLIT_GLOBAL_DEVELOPMENT_MODE": "true",
+}
 LARGEST_BODY = (UPLOAD_MB + 1) << 20
 KEY = {"Authorization": basic(PASSWORD)}
 
@@ -38,7 +50,7 @@ def locked(gallery: Gallery, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     secret = ("--password-file", str(write_password(home, PASSWORD)))
     # With a smaller limit for uploads: a hundred megabytes take their time.
     small = f"import ui.texts; ui.texts.UPLOAD_MB = {UPLOAD_MB}"
-    process, address = start_server(home, "ui", *where, *secret, before=small)
+    process, address = start_server(home, "ui", *where, *secret, before=small, **OPEN_SETTINGS)
     assert address.startswith(f"http://{NAME}:")
     yield f"http://127.0.0.1:{urlsplit(address).port}"
     process.kill()
@@ -201,12 +213,15 @@ def test_the_page_stands_in_no_other_pages_frame_and_tells_nobody_where_it_was(l
         assert headers["cross-origin-resource-policy"] == "same-origin"
 
 
-def test_the_protections_are_on_whatever_the_persons_own_settings_say():
-    options = list_options("127.0.0.1", 8501)
+def test_the_protections_are_on_whatever_the_persons_own_settings_say(locked: str):
     on = ("server.enableCORS", "server.enableXsrfProtection")
     off = ("browser.gatherUsageStats", "server.enableAgentApi", "server.enableStaticServing", "global.developmentMode")
+    options = list_options("127.0.0.1", 8501)
     assert all(options[name] is True for name in on) and all(options[name] is False for name in off)
-    assert options["client.showErrorDetails"] == "none" and options["server.corsAllowedOrigins"] == []
+    # The server was started with settings that say the opposite.
+    assert send(locked, make_request("DELETE", UPLOAD, SAYS_KEY))[0] == 403
+    assert "access-control-allow-origin" not in ask(locked, "/_stcore/health", Origin=locked, **KEY)[1]
+    assert b"the API is switched off" in ask(locked, "/_stcore/agent/openapi.json", **KEY)[2]
 
 
 # --- the command -------------------------------------------------------------------------------------------------

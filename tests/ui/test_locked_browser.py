@@ -12,6 +12,7 @@ from playwright.sync_api import Error
 from tests.indexer.making import build, draw
 from tests.ui.conftest import BUG_SECRET, HOSTILE_NAMES, Gallery, start_server
 from tests.ui.test_browser import Visit
+from tests.ui.test_locked import OPEN_SETTINGS
 from tests.ui.test_password import PASSWORD
 from ui.components import BUG
 from ui.keys import Key, key_of_open
@@ -67,7 +68,7 @@ break_down("read_status"); break_down("find_image")
 """
     home = tmp_path_factory.mktemp("locked-home")
     arguments = ("ui", "--collection", str(strange.place), "--port", "0")
-    process, address = start_server(home, *arguments, before=before, SEER_PASSWORD=PASSWORD)
+    process, address = start_server(home, *arguments, before=before, SEER_PASSWORD=PASSWORD, **OPEN_SETTINGS)
     yield address
     process.kill()
     process.communicate()
