@@ -141,6 +141,8 @@ def test_asking_without_a_password_or_again_with_the_same_is_no_guess():
     for _ in range(100):
         assert lock.try_password("1.1.1.1", "") == 401
         assert lock.try_password("1.1.1.1", basic("yesterday's password")) == 401
+    for number in range(GUESSES_OF_ONE - 2):
+        assert lock.try_password("1.1.1.1", basic(f"guess {number}")) == 401
     assert lock.try_password("1.1.1.1", basic(PASSWORD)) is None
 
 
