@@ -3,7 +3,7 @@ PICTURES ?=
 PORT ?= 8501
 export PYTHON
 
-.PHONY: help install demo test lint fuzz screenshots clean
+.PHONY: help install demo test lint audit fuzz screenshots clean
 
 help:            ## this list
 	@sed -n 's/^\([a-z]*\): *## /  make \1\t/p' $(MAKEFILE_LIST)
@@ -27,6 +27,10 @@ fuzz:            ## the readers of pictures and checkpoints, each for SECONDS_EA
 	@.ci/install demo,test,fuzz
 	@.venv/bin/python -m fuzz.pictures $(SECONDS_EACH)
 	@.venv/bin/python -m fuzz.checkpoints $(SECONDS_EACH)
+
+audit:           ## are the dependencies as tested, and are weaknesses known? (asks the Python index)
+	@.ci/install demo,test
+	@.venv/bin/python .ci/audit.py --online
 
 screenshots:     ## the README's picture and five more views of the page, in docs/images
 	@.ci/install demo,test

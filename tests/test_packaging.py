@@ -129,7 +129,7 @@ def test_the_last_thing_that_ci_does_is_pytest():
     assert lines[-1] == '.venv/bin/python -m pytest "$@"'
 
 
-@pytest.mark.parametrize("target", ["install", "demo", "test", "lint", "fuzz", "screenshots", "clean"])
+@pytest.mark.parametrize("target", ["install", "demo", "test", "lint", "audit", "fuzz", "screenshots", "clean"])
 def test_make_knows_its_targets(target):
     shown = subprocess.run(["make", "--dry-run", target], cwd=REPOSITORY, capture_output=True, text=True)
     assert shown.returncode == 0, shown.stderr

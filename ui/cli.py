@@ -11,8 +11,9 @@ from indexer.cli import CommandGroup, build, choose_collection, collection_optio
 from indexer.cli import cli as indexer_group
 from indexer.layout import find_collection, list_collections, read_home
 from seer_model.cli import models
+from ui.password import VARIABLE, read_password
 from ui.samples import SampleCounts, gather_samples
-from ui.server import require_free, serve
+from ui.server import is_loopback, require_free, serve
 
 SAMPLES = "demo-pictures"
 DEMO = "demo"
@@ -25,11 +26,22 @@ port_option = click.option(
 
 @click.command("ui")
 @collection_option
-@click.option("--host", default=LOOPBACK, show_default=True, help="A loopback name or address.")
+@click.option(
+    "--host", default=LOOPBACK, show_default=True,
+    help="Where to listen. 0.0.0.0: to all networks. Other computers can call it only if it has a password.",
+)  # fmt: skip
+@click.option(
+    "--allow-host", "names", multiple=True, metavar="NAME",
+    help="Another name by which the page may be called, as in pictures.lan; may be given again.",
+)  # fmt: skip
+@click.option(
+    "--password-file", type=click.Path(path_type=Path), metavar="FILE",
+    help=f"A file with the page's password, for its owner's eyes only. Without it, what {VARIABLE} says.",
+)  # fmt: skip
 @port_option
-def ui_command(folder: Path | None, host: str, port: int) -> None:
+def ui_command(folder: Path | None, host: str, names: tuple[str, ...], password_file: Path | None, port: int) -> None:
     """Show the collection in the browser; Ctrl-C ends it."""
-    serve_page(find_or_wait(folder), host, port)
+    serve_page(find_or_wait(folder), host, port, read_password(password_file), names)
 
 
 @click.command()
@@ -43,13 +55,14 @@ def demo(context: click.Context, pictures: Path | None, port: int) -> None:
     """
     # Asked before the build: minutes later would be late for it.
     require_free(LOOPBACK, port)
+    password = read_password(None)
     if pictures is None:
         pictures, place = read_home() / SAMPLES, read_home() / "collections" / DEMO
         click.echo(show_samples(gather_samples(pictures), pictures))
     else:
         place = choose_collection([pictures], None)
     context.invoke(build, pictures=(pictures,), folder=place)
-    serve_page(place, LOOPBACK, port)
+    serve_page(place, LOOPBACK, port, password)
 
 
 def find_or_wait(folder: Path | None) -> Path | None:
@@ -57,9 +70,20 @@ def find_or_wait(folder: Path | None) -> Path | None:
     return None if folder is None and not list_collections() else find_collection(folder)
 
 
-def serve_page(place: Path | None, host: str, port: int) -> None:
+def serve_page(
+    place: Path | None, host: str, port: int, password: str | None, names: tuple[str, ...] = ()
+) -> None:
     """Serve until Ctrl-C, which is the way to end it and so is said nothing about."""
-    serve(place, host, port, lambda address: click.echo(f"The page is at {address} (Ctrl-C ends it)"))
+    serve(place, host, port, lambda address: say_ready(address, host, password), password=password, names=names)
+
+
+def say_ready(address: str, host: str, password: str | None) -> None:
+    """Where the page is, and what stands between it and others."""
+    click.echo(f"The page is at {address} (Ctrl-C ends it)")
+    if password is not None:
+        click.echo("It asks for a password; the user's name is free.")
+    if not is_loopback(host):
+        click.echo("Nothing is encrypted on the way: in a network that is not yours, put a proxy with TLS before it.")
 
 
 def show_samples(counts: SampleCounts, folder: Path) -> str:

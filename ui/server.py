@@ -1,41 +1,55 @@
-"""Serving the page from this process, to this computer alone, until Ctrl-C.
+"""Serving the page from this process until Ctrl-C: to this computer alone, or to others who know the password.
 
-Rule: host and port are checked before anything is loaded, and a refusal says what to type instead.
+Rule: host, port and password are checked before anything is loaded, and a refusal says what to type instead.
 """
 
 import errno
 import ipaddress
 import os
+import re
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
 from seer_model.errors import UserError
+from ui.password import VARIABLE
 
 PORTS_TRIED = 100
 INTERRUPTED = 130
+NAME = re.compile(r"[a-z0-9_]([a-z0-9_.-]*[a-z0-9_])?", re.IGNORECASE)
 
 
 class HostRefused(UserError):
-    """The page would be open to other computers."""
+    """The page would be open to other computers, or to whoever calls it by any name."""
 
 
 class PortTaken(UserError):
     """The port is in use, or not for us."""
 
 
-def serve(folder: Path | None, host: str, port: int, on_ready: Callable[[str], None]) -> NoReturn:
+def serve(
+    folder: Path | None,
+    host: str,
+    port: int,
+    on_ready: Callable[[str], None],
+    *,
+    password: str | None = None,
+    names: Sequence[str] = (),
+) -> NoReturn:
     """Show a collection in the browser until the server is told to stop; then the process ends, at Ctrl-C with 130.
 
     Args:
         folder: the collection; None: the only one there is, also if it is made later.
         port: 0 for any that is free.
         on_ready: called with the page's address once it answers.
+        password: asked of everybody, also on this computer; None: nothing is asked.
+        names: by which the page may be called besides its own.
     Raises: HostRefused, PortTaken.
     """
-    require_loopback(host)
+    require_password(host, password, names)
+    known = list_names(host, names)
     require_free(host, port)
     # Imported here: Streamlit takes a second, and a refusal should not wait for it.
     import streamlit
@@ -44,7 +58,9 @@ def serve(folder: Path | None, host: str, port: int, on_ready: Callable[[str], N
     from ui.resources import choose_collection
 
     choose_collection(folder)
-    app = make_app(host, on_ready=lambda: on_ready(show_address(host, streamlit.get_option("server.port"))))
+    app = make_app(
+        known, password, on_ready=lambda: on_ready(show_address(known[0], streamlit.get_option("server.port")))
+    )
     status = 0
     try:
         app.run(config=list_options(host, port))
@@ -70,13 +86,35 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def require_loopback(host: str) -> None:
-    """Raise HostRefused unless only this computer can reach the page at this host."""
-    if not is_loopback(host):
+def require_password(host: str, password: str | None, names: Sequence[str] = ()) -> None:
+    """Raise HostRefused unless the page has a password, or only this computer can reach it, and by its own names."""
+    if not host:
+        raise HostRefused("--host is empty. Leave it out, or use 0.0.0.0 for all networks.")
+    # A proxy on this computer would bring others to it, by a name of theirs.
+    opened = [f"--host {host}", *(f"--allow-host {name}" for name in names)]
+    foreign = next((option for option in opened if not is_loopback(option.rpartition(" ")[2])), None)
+    if password is None and foreign is not None:
         raise HostRefused(
-            f"--host {host} would open the page to other computers, and it has no password yet. "
-            "Leave --host out, or use 127.0.0.1 and an SSH tunnel."
+            f"{foreign} would open the page to other computers, and it has no password. Leave it out and use an SSH "
+            f"tunnel, or set a password by {VARIABLE} or --password-file."
         )
+
+
+def list_names(host: str, names: Sequence[str]) -> list[str]:
+    """The names by which the page may be called, the one to show first. Raises: HostRefused for what is no name."""
+    for name in names:
+        if not NAME.fullmatch(name) and not _is_address(name):
+            raise HostRefused(f"--allow-host {name} is no name. Give one without port and http://, as in pictures.lan.")
+    own = socket.gethostname() if _is_address(host) and ipaddress.ip_address(host).is_unspecified else host
+    return [name.lower() for name in (*names, own)]
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def require_free(host: str, port: int) -> None:

@@ -11,7 +11,8 @@ UPLOAD_MB = 100
 """The largest picture that can be dropped into the page."""
 UNSEEN = "\N{REPLACEMENT CHARACTER}"
 UNSEEN_BREAK = "\N{WORD JOINER}"
-MARKDOWN = re.compile(r"([\\`*_\[\]<>$~#|&])")
+# A colon before a word is a mark too: `:red[...]` is a colour.
+MARKDOWN = re.compile(r"([\\`*_\[\]<>$~#|&]|:(?=[A-Za-z]))")
 # Streamlit draws these after the Markdown is read, where no backslash can stop it: names of emoji, and arrows.
 DRAWN = re.compile(r":(?=[\w+-]+:)|(?<!\S)(?:<-(?=>)|[-<>~](?=[->=](?!\S)))")
 

@@ -42,6 +42,7 @@ HOSTILE_NAMES = (
     "<img src=x onerror=alert(1)>.jpg",
     "**bold** :smile: $x^2$ -> `c`.jpg",
 )
+BUG_SECRET = "what only the terminal may show"
 BROKEN = 55
 """Files that cannot be read: more than one page of them."""
 
@@ -120,13 +121,17 @@ def server(gallery: Gallery, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     process.communicate()
 
 
-def start_server(home: Path, *arguments: str) -> tuple[subprocess.Popen, str]:
-    """Start a `seer` command that ends in serving the page. Returns: the process, and the address that it printed."""
-    environment = {**os.environ, "HOME": str(home), "SEER_HOME": str(home / "seer")}
+def start_server(home: Path, *arguments: str, before: str = "", **more: str) -> tuple[subprocess.Popen, str]:
+    """Start a `seer` command that ends in serving the page.
+
+    Args: before: Python to run before the command; more: variables of its environment.
+    Returns: the process, and the address that it printed.
+    """
+    environment = {**os.environ, "HOME": str(home), "SEER_HOME": str(home / "seer"), **more}
     # Whoever runs the tests in the background may have told all of them to be deaf to Ctrl-C; a terminal does not.
     hear = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
     process = subprocess.Popen(
-        [sys.executable, "-c", f"{hear}\nfrom ui.cli import main; main(prog_name='seer')", *arguments],
+        [sys.executable, "-c", f"{hear}\n{before}\nfrom ui.cli import main; main(prog_name='seer')", *arguments],
         cwd=REPOSITORY,
         env=environment,
         stdout=subprocess.PIPE,

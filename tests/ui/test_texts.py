@@ -34,6 +34,12 @@ def test_what_streamlit_draws_by_itself_is_broken_up(drawn: str):
     assert quote(f"a {drawn} b").replace("\\", "").replace(UNSEEN_BREAK, "") == f"a {drawn} b"
 
 
+@pytest.mark.parametrize("mark", [":red[x]", ":blue-background[x]", "a:small[x]", ":material", "::red[x]"])
+def test_a_colour_is_no_colour_but_its_name(mark: str):
+    assert not re.search(r"(?<!\\):[a-z]", quote(mark))
+    assert read(quote(mark)) == mark
+
+
 @pytest.mark.parametrize(
     "text", ["seer build PICTURES --collection /data/photos", r"C:\Users\me", "3:45 - 4:00", "a-b"]
 )
