@@ -3,7 +3,7 @@
     with Collection(folder) as collection:
         collection.find_similar(picture_bytes, count=10)
 
-It is read-only, may be shared by threads, and takes up the next generation by itself. Additions appear with the next
+It is read-only but for the marks, may be shared by threads, and takes up the next generation by itself. Additions appear with the next
 generation; removals apply at once, since every answer is checked against the catalog.
 
 Rule: an image of the collection is found by its stored row, without the model; similarities are true cosines, computed
@@ -23,7 +23,8 @@ from indexer.decode import hash_content
 from indexer.errors import CollectionEmpty, FingerprintMismatch, QueryError
 from indexer.failures import format_failures
 from indexer.generations import open_generation, read_current
-from indexer.layout import CATALOG, THUMBNAILS
+from indexer.layout import CATALOG, MARKS, THUMBNAILS
+from indexer.marks import KeptQuery, Marks
 from indexer.snapshot import Snapshot
 from indexer.thumbnails import ThumbnailReader
 from seer_model.errors import PictureError
@@ -32,7 +33,10 @@ from seer_model.pictures import encode_thumbnail, open_picture
 if TYPE_CHECKING:
     from indexer.embed import Backbone
 
-__all__ = ["Collection", "CollectionStatus", "Failure", "ImageDetails", "Neighbour", "show_similarity"]
+__all__ = [
+    "Collection", "CollectionStatus", "Failure", "ImageDetails", "KeptQuery", "Neighbour", "hash_content",
+    "show_similarity",
+]  # fmt: skip
 
 REMEMBERED = 32
 """Embeddings of queries from outside that are kept."""
@@ -97,6 +101,8 @@ class Collection:
         self._device = device
         self._catalog = CatalogReader(self.folder / CATALOG)
         self._thumbnails = ThumbnailReader(self.folder / THUMBNAILS)
+        self.marks = Marks(self.folder / MARKS)
+        """What people decided; all that can be written here."""
         self._lock = threading.Lock()
         self._model_lock = threading.Lock()
         self._snapshot: Snapshot | None = None
