@@ -43,7 +43,8 @@ LADDERS = {
             *("sources", "catalog_reader", "catalog_upkeep", "decode", "embed", "vectors", "index", "generations"),
             *("thumbnails", "shards", "edits", "metrics", "evaluation_text"),
         },
-        {"catalog"},  # as a build writes it; as upkeep sees it stands above
+        # As a build writes it; as upkeep sees it stands above. What its reasons mean to a person.
+        {"catalog", "reasons"},
         # How the three SQLite files are opened, decoding processes, what an evaluation is: below their steps.
         # And who may change a collection.
         {"schema", "workers", "evaluation", "hold"},
