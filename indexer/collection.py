@@ -20,11 +20,11 @@ import numpy as np
 
 from indexer.catalog_reader import CatalogReader, ImageDetails, UnsearchableFile
 from indexer.decode import hash_content
-from indexer.errors import CollectionEmpty, FingerprintMismatch, QueryError
+from indexer.errors import CollectionEmpty, CollectionUnwritable, FingerprintMismatch, QueryError
 from indexer.failures import format_unsearchable
 from indexer.generations import open_generation, read_current
 from indexer.layout import CATALOG, MARKS, THUMBNAILS
-from indexer.marks import KeptQuery, Marks
+from indexer.marks import Marks
 from indexer.snapshot import Snapshot
 from indexer.thumbnails import ThumbnailReader
 from seer_model.errors import PictureError
@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from indexer.embed import Backbone
 
 __all__ = [
-    "Collection", "CollectionStatus", "ImageDetails", "KeptQuery", "Neighbour", "UnsearchableFile", "hash_content",
-    "show_similarity",
+    "Collection", "CollectionStatus", "CollectionUnwritable", "ImageDetails", "Neighbour", "UnsearchableFile",
+    "hash_content", "show_similarity",
 ]  # fmt: skip
 
 REMEMBERED = 32

@@ -27,9 +27,10 @@ port_option = click.option(
 @collection_option
 @click.option("--host", default=LOOPBACK, show_default=True, help="A loopback name or address.")
 @port_option
-def ui_command(folder: Path | None, host: str, port: int) -> None:
+@click.option("--no-kept-uploads", is_flag=True, help="Keep no dropped picture for links to its answer.")
+def ui_command(folder: Path | None, host: str, port: int, no_kept_uploads: bool) -> None:
     """Show the collection in the browser; Ctrl-C ends it."""
-    serve_page(find_or_wait(folder), host, port)
+    serve_page(find_or_wait(folder), host, port, keeps_uploads=not no_kept_uploads)
 
 
 @click.command()
@@ -57,9 +58,10 @@ def find_or_wait(folder: Path | None) -> Path | None:
     return None if folder is None and not list_collections() else find_collection(folder)
 
 
-def serve_page(place: Path | None, host: str, port: int) -> None:
+def serve_page(place: Path | None, host: str, port: int, *, keeps_uploads: bool = True) -> None:
     """Serve until Ctrl-C, which is the way to end it and so is said nothing about."""
-    serve(place, host, port, lambda address: click.echo(f"The page is at {address} (Ctrl-C ends it)"))
+    said = "The page is at {} (Ctrl-C ends it)"
+    serve(place, host, port, lambda address: click.echo(said.format(address)), keeps_uploads=keeps_uploads)
 
 
 def show_samples(counts: SampleCounts, folder: Path) -> str:

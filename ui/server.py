@@ -26,13 +26,16 @@ class PortTaken(UserError):
     """The port is in use, or not for us."""
 
 
-def serve(folder: Path | None, host: str, port: int, on_ready: Callable[[str], None]) -> NoReturn:
+def serve(
+    folder: Path | None, host: str, port: int, on_ready: Callable[[str], None], *, keeps_uploads: bool = True
+) -> NoReturn:
     """Show a collection in the browser until the server is told to stop; then the process ends, at Ctrl-C with 130.
 
     Args:
         folder: the collection; None: the only one there is, also if it is made later.
         port: 0 for any that is free.
         on_ready: called with the page's address once it answers.
+        keeps_uploads: whether a picture that is dropped is kept for the link to its answer.
     Raises: HostRefused, PortTaken.
     """
     require_loopback(host)
@@ -43,7 +46,7 @@ def serve(folder: Path | None, host: str, port: int, on_ready: Callable[[str], N
     from ui.app import list_options, make_app
     from ui.resources import choose_collection
 
-    choose_collection(folder)
+    choose_collection(folder, keeps=keeps_uploads)
     app = make_app(host, on_ready=lambda: on_ready(show_address(host, streamlit.get_option("server.port"))))
     status = 0
     try:
