@@ -85,12 +85,16 @@ def find_upload(collection: Collection, here: address.Address, given: UploadedFi
     return None
 
 
-def show_keeping(upload: Upload) -> None:
-    """Until when it is kept, and the way to have it deleted; or why it is not."""
+def explain_keeping(upload: Upload) -> str:
+    """Until when it is kept for its link, or why it is not."""
     if upload.content_hash is None:
-        st.caption(quote(st.session_state[Key.NOT_KEPT]))
-    else:
-        st.caption(f"Kept for its link until {show_date(upload.until)}.")
+        return st.session_state[Key.NOT_KEPT]
+    return f"Kept for its link until {show_date(upload.until)}."
+
+
+def offer_forgetting(upload: Upload) -> None:
+    """The way to have it deleted, if it is kept."""
+    if upload.content_hash is not None:
         st.button("Forget it", key=Key.FORGET, icon=":material/delete:", on_click=forget, args=(upload.content_hash,))
 
 

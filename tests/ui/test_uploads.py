@@ -6,7 +6,6 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
-from streamlit.testing.v1 import AppTest
 
 from indexer.check import check_collection
 from indexer.collection import hash_content
@@ -30,10 +29,6 @@ def own(gallery: Gallery, tmp_path: Path) -> Iterator[Gallery]:
     choose_collection(None)
 
 
-def read_captions(page: AppTest) -> list[str]:
-    return [caption.value.replace("\\", "") for caption in page.caption]
-
-
 def damage(place: Path) -> None:
     (place / MARKS).write_bytes(b"nonsense" * 600)
 
@@ -47,7 +42,7 @@ def test_an_upload_has_a_link_that_opens_the_same_answer_elsewhere(own: Gallery,
     assert near_copy.name in read_texts(other)
     until = show_date(datetime.now() + timedelta(days=30))
     for shown in (page, other):
-        assert f"Kept for its link until {until}." in read_captions(shown)
+        assert f"Kept for its link until {until}." in read_texts(shown)
 
 
 def test_forget_it_deletes_it_and_its_link_says_so(own: Gallery, near_copy: Path):
@@ -89,7 +84,7 @@ def test_a_link_from_forgotten_in_another_tab_still_answers_where_the_picture_is
     with own.open() as collection:
         collection.marks.forget_queries()
     assert list_cards(page.run()) == first
-    assert any("no longer kept" in text for text in read_captions(page))
+    assert any("no longer kept" in text for text in read_texts(page))
 
 
 @pytest.mark.parametrize("name", HOSTILE_NAMES)
@@ -109,7 +104,7 @@ def test_with_no_kept_uploads_a_search_leaves_nothing_behind(own: Gallery, near_
     page = upload(open_page(count="12"), near_copy)
     assert page.query_params == {"count": "12"}
     assert list_cards(page)[0] == own.find_hash("picture-07.jpg")[:16]
-    assert NOT_WANTED in read_captions(page)
+    assert NOT_WANTED in read_texts(page)
     assert not (own.place / MARKS).exists()
 
 
@@ -118,7 +113,7 @@ def test_where_nothing_can_be_written_the_search_works_and_there_is_no_link(own:
     page = upload(open_page(), near_copy)
     assert not page.query_params
     assert list_cards(page)[0] == own.find_hash("picture-07.jpg")[:16]
-    assert NO_LINK in read_captions(page)
+    assert NO_LINK in read_texts(page)
 
 
 def test_damaged_marks_cost_no_search_and_the_page_says_what_to_run(own: Gallery, near_copy: Path):
@@ -126,7 +121,7 @@ def test_damaged_marks_cost_no_search_and_the_page_says_what_to_run(own: Gallery
     damage(own.place)
     page = upload(open_page(), near_copy)
     assert list_cards(page)[0] == own.find_hash("picture-07.jpg")[:16]
-    assert any("seer check --repair" in text for text in read_captions(page))
+    assert any("seer check --repair" in text for text in read_texts(page))
     assert "seer check --repair" in open_page(query=kept).warning[0].value
     assert any("seer check --repair" in box.value for box in open_status().warning)
     assert check_collection(own.place, repair=True, sample=0).is_sound

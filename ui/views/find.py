@@ -27,7 +27,7 @@ from ui.components import (
 from ui.keys import Key
 from ui.resources import make_preview, the_collection
 from ui.texts import quote, show_path, show_size
-from ui.uploads import Upload, ask_for_picture, find_upload, show_keeping
+from ui.uploads import Upload, ask_for_picture, explain_keeping, find_upload, offer_forgetting
 
 START_COUNT = 48
 GONE = "The image that this link names is not, or no longer, in the collection. Choose another one, or drop a picture."
@@ -63,11 +63,13 @@ def show_query(query: Query) -> str | None:
         st.text(name, wrap=False, width="stretch")
         st.text(facts)
         if isinstance(query, Upload):
-            show_keeping(query)
+            st.text(explain_keeping(query))
         with st.container(horizontal=True, gap="small"):
             if isinstance(query, ImageDetails) and st.button("Open", key=Key.OPEN_QUERY, icon=OPEN_ICON):
                 opened = query.content_hash
             st.button("Start over", key=Key.START_OVER, icon=":material/restart_alt:", on_click=address.start_over)
+            if isinstance(query, Upload):
+                offer_forgetting(query)
     return opened
 
 

@@ -33,6 +33,19 @@ def show_kinds(counts: dict[str, int], here: address.ListAddress) -> None:
     )
 
 
+def offer_table(collection: Collection) -> None:
+    """All of them as a file, whatever is shown."""
+    # Written when it is asked for: of a large collection the table is long.
+    st.download_button(
+        "Download all as CSV",
+        collection.export_unsearchable,
+        "not-searchable.csv",
+        "text/csv",
+        key=Key.FAILURE_TABLE,
+        icon=":material/download:",
+    )
+
+
 def show_files(files: list[UnsearchableFile]) -> None:
     """The table of one page."""
     rows = [
@@ -45,7 +58,7 @@ def show_files(files: list[UnsearchableFile]) -> None:
         for file in files
     ]
     text = st.column_config.TextColumn
-    columns = {"File": text(width="medium"), "Reason": text(width="medium"), "What to do": text(width="medium")}
+    columns = {"File": text(width="medium"), "Reason": text(width="large"), "What to do": text(width="medium")}
     # Rows of three lines: a reason is a sentence.
     st.dataframe(
         rows,
@@ -60,7 +73,9 @@ def show_files(files: list[UnsearchableFile]) -> None:
 def show_list(collection: Collection, counts: dict[str, int]) -> None:
     """The kinds, the files of the chosen one page by page, and the way to have them all."""
     here = address.read_list_address()
-    show_kinds(counts, here)
+    with st.container(horizontal=True, horizontal_alignment="distribute", vertical_alignment="center"):
+        show_kinds(counts, here)
+        offer_table(collection)
     kind = here.kind if here.kind in counts else None
     pages = ceil((counts[kind] if kind else sum(counts.values())) / FILES_ON_PAGE)
     page = min(here.page, pages)
@@ -68,15 +83,6 @@ def show_list(collection: Collection, counts: dict[str, int]) -> None:
     if pages > 1:
         st.session_state[Key.LIST_PAGE] = page
         st.pagination(pages, key=Key.LIST_PAGE, on_change=address.take_list_page, width="stretch")
-    # Written when it is asked for: of a large collection the table is long.
-    st.download_button(
-        "Download all as CSV",
-        collection.export_unsearchable,
-        "not-searchable.csv",
-        "text/csv",
-        key=Key.FAILURE_TABLE,
-        icon=":material/download:",
-    )
 
 
 def show_page() -> None:
