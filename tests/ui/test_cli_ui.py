@@ -127,7 +127,7 @@ def test_demo_gathers_samples_builds_them_and_then_serves(seer_home: Path, monke
         return SampleCounts(originals={"someone": 1}, edited={"mirror": 1}, missing=())
 
     monkeypatch.setattr(ui.cli, "gather_samples", gather)
-    monkeypatch.setattr(ui.cli, "serve", lambda *arguments: served.append(arguments[:3]))
+    monkeypatch.setattr(ui.cli, "serve", lambda *arguments, **_: served.append(arguments[:3]))
     ended = CliRunner().invoke(ui.cli.main, ["demo", "--port", "8599"], catch_exceptions=False)
     assert ended.exit_code == 0
     assert "1 photos and 1 edited copies" in ended.output

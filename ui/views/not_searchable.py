@@ -73,8 +73,11 @@ def show_files(files: list[UnsearchableFile]) -> None:
 def show_list(collection: Collection, counts: dict[str, int]) -> None:
     """The kinds, the files of the chosen one page by page, and the way to have them all."""
     here = address.read_list_address()
-    with st.container(horizontal=True, horizontal_alignment="distribute", vertical_alignment="center"):
+    # Columns: inside a horizontal container the kinds of a narrow page would not wrap.
+    left, right = st.columns([5, 1.2], vertical_alignment="center")
+    with left:
         show_kinds(counts, here)
+    with right:
         offer_table(collection)
     kind = here.kind if here.kind in counts else None
     pages = ceil((counts[kind] if kind else sum(counts.values())) / FILES_ON_PAGE)
