@@ -69,6 +69,7 @@ def test_a_collection_exports_every_file_that_cannot_be_searched(place: Path, pi
         (NO_EMBEDDING, "No embedding", "Another model may."),
         ("The file may not be read (permission denied); allow it and build again.", "Out of reach", "Allow it and"),
         ("The JPEG data is damaged (no memory; empty); open it elsewhere.", "Damaged", "Open it elsewhere."),
+        ("The TIFF data is damaged (what it holds is cut short); save it anew.", "Damaged", "Save it anew."),
         ("The decoder failed with ValueError: a; b.", "Damaged", "Open it in another program"),
         ("Something new happened.", "Other", "Look at the reason"),
     ],

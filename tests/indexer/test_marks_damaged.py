@@ -92,6 +92,18 @@ def test_a_file_of_nonsense_is_told_set_aside_and_begun_anew(path: Path, content
     assert Marks(path).open_query(Marks(path).keep_query(b"picture", "a.jpg")).picture == b"picture"
 
 
+@pytest.mark.parametrize("schema", [0, -5])
+def test_a_schema_that_no_version_wrote_is_damage_and_costs_nothing(path: Path, schema: int):
+    pictures = fill(path)
+    connection = sqlite3.connect(path)
+    connection.execute(f"PRAGMA user_version = {schema}")
+    connection.close()
+    assert [read_or_refuse(path, picture) for picture in pictures] == ["refused"] * 5
+    assert examine_marks(path).fault and examine_marks(path).readable == 5
+    save_readable(path)
+    assert list_kept(path, pictures) == list(range(5))
+
+
 def test_what_a_time_that_is_damaged_says_deletes_nothing(path: Path):
     fill(path)
     connection = sqlite3.connect(path)
