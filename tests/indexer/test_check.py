@@ -170,3 +170,20 @@ def test_the_command_says_what_it_found_and_its_exit_status_is_the_verdict(place
     assert failed.exit_code == 1 and "1 of 9 rows" in failed.stdout
     told = json.loads(CliRunner().invoke(cli, [*given, "--repair", "--json"]).stdout)
     assert told["is_sound"] and told["problems"][0]["is_repaired"]
+
+
+def test_a_repair_that_was_cut_off_is_told_and_ended(place: Path, pictures: Path):
+    build(place, pictures)
+    flip(place / STORE / "rows.f16")
+
+    def fall(step: str) -> None:
+        if step == "store replaced":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        check_collection(place, repair=True, sample=0, on_step=fall)
+    problems = check_collection(place, sample=0).problems
+    assert [problem.part for problem in problems] == ["generations"]
+    assert "another has taken the place of" in problems[0].text and "--repair" in problems[0].text
+    assert check_collection(place, repair=True, sample=0).is_sound
+    assert not check_collection(place, sample=0).problems
