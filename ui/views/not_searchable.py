@@ -71,14 +71,10 @@ def show_files(files: list[UnsearchableFile]) -> None:
 
 
 def show_list(collection: Collection, counts: dict[str, int]) -> None:
-    """The kinds, the files of the chosen one page by page, and the way to have them all."""
+    """The kinds, and the files of the chosen one page by page."""
     here = address.read_list_address()
-    # Columns: inside a horizontal container the kinds of a narrow page would not wrap.
-    left, right = st.columns([5, 1.2], vertical_alignment="center")
-    with left:
-        show_kinds(counts, here)
-    with right:
-        offer_table(collection)
+    # Not beside anything: only across the page do the kinds wrap on a narrow one.
+    show_kinds(counts, here)
     kind = here.kind if here.kind in counts else None
     pages = ceil((counts[kind] if kind else sum(counts.values())) / FILES_ON_PAGE)
     page = min(here.page, pages)
@@ -92,7 +88,10 @@ def show_page() -> None:
     """The page, from top to bottom."""
     collection = the_collection()
     counts = collection.count_unsearchable()
-    st.header("Not searchable")
+    with st.container(horizontal=True, horizontal_alignment="distribute", vertical_alignment="center"):
+        st.header("Not searchable", width="content")
+        if counts:
+            offer_table(collection)
     if counts:
         show_list(collection, counts)
     else:
