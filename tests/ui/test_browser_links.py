@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from tests.ui.conftest import BROKEN, Gallery, start_server
-from tests.ui.test_browser import Visit
+from tests.ui.test_browser import QUIET, Visit
 from ui.keys import Key
 from ui.uploads import GONE, NOT_WANTED
 
@@ -137,6 +137,9 @@ def test_what_cannot_be_searched_is_counted_filtered_and_downloaded(visit: Visit
     visit.page.wait_for_url("**/not-searchable?kind=Not+a+picture")
     visit.page.get_by_role("button", name="Page 2", exact=True).click()
     visit.page.wait_for_url("**page=2*")
+    # A click on a table that is being drawn anew goes nowhere.
+    visit.page.wait_for_timeout(QUIET)
+    visit.page.locator('.stApp[data-test-script-state="notRunning"]').wait_for()
     with visit.page.expect_download() as download:
         visit.page.get_by_role("button", name="Download all as CSV").click()
     assert download.value.suggested_filename == "not-searchable.csv"
