@@ -10,12 +10,18 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from indexer.reasons import PENDING, UNPUBLISHED, UNREAD, find_kind, split_reason
 from indexer.schema import connect_to_read, explain_damage
 
 ASKED_AT_ONCE = 500
 KEEPS_GLOBS = 2
 """The first schema that does; an older catalog is read as it is until the next build."""
 _HAS_FILE = "EXISTS (SELECT 1 FROM files f WHERE f.image_id = i.image_id)"
+_UNSEARCHABLE = """SELECT f.path, coalesce(f.reason, i.reason) AS reason, f.image_id IS NOT NULL AS is_read, f.seen_at
+    FROM files f LEFT JOIN images i USING (image_id)
+    WHERE f.reason IS NOT NULL OR i.reason IS NOT NULL
+    OR NOT EXISTS (SELECT 1 FROM rows r WHERE r.store = ? AND r.image_id = f.image_id AND r.row < ?)"""
+"""A failed one has its reason, a pending one has none."""
 
 
 @dataclass(frozen=True)
@@ -38,13 +44,23 @@ class ImageDetails:
         return self.paths[0]
 
 
-@dataclass(frozen=True)
-class Failure:
-    """A file that was seen and cannot be searched."""
+@dataclass(frozen=True, kw_only=True)
+class UnsearchableFile:
+    """A file that was seen and cannot be searched: it failed, or is still to be read."""
 
     path: Path
+    kind: str
+    """The name of the reason's kind (`reasons`)."""
     reason: str
-    when: datetime
+    advice: str
+    """What to do about it."""
+    seen: datetime
+    """When it was first seen as it is, in local time."""
+
+    @property
+    def is_pending(self) -> bool:
+        """Whether it has not failed: the next build reads it."""
+        return self.kind == PENDING.name
 
 
 class CatalogReader:
@@ -56,6 +72,7 @@ class CatalogReader:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._connection = connect_to_read(path)
+        self._connection.create_function("kind_of", 1, find_kind, deterministic=True)
         self._lock = threading.Lock()
 
     def close(self) -> None:
@@ -112,15 +129,18 @@ class CatalogReader:
             ORDER BY row DESC LIMIT ? OFFSET ?"""
         return [image_id for (image_id,) in self._ask(query, (store, rows, count, first))]
 
-    def list_failures(self, first: int, count: int) -> list[Failure]:
-        """Files that were seen and cannot be searched, by path."""
-        query = """SELECT f.path, coalesce(f.reason, i.reason), f.seen_at
-            FROM files f LEFT JOIN images i USING (image_id)
-            WHERE f.reason IS NOT NULL OR i.reason IS NOT NULL ORDER BY f.path LIMIT ? OFFSET ?"""
-        return [
-            Failure(Path(os.fsdecode(path)), reason, datetime.fromtimestamp(seen_at))
-            for path, reason, seen_at in self._ask(query, (count, first))
-        ]
+    def list_unsearchable(
+        self, store: int, rows: int, kind: str | None, first: int, count: int
+    ) -> list[UnsearchableFile]:
+        """Files that have none of the store's first `rows` rows, by path; all of them, or those of one kind."""
+        query = f"""SELECT path, reason, is_read, seen_at FROM ({_UNSEARCHABLE})
+            WHERE ? IS NULL OR kind_of(reason) = ? ORDER BY path LIMIT ? OFFSET ?"""
+        return [_make_unsearchable(*found) for found in self._ask(query, (store, rows, kind, kind, count, first))]
+
+    def count_unsearchable(self, store: int, rows: int) -> dict[str, int]:
+        """How many of these files there are of each kind that there is."""
+        query = f"SELECT kind_of(reason) AS kind, count(*) FROM ({_UNSEARCHABLE}) GROUP BY kind"
+        return dict(self._ask(query, (store, rows)))
 
     def count_files(self) -> dict[str, int]:
         """`files` that were found, and how many of them `failed`."""
@@ -157,4 +177,15 @@ def _read_image(connection: sqlite3.Connection, image_id: int) -> ImageDetails |
         format=picture_format,
         size_bytes=size_bytes,
         modified=datetime.fromtimestamp(max(0, files[0][1] / 1e9)),
+    )
+
+
+def _make_unsearchable(path: bytes, reason: str | None, is_read: int, seen_at: float) -> UnsearchableFile:
+    if reason is None:
+        wrong, advice = UNPUBLISHED if is_read else UNREAD, PENDING.advice
+    else:
+        wrong, advice = split_reason(reason)
+    seen = datetime.fromtimestamp(seen_at)
+    return UnsearchableFile(
+        path=Path(os.fsdecode(path)), kind=find_kind(reason), reason=wrong, advice=advice, seen=seen
     )

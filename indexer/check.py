@@ -6,6 +6,7 @@
     generations  every byte, against the manifest's hashes          repaired: the index is made anew
     thumbnails   there and a picture, for every living image        repaired: made anew from the originals
     sample       some originals, read and embedded again            told
+    marks        every page and every mark                          repaired: what can be read goes into a new file
 
 Rule: pictures are only read, and without `repair` nothing that was committed or published is changed.
 """
@@ -25,7 +26,8 @@ from indexer import generations
 from indexer.catalog_upkeep import UpkeepCatalog
 from indexer.decode import DecodeSettings, DecodeTask, decode_file, hash_content
 from indexer.errors import CollectionDamaged, CollectionError, FingerprintMismatch
-from indexer.layout import CATALOG, STORES, THUMBNAILS, clamp_time, name_store
+from indexer.layout import CATALOG, MARKS, STORES, THUMBNAILS, clamp_time, name_store
+from indexer.marks_upkeep import examine_marks, name_aside, save_readable
 from indexer.publish import OnStep, publish_store
 from indexer.settings import BuildSettings
 from indexer.thumbnails import ThumbnailReader, ThumbnailWriter
@@ -47,7 +49,7 @@ class Problem:
     """Something that is not as it should be."""
 
     part: str
-    """catalog, files, stores, generations, thumbnails or sample."""
+    """marks, catalog, files, stores, generations, thumbnails or sample."""
     text: str
     is_repaired: bool = False
 
@@ -61,6 +63,7 @@ class CheckReport:
     generations: int = 0
     thumbnails: int = 0
     sample: int = 0
+    marks: int = 0
     problems: list[Problem] = field(default_factory=list)
 
     @property
@@ -98,8 +101,9 @@ class _Check:
         self.device, self.on_step, self.found = device, on_step, CheckReport()
 
     def run(self, sample: int) -> CheckReport:
+        self.found.problems.extend(self._check_marks())
         if faults := self.catalog.find_faults():
-            self.found.problems = [_tell_of_catalog(self.collection, faults)]
+            self.found.problems += [_tell_of_catalog(self.collection, faults)]
             return self.found  # Nothing that it says can be relied on.
         for part in (self._check_files, self._check_stores, self._check_generations, self._check_thumbnails):
             self.found.problems.extend(part())
@@ -107,6 +111,14 @@ class _Check:
         if sample:
             self.found.problems.extend(self._check_sample(sample))
         return self.found
+
+    def _check_marks(self) -> Iterator[Problem]:
+        path = self.collection / MARKS
+        found = examine_marks(path)
+        self.found.marks = found.readable
+        if found.fault:
+            rest = f"What could be read is in a new file; the damaged one is kept as {name_aside(path).name}."
+            yield self._settle("marks", found.fault, partial(save_readable, path), rest)
 
     def _check_files(self) -> Iterator[Problem]:
         missing = changed = 0

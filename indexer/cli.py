@@ -33,13 +33,14 @@ from indexer.report import BuildReport, Watchers
 from indexer.settings import BuildSettings
 from indexer.sources import resolve_folders
 from indexer.terminal import show_progress
-from indexer.texts import describe_answer, describe_status, show_path, show_report, show_status
+from indexer.texts import describe_answer, describe_status, show_path, show_report, show_status, show_unsearchable
 from indexer.watch import follow_changes
 from seer_model.errors import PictureError, UserError
 from seer_model.zoo import DEFAULT_MODEL
 
 LOG_BYTES = 1 << 20
 SHOWN_FAILURES = 20
+"""Of each kind."""
 
 
 class CommandGroup(click.Group):
@@ -158,20 +159,21 @@ def search(query: Path, count: int, at_least: float | None, device: str, folder:
 
 @cli.command()
 @collection_option
+@click.option("--all", "shows_all", is_flag=True, help="Name every file that cannot be searched, however many.")
 @json_option
-def status(folder: Path | None, as_json: bool) -> None:
+def status(folder: Path | None, shows_all: bool, as_json: bool) -> None:
     """Say what a collection holds, and what cannot be searched and why."""
+    most = -1 if shows_all or as_json else SHOWN_FAILURES
     with Collection(find_collection(folder)) as collection:
         told = collection.read_status()
-        failures = collection.list_failures(count=told.failed if as_json else SHOWN_FAILURES)
+        counts = collection.count_unsearchable()
+        files = [file for kind in counts for file in collection.list_unsearchable(0, most, kind=kind)]
     if as_json:
-        click.echo(json.dumps(describe_status(told, failures)))
+        click.echo(json.dumps(describe_status(told, files)))
         return
     click.echo(show_status(told))
-    for failure in failures:
-        click.echo(f"  {show_path(failure.path)}: {failure.reason}")
-    if told.failed > len(failures):
-        click.echo(f"  ... and {told.failed - len(failures)} more")
+    if files:
+        click.echo(show_unsearchable(files, counts))
 
 
 @cli.command("evaluate")

@@ -3,8 +3,8 @@
     with Collection(folder) as collection:
         collection.find_similar(picture_bytes, count=10)
 
-It is read-only, may be shared by threads, and takes up the next generation by itself. Additions appear with the next
-generation; removals apply at once, since every answer is checked against the catalog.
+It is read-only but for the marks, may be shared by threads, and takes up the next generation by itself. Additions
+appear with the next generation; removals apply at once, since every answer is checked against the catalog.
 
 Rule: an image of the collection is found by its stored row, without the model; similarities are true cosines, computed
 from the stored rows.
@@ -20,12 +20,13 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 
 from indexer.aside import prepare_picture
-from indexer.catalog_reader import CatalogReader, Failure, ImageDetails
+from indexer.catalog_reader import CatalogReader, ImageDetails, UnsearchableFile
 from indexer.decode import hash_content
-from indexer.errors import CollectionEmpty, FingerprintMismatch, QueryError
-from indexer.failures import format_failures
+from indexer.errors import CollectionEmpty, CollectionUnwritable, FingerprintMismatch, QueryError
+from indexer.failures import format_unsearchable
 from indexer.generations import open_generation, read_current
-from indexer.layout import CATALOG, THUMBNAILS
+from indexer.layout import CATALOG, MARKS, THUMBNAILS
+from indexer.marks import Marks
 from indexer.snapshot import Snapshot
 from indexer.thumbnails import ThumbnailReader
 from seer_model.errors import PictureError
@@ -35,7 +36,10 @@ from seer_model.preprocess import Preprocessing
 if TYPE_CHECKING:
     from indexer.embed import Backbone
 
-__all__ = ["Collection", "CollectionStatus", "Failure", "ImageDetails", "Neighbour", "show_similarity"]
+__all__ = [
+    "Collection", "CollectionStatus", "CollectionUnwritable", "ImageDetails", "Neighbour", "UnsearchableFile",
+    "hash_content", "show_similarity",
+]  # fmt: skip
 
 REMEMBERED = 32
 """Embeddings of queries from outside that are kept."""
@@ -109,6 +113,8 @@ class Collection:
         self._device, self._prepare = device, prepare
         self._catalog = CatalogReader(self.folder / CATALOG)
         self._thumbnails = ThumbnailReader(self.folder / THUMBNAILS)
+        self.marks = Marks(self.folder / MARKS)
+        """What people decided; all that can be written here."""
         self._lock = threading.Lock()
         self._model_lock = threading.Lock()
         self._snapshot: Snapshot | None = None
@@ -189,13 +195,25 @@ class Collection:
         image_ids = self._catalog.list_images(snapshot.number, snapshot.rows, first, count)
         return list(self._catalog.read_images(image_ids).values())
 
-    def list_failures(self, first: int = 0, count: int = 100) -> list[Failure]:
-        """Files that were seen and cannot be searched, by path."""
-        return self._catalog.list_failures(first, count)
+    def list_unsearchable(self, first: int = 0, count: int = 100, *, kind: str | None = None) -> list[UnsearchableFile]:
+        """Files that were seen and cannot be searched, by path: failed or still to be read; all, or of one kind."""
+        return self._catalog.list_unsearchable(*self._find_searchable(), kind, first, count)
 
-    def export_failures(self) -> bytes:
+    def count_unsearchable(self) -> dict[str, int]:
+        """How many of them there are of each kind that there is."""
+        return self._catalog.count_unsearchable(*self._find_searchable())
+
+    def export_unsearchable(self) -> bytes:
         """All of them as CSV (UTF-8), safe to open in a spreadsheet."""
-        return format_failures(self._catalog.list_failures(0, -1))
+        return format_unsearchable(self.list_unsearchable(0, -1))
+
+    def _find_searchable(self) -> tuple[int, int]:
+        """The store that answers, and how many of its rows; (0, 0) where nothing does yet."""
+        try:
+            snapshot = self._open_snapshot()
+        except CollectionEmpty:
+            return 0, 0
+        return snapshot.number, snapshot.rows
 
     def read_thumbnail(self, content_hash: str) -> bytes | None:
         """The WebP thumbnail of an image of this collection (hash in hex); None for any other.

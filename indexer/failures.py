@@ -8,20 +8,21 @@ import io
 import os
 from collections.abc import Iterable
 
-from indexer.catalog_reader import Failure
+from indexer.catalog_reader import UnsearchableFile
 
-COLUMNS = ("file", "reason", "seen")
+COLUMNS = ("file", "kind", "reason", "what to do", "seen")
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 
-def format_failures(failures: Iterable[Failure]) -> bytes:
+def format_unsearchable(files: Iterable[UnsearchableFile]) -> bytes:
     """CSV in UTF-8 with the mark by which spreadsheets know it; names that are not UTF-8 are escaped."""
     stream = io.StringIO(newline="")
     table = csv.writer(stream)
     table.writerow(COLUMNS)
-    for failure in failures:
-        path = os.fsencode(failure.path).decode("utf-8", "backslashreplace")
-        table.writerow(map(_as_text, (path, failure.reason, f"{failure.when:%Y-%m-%d %H:%M:%S}")))
+    for file in files:
+        path = os.fsencode(file.path).decode("utf-8", "backslashreplace")
+        cells = path, file.kind, file.reason, file.advice, f"{file.seen:%Y-%m-%d %H:%M:%S}"
+        table.writerow(map(_as_text, cells))
     return stream.getvalue().encode("utf-8-sig", "backslashreplace")
 
 

@@ -1,7 +1,7 @@
 """Where everything lies: the files of a collection, and the collections of this computer.
 
     COLLECTION/
-      catalog.sqlite  thumbnails.sqlite  build.lock  build.log
+      catalog.sqlite  thumbnails.sqlite  marks.sqlite  build.lock  build.log
       stores/000002/       rows.f16  norms.f32  crc.u32
       generations/000007/  index.faiss  image_ids.npy  manifest.json
       CURRENT              "000007\\n", replaced atomically
@@ -18,6 +18,8 @@ from seer_model.zoo import read_home
 
 CATALOG = "catalog.sqlite"
 THUMBNAILS = "thumbnails.sqlite"
+MARKS = "marks.sqlite"
+"""What people decided; it may be there before the rest."""
 LOCK = "build.lock"
 HOLDER = "build.holder"
 """Who has the lock, while it is held."""
@@ -25,6 +27,8 @@ LOG = "build.log"
 CURRENT = "CURRENT"
 STORES = "stores"
 GENERATIONS = "generations"
+OURS = (LOG, LOCK, HOLDER, MARKS)
+"""How the names of those files begin that a place may hold before it is a collection."""
 APPLICATION = b"seer"
 """What SQLite keeps for us at the end of the first HEADER_BYTES of the catalog (`application_id`)."""
 HEADER_BYTES = 72
@@ -51,7 +55,7 @@ def require_own_place(folder: Path) -> None:
     """
     if not folder.exists() or is_collection(folder):
         return
-    ours = (LOG, LOCK, HOLDER, *((CATALOG,) if _is_blank(folder / CATALOG) else ()))
+    ours = (*OURS, *((CATALOG,) if _is_blank(folder / CATALOG) else ()))
     if not folder.is_dir() or any(not entry.name.startswith(ours) for entry in folder.iterdir()):
         raise CollectionPlaceTaken(
             f"{folder} is not empty and holds no collection. Choose a new or an empty folder with --collection."

@@ -7,10 +7,11 @@ import base64
 import os
 import shlex
 import unicodedata
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
-from indexer.collection import CollectionStatus, Failure, Neighbour
+from indexer.collection import CollectionStatus, Neighbour, UnsearchableFile
 from indexer.report import BuildReport
 from indexer.terminal import show_duration
 
@@ -47,6 +48,21 @@ def show_status(told: CollectionStatus) -> str:
     return "\n".join(f"{name:11} {text}" for name, text in lines.items() if text)
 
 
+def show_unsearchable(files: list[UnsearchableFile], counts: dict[str, int]) -> str:
+    """Files that cannot be searched, kind by kind: why, since when, and what to do."""
+    return "\n".join(line for kind in counts for line in _show_kind(kind, counts[kind], files))
+
+
+def _show_kind(kind: str, count: int, files: list[UnsearchableFile]) -> Iterator[str]:
+    shown = [file for file in files if file.kind == kind]
+    yield f"\n{kind}: {show_count(count, 'file')}"
+    for file in shown:
+        yield f"  {show_path(file.path)}"
+        yield f"    {file.seen:%Y-%m-%d %H:%M}  {escape(file.reason)} {escape(file.advice)}"
+    if count > len(shown):
+        yield f"  ... and {count - len(shown):,} more: seer status --all"
+
+
 def show_path(path: Path) -> str:
     """A path for a terminal: what is not UTF-8 or not printable is escaped."""
     return escape(os.fsencode(path).decode("utf-8", "backslashreplace"))
@@ -63,18 +79,26 @@ def show_count(number: int, word: str) -> str:
     return f"{number:,} {word}{'' if number == 1 else 's'}"
 
 
-def describe_status(told: CollectionStatus, failures: list[Failure]) -> dict:
-    """A status as JSON-able values."""
+def describe_status(told: CollectionStatus, files: list[UnsearchableFile]) -> dict:
+    """A status as JSON-able values, with every file that cannot be searched."""
     return {
         "schema_version": 1,
         **asdict(told),
         "folder": _escape(told.folder.absolute()),
         "folders": [_escape(folder) for folder in told.folders],
         "updated": told.updated.isoformat() if told.updated else None,
-        "failures": [
-            {"path": _escape(failure.path), "reason": failure.reason, "when": failure.when.isoformat()}
-            for failure in failures
-        ],
+        "failures": [_describe_unsearchable(file) for file in files if not file.is_pending],
+        "pending_files": [_describe_unsearchable(file) for file in files if file.is_pending],
+    }
+
+
+def _describe_unsearchable(file: UnsearchableFile) -> dict:
+    return {
+        "path": _escape(file.path),
+        "kind": file.kind,
+        "reason": file.reason,
+        "what_to_do": file.advice,
+        "when": file.seen.isoformat(),
     }
 
 

@@ -32,18 +32,19 @@ LADDERS = {
         {"doctor", "texts"},  # look at what the conductors made, and say it
         # Conductors; terminal draws their progress.
         {"check"},  # and what upkeep puts right of it
-        {"job", "collection", "upkeep", "learn", "evaluate", "terminal"},
+        {"job", "collection", "upkeep", "marks_upkeep", "learn", "evaluate", "terminal"},
         # One generation, opened; pictures to learn from; an evaluation's parts: steps introduced to each other.
-        # When to walk again stands above the walk, a table of failures above the catalog.
+        # When to walk again stands above the walk, the table of failures and marks above what they read.
         {
             *("publish", "snapshot", "pile", "gallery", "labels", "figures", "evaluation_plot", "curves", "watch"),
-            "failures",
+            *("failures", "marks"),
         },
         {
             *("sources", "catalog_reader", "catalog_upkeep", "decode", "embed", "vectors", "index", "generations"),
-            *("aside", "thumbnails", "marks", "shards", "edits", "metrics", "evaluation_text"),
+            *("aside", "thumbnails", "shards", "edits", "metrics", "evaluation_text"),
         },
-        {"catalog"},  # as a build writes it; as upkeep sees it stands above
+        # As a build writes it; as upkeep sees it stands above. What its reasons mean to a person.
+        {"catalog", "reasons"},
         # How the three SQLite files are opened, decoding processes, what an evaluation is: below their steps.
         # And who may change a collection.
         {"schema", "workers", "evaluation", "hold"},
@@ -79,7 +80,7 @@ DOORS = {
     # The catalog is four modules: its tables and connections, the sides that write, read, and look after it.
     "sqlite3": {
         *("indexer.schema", "indexer.catalog", "indexer.catalog_reader", "indexer.catalog_upkeep"),
-        *("indexer.thumbnails", "indexer.marks"),
+        *("indexer.thumbnails", "indexer.marks", "indexer.marks_upkeep"),
     },
     "click": {"seer_model.cli", "indexer.cli", "indexer.cli_learn", "indexer.cli_upkeep", "ui.cli"},
     "streamlit": {"ui"},

@@ -1,9 +1,12 @@
 """What the page shows, as its URL says it: `?image=<content hash>&count=24&at_least=0.9&page=2`.
 
+`query=<content hash>` in the place of `image` names an upload that is kept. The list of what cannot be searched has
+`?kind=Empty&page=2`.
+
 The URL is the only place where this state lives. Each run reads it and sets the widgets by it; a widget's callback
 writes it and nothing else. So a link opens the same page, and the browser's back button works.
 
-Rule: a value in the URL that makes no sense counts as not given; only an image's hash is kept as it stands.
+Rule: a value in the URL that makes no sense counts as not given; only a hash is kept as it stands.
 """
 
 import math
@@ -18,12 +21,17 @@ LAST_PAGE = 1000
 """A search passes over (page - 1) * count neighbours: the URL must not be able to ask for a billion."""
 
 
+ALL_KINDS = "All"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Address:
     """What to search from, and which part of the answer to show."""
 
     image: str | None = None
     """Content hash (hex) of the image to search from; None: the uploaded picture, or nothing."""
+    query: str | None = None
+    """Content hash (hex) of the kept upload to search from; counts where there is no image."""
     count: int = 24
     """Neighbours on one page."""
     at_least: float | None = None
@@ -41,6 +49,7 @@ def read_address() -> Address:
     given = st.query_params
     return Address(
         image=given.get(Parameter.IMAGE) or None,
+        query=given.get(Parameter.QUERY) or None,
         count=_read_count(given.get(Parameter.COUNT, "")),
         at_least=_read_bound(given.get(Parameter.AT_LEAST, "")),
         page=_read_page(given.get(Parameter.PAGE, "")),
@@ -59,22 +68,17 @@ def write_address(address: Address) -> None:
     usual = Address()
     values = {
         Parameter.IMAGE: address.image,
+        Parameter.QUERY: address.query,
         Parameter.COUNT: None if address.count == usual.count else str(address.count),
         Parameter.AT_LEAST: None if address.at_least is None else str(address.at_least),
         Parameter.PAGE: None if address.page == usual.page else str(address.page),
     }
-    st.query_params.from_dict({str(name): value for name, value in values.items() if value is not None})
+    _write(values)
 
 
 def go_to_image(content_hash: str) -> None:
     """Search on from an image of the collection."""
-    write_address(replace(read_address(), image=content_hash, page=1))
-
-
-def take_upload(upload_key: str) -> None:
-    """A picture was dropped: search from it. One that was taken away changes nothing else."""
-    if st.session_state[upload_key] is not None:
-        write_address(replace(read_address(), image=None, page=1))
+    write_address(replace(read_address(), image=content_hash, query=None, page=1))
 
 
 def take_controls() -> None:
@@ -90,13 +94,51 @@ def take_page() -> None:
 
 def start_over() -> None:
     """Forget the image and the upload; how many and the bound stay."""
-    write_address(replace(read_address(), image=None, page=1))
+    write_address(replace(read_address(), image=None, query=None, page=1))
     st.session_state[Key.UPLOADS_SO_FAR] = st.session_state.get(Key.UPLOADS_SO_FAR, 0) + 1
 
 
 def name_upload() -> str:
     """The uploader's key: a new one after each fresh start, since an uploader cannot be emptied."""
     return f"{Key.UPLOAD}-{st.session_state.get(Key.UPLOADS_SO_FAR, 0)}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ListAddress:
+    """Which part of the list of what cannot be searched to show."""
+
+    kind: str = ALL_KINDS
+    page: int = 1
+
+
+def read_list_address() -> ListAddress:
+    """What the URL says."""
+    given = st.query_params
+    return ListAddress(kind=given.get(Parameter.KIND) or ALL_KINDS, page=_read_page(given.get(Parameter.PAGE, "")))
+
+
+def take_kind() -> None:
+    """Another kind was chosen: begin at its first page."""
+    _write_list(ListAddress(kind=st.session_state[Key.KIND]))
+
+
+def take_list_page() -> None:
+    """Another page of the list was chosen."""
+    _write_list(replace(read_list_address(), page=st.session_state[Key.LIST_PAGE]))
+
+
+def _write_list(address: ListAddress) -> None:
+    usual = ListAddress()
+    _write(
+        {
+            Parameter.KIND: None if address.kind == usual.kind else address.kind,
+            Parameter.PAGE: None if address.page == usual.page else str(address.page),
+        }
+    )
+
+
+def _write(values: dict[Parameter, str | None]) -> None:
+    st.query_params.from_dict({str(name): value for name, value in values.items() if value is not None})
 
 
 def _read_count(text: str) -> int:

@@ -39,9 +39,18 @@ port_option = click.option(
     help=f"A file with the page's password, for its owner's eyes only. Without it, what {VARIABLE} says.",
 )  # fmt: skip
 @port_option
-def ui_command(folder: Path | None, host: str, names: tuple[str, ...], password_file: Path | None, port: int) -> None:
+@click.option("--no-kept-uploads", is_flag=True, help="Keep no dropped picture for links to its answer.")
+def ui_command(
+    folder: Path | None,
+    host: str,
+    names: tuple[str, ...],
+    password_file: Path | None,
+    port: int,
+    no_kept_uploads: bool,
+) -> None:
     """Show the collection in the browser; Ctrl-C ends it."""
-    serve_page(find_or_wait(folder), host, port, read_password(password_file), names)
+    password, keeps = read_password(password_file), not no_kept_uploads
+    serve_page(find_or_wait(folder), host, port, password, names=names, keeps_uploads=keeps)
 
 
 @click.command()
@@ -70,11 +79,9 @@ def find_or_wait(folder: Path | None) -> Path | None:
     return None if folder is None and not list_collections() else find_collection(folder)
 
 
-def serve_page(
-    place: Path | None, host: str, port: int, password: str | None, names: tuple[str, ...] = ()
-) -> None:
+def serve_page(place: Path | None, host: str, port: int, password: str | None, **options: object) -> None:
     """Serve until Ctrl-C, which is the way to end it and so is said nothing about."""
-    serve(place, host, port, lambda address: say_ready(address, host, password), password=password, names=names)
+    serve(place, host, port, lambda address: say_ready(address, host, password), password=password, **options)
 
 
 def say_ready(address: str, host: str, password: str | None) -> None:

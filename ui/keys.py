@@ -15,7 +15,11 @@ class Key(StrEnum):
     PAGE = "page"
     START_OVER = "start_over"
     OPEN_QUERY = "open_query"
-    FAILURE_PAGE = "failure_page"
+    NOT_KEPT = "not_kept"
+    FORGET = "forget"
+    FORGET_ALL = "forget_all"
+    KIND = "kind"
+    LIST_PAGE = "list_page"
     FAILURE_TABLE = "failure_table"
     GALLERY = "gallery"
     RAIL = "rail"
@@ -32,9 +36,11 @@ class Parameter(StrEnum):
     """A parameter of the page's URL."""
 
     IMAGE = "image"
+    QUERY = "query"
     COUNT = "count"
     AT_LEAST = "at_least"
     PAGE = "page"
+    KIND = "kind"
 
 
 def key_of_similar(content_hash: str) -> str:

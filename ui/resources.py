@@ -54,17 +54,23 @@ class Shelf:
 
 
 _shelf = Shelf(None)
+_keeps_uploads = True
 
 
-def choose_collection(folder: Path | None) -> None:
-    """Which collection this process shows; None: the only one there is."""
-    global _shelf
-    _shelf = Shelf(folder)
+def choose_collection(folder: Path | None, *, keeps: bool = True) -> None:
+    """Which collection this process shows (None: the only one there is), and whether it keeps uploads for links."""
+    global _shelf, _keeps_uploads
+    _shelf, _keeps_uploads = Shelf(folder), keeps
 
 
 def the_collection() -> Collection:
     """The open collection. Raises: as `Shelf.take`."""
     return _shelf.take()
+
+
+def keeps_uploads() -> bool:
+    """Whether an upload is kept for the link to its answer."""
+    return _keeps_uploads
 
 
 def is_model_loaded() -> bool:
@@ -73,10 +79,13 @@ def is_model_loaded() -> bool:
 
 
 def open_early() -> None:
-    """Open the collection before the first visit, if there is one; who asks later is told what is wrong."""
+    """Open the collection before the first visit, if there is one; who asks later is told what is wrong.
+
+    Uploads whose time is over are deleted.
+    """
     _aside.start()
     try:
-        the_collection()
+        the_collection().marks.forget_expired()
     except UserError as error:
         log.warning("%s", error)
 

@@ -15,6 +15,12 @@ st.html(STYLE)
 page = st.navigation(
     [
         st.Page("views/find.py", title="Find similar", icon=":material/image_search:", default=True),
+        st.Page(
+            "views/not_searchable.py",
+            title="Not searchable",
+            icon=":material/hide_image:",
+            url_path="not-searchable",
+        ),
         st.Page("views/status.py", title="Status", icon=":material/database:", url_path="status"),
     ],
     position="top",

@@ -37,6 +37,7 @@ def serve(
     *,
     password: str | None = None,
     names: Sequence[str] = (),
+    keeps_uploads: bool = True,
 ) -> NoReturn:
     """Show a collection in the browser until the server is told to stop; then the process ends, at Ctrl-C with 130.
 
@@ -46,6 +47,7 @@ def serve(
         on_ready: called with the page's address once it answers.
         password: asked of everybody, also on this computer; None: nothing is asked.
         names: by which the page may be called besides its own.
+        keeps_uploads: whether a picture that is dropped is kept for the link to its answer.
     Raises: HostRefused, PortTaken.
     """
     require_password(host, password, names)
@@ -57,7 +59,7 @@ def serve(
     from ui.app import list_options, make_app
     from ui.resources import choose_collection
 
-    choose_collection(folder)
+    choose_collection(folder, keeps=keeps_uploads)
     app = make_app(
         known, password, on_ready=lambda: on_ready(show_address(known[0], streamlit.get_option("server.port")))
     )

@@ -5,6 +5,7 @@ Rule: what comes from a disk or a program is plain text; nothing in it is ever r
 
 import os
 import re
+from datetime import datetime
 from pathlib import Path
 
 UPLOAD_MB = 100
@@ -30,6 +31,11 @@ def show_size(size_bytes: int) -> str:
     if size_bytes < 1_000_000:
         return f"{size_bytes / 1000:.0f} KB"
     return f"{size_bytes / 1_000_000:.1f} MB"
+
+
+def show_date(when: datetime) -> str:
+    """A day: 25 December 2026."""
+    return f"{when.day} {when:%B %Y}"
 
 
 def quote(text: str) -> str:

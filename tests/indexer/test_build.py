@@ -287,7 +287,7 @@ def test_every_file_is_accounted_for_when_many_are_broken(place: Path, tmp_path:
     report = build(place, folder)
     assert (report.found, report.embedded, report.failed, report.ignored) == (60, 12, 48, 2)
     with Collection(place) as collection:
-        failures = collection.list_failures()
+        failures = collection.list_unsearchable()
         assert len(failures) == 48
         assert all(len(failure.reason) > 20 and failure.path.name.startswith("broken") for failure in failures)
     again = build(place)
@@ -352,7 +352,7 @@ def test_a_picture_without_an_embedding_is_listed_with_its_reason(place: Path, p
     blacken(pictures / "black.png")
     assert build(place, pictures).failed == 1
     with Collection(place) as collection:
-        assert "no finite embedding" in collection.list_failures()[0].reason
+        assert "no finite embedding" in collection.list_unsearchable()[0].reason
 
 
 def test_a_limit_leaves_the_rest_pending_and_the_next_build_takes_it_up(place: Path, pictures: Path):

@@ -61,14 +61,26 @@ def test_search_prints_neighbours_best_first_and_json_as_the_design_says(built: 
     assert first["similarity"] >= 0.999999
 
 
-def test_status_lists_what_cannot_be_searched_and_why(built: Path, pictures: Path):
-    (pictures / "broken.jpg").write_bytes(b"no picture")
+def test_status_lists_what_cannot_be_searched_why_and_what_to_do(built: Path, pictures: Path):
+    for number in range(22):
+        (pictures / f"broken-{number:02}.jpg").write_bytes(b"no picture")
     run("build", "--collection", built)
-    text = run("status", "--collection", built)
-    assert "9 searchable, from 10 files (1 failed, 0 pending)" in text.stdout
-    assert f"{pictures / 'broken.jpg'}: " in text.stdout
+    draw(pictures / "late.png", seed=70)
+    run("build", "--collection", built, "--limit", 0)
+    text = run("status", "--collection", built).stdout
+    assert "9 searchable, from 32 files (22 failed, 1 pending)" in text
+    assert f"{pictures / 'broken-00.jpg'}\n" in text and "save it as JPEG or PNG." in text
+    assert "Not read yet: 1 file\n" in text and f"{pictures / 'late.png'}\n" in text
+    assert "broken-20.jpg" not in text and "... and 2 more: seer status --all" in text
+    whole = run("status", "--collection", built, "--all").stdout
+    assert [f"broken-{number:02}.jpg" in whole for number in range(22)] == [True] * 22 and "more" not in whole
     told = json.loads(run("status", "--collection", built, "--json").stdout)
-    assert [failure["path"] for failure in told["failures"]] == [str(pictures / "broken.jpg")]
+    assert [failure["path"] for failure in told["failures"]] == [
+        str(pictures / f"broken-{number:02}.jpg") for number in range(22)
+    ]
+    assert [(file["path"], file["what_to_do"]) for file in told["pending_files"]] == [
+        (str(pictures / "late.png"), "Run seer build.")
+    ]
     needed = {"images", "files", "failed", "pending", "generation", "model", "dimension", "index", "recall"}
     assert needed <= set(told)
 

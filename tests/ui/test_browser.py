@@ -100,7 +100,7 @@ def test_upload_then_neighbours_then_on_and_back_again(visit: Visit, gallery: Ga
     visit.wait_for_query("near-copy.jpg")
     found = visit.list_names()
     assert found[0] == "picture-07.jpg"
-    assert visit.read_image() is None
+    assert visit.read_image() is None and "?query=" in visit.page.url
 
     visit.search_on(gallery, found[0])
     assert visit.read_image() == gallery.find_hash(found[0])

@@ -1,6 +1,6 @@
 """The start page: drop a picture, or take an image of the collection, and see the images most like it.
 
-What it shows is decided by the URL, and by the upload where the URL names no image.
+What it shows is decided by the URL; an upload that is not kept stands behind a URL that names nothing.
 
 Rule: the parts stand in the order in which a person sees them, and the page itself is the last function.
 """
@@ -27,27 +27,20 @@ from ui.components import (
 from ui.keys import Key
 from ui.resources import make_preview, the_collection
 from ui.texts import quote, show_path, show_size
+from ui.uploads import Upload, ask_for_picture, explain_keeping, find_upload, offer_forgetting
 
 START_COUNT = 48
 GONE = "The image that this link names is not, or no longer, in the collection. Choose another one, or drop a picture."
 KNOWN = "This picture is in the collection."
 LOADING = "The model is loading; the answer comes as soon as it is there."
 
-Query = ImageDetails | UploadedFile | None
+Query = ImageDetails | Upload | None
 
 
-def ask_for_picture() -> UploadedFile | None:
-    """The place to drop a picture."""
-    key = address.name_upload()
-    return st.file_uploader(
-        "Drop a picture, or choose one", "image/*", key=key, on_change=address.take_upload, args=(key,)
-    )
-
-
-def choose_query(collection: Collection, here: address.Address, upload: UploadedFile | None) -> Query:
-    """What to search from; says so where a link names an image that is gone."""
+def choose_query(collection: Collection, here: address.Address, given: UploadedFile | None) -> Query:
+    """What to search from; says so where a link names what is gone."""
     if here.image is None:
-        return upload
+        return find_upload(collection, here, given)
     image_id = collection.find_image(here.image)
     if image_id is None:
         st.warning(GONE, icon=":material/link_off:")
@@ -65,21 +58,25 @@ def show_query(query: Query) -> str | None:
             name, facts = show_path(query.path.name), describe_image(query)
             show_thumbnail(query.content_hash, alt=f"Query: {name}")
         else:
-            name, facts = show_path(query.name), f"{show_size(query.size)} · your picture"
+            name, facts = show_path(query.name), f"{show_size(len(query.picture))} · your picture"
             st.image(read_preview(query), alt=f"Query: {name}", width="stretch")
         st.text(name, wrap=False, width="stretch")
         st.text(facts)
+        if isinstance(query, Upload):
+            st.text(explain_keeping(query))
         with st.container(horizontal=True, gap="small"):
             if isinstance(query, ImageDetails) and st.button("Open", key=Key.OPEN_QUERY, icon=OPEN_ICON):
                 opened = query.content_hash
             st.button("Start over", key=Key.START_OVER, icon=":material/restart_alt:", on_click=address.start_over)
+            if isinstance(query, Upload):
+                offer_forgetting(query)
     return opened
 
 
-def read_preview(upload: UploadedFile) -> bytes:
+def read_preview(upload: Upload) -> bytes:
     """A small picture of the upload; one that cannot be read ends the page with the reason."""
     try:
-        return make_preview(upload.getvalue())
+        return make_preview(upload.picture)
     except PictureError as error:
         name = show_path(upload.name)
         st.error(quote(f"{name} cannot be searched with. {error} Choose another picture."), icon=":material/error:")
@@ -104,7 +101,7 @@ def find_neighbours(collection: Collection, query: Query, here: address.Address)
     if isinstance(query, ImageDetails):
         return collection.find_similar_to(query.image_id, **wanted)
     with nullcontext() if collection.is_model_loaded else st.spinner(LOADING):
-        return collection.find_similar(query.getvalue(), **wanted)
+        return collection.find_similar(query.picture, **wanted)
 
 
 def show_answer(collection: Collection, status: CollectionStatus, query: Query, here: address.Address) -> str | None:
@@ -114,7 +111,7 @@ def show_answer(collection: Collection, status: CollectionStatus, query: Query, 
     found = find_neighbours(collection, query, here)
     milliseconds = (perf_counter() - started) * 1000
     neighbours, has_more = found[: here.count], len(found) > here.count
-    if isinstance(query, UploadedFile) and neighbours and neighbours[0].is_same:
+    if isinstance(query, Upload) and neighbours and neighbours[0].is_same:
         st.badge(KNOWN, icon=":material/check_circle:", color="green")
     if not neighbours:
         st.info(explain_nothing(here), icon=":material/search_off:")
@@ -148,8 +145,8 @@ def show_start(collection: Collection, status: CollectionStatus) -> str | None:
     images = collection.list_images(count=START_COUNT)
     if not images:
         st.info(
-            f"No image can be searched: {status.failed} files failed (see Status), {status.pending} are still to be "
-            "read. Add pictures to the folders and run seer build.",
+            f"No image can be searched: {status.failed} files failed (see Not searchable), {status.pending} are still "
+            "to be read. Add pictures to the folders and run seer build.",
             icon=":material/photo_library:",
         )
         return None
@@ -174,7 +171,7 @@ def show_page() -> None:
             opened = show_start(collection, status)
         else:
             opened = show_answer(collection, status, query, here) or opened
-    scroll_to_top(f"{here.image} {here.page}")
+    scroll_to_top(f"{here.image or here.query} {here.page}")
     if opened is not None:
         show_large(collection.read_image(collection.find_image(opened)))
 

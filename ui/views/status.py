@@ -1,18 +1,17 @@
-"""The status page: what the collection holds, what answers, and what cannot be searched and why.
+"""The status page: what the collection holds, what answers, and what is kept of uploads.
 
 Rule: every number stands beside what a person can do about it.
 """
 
-from math import ceil
-
 import streamlit as st
 
 from indexer.collection import Collection, CollectionStatus
+from seer_model.errors import UserError
 from ui.keys import Key
 from ui.resources import the_collection
-from ui.texts import quote, show_path
+from ui.texts import quote, show_path, show_size
 
-FAILURES_ON_PAGE = 50
+SEE_LIST = "See every file that cannot be searched, and why"
 
 
 def show_counts(status: CollectionStatus) -> None:
@@ -20,7 +19,7 @@ def show_counts(status: CollectionStatus) -> None:
     counts = {
         "Images": (status.images, "Different pictures that can be searched now."),
         "Files": (status.files, "Files that could be pictures; several may hold the same image."),
-        "Failed": (status.failed, "Files that cannot be searched; the reasons stand below."),
+        "Failed": (status.failed, "Files that cannot be searched; Not searchable has the reasons."),
         "Pending": (status.pending, "Files still to be read by seer build."),
     }
     with st.grid(4, min_column_width=130, gap="small"):
@@ -64,26 +63,22 @@ def show_facts(status: CollectionStatus) -> None:
         value.text(fact)
 
 
-def show_failures(collection: Collection, status: CollectionStatus) -> None:
-    """Files that cannot be searched, page by page."""
-    st.subheader("Files that cannot be searched")
-    table = st.container()
-    page = 1
-    if status.failed > FAILURES_ON_PAGE:
-        page = st.pagination(ceil(status.failed / FAILURES_ON_PAGE), key=Key.FAILURE_PAGE, width="stretch")
-    failures = collection.list_failures((page - 1) * FAILURES_ON_PAGE, FAILURES_ON_PAGE)
-    rows = [
-        {"File": show_path(failure.path), "Reason": failure.reason, "Seen": f"{failure.when:%Y-%m-%d %H:%M}"}
-        for failure in failures
-    ]
-    text = st.column_config.TextColumn
-    columns = {"File": text(width="medium"), "Reason": text(width="large"), "Seen": text(width="small")}
-    # A row of three lines: the end of a reason says what to do.
-    table.dataframe(rows, hide_index=True, width="stretch", row_height=64, column_config=columns)
-    # Written when it is asked for: of a large collection the table is long.
-    st.download_button(
-        "Download all as CSV", collection.export_failures, "not-searchable.csv", "text/csv", key=Key.FAILURE_TABLE
-    )
+def show_kept(collection: Collection) -> None:
+    """What is kept of uploads, and the way to have all of it deleted."""
+    label, value = st.columns([1, 6], gap="small", vertical_alignment="center")
+    label.caption("Kept uploads")
+    try:
+        count, size_bytes = collection.marks.measure_queries()
+    except UserError as error:
+        value.warning(quote(str(error)), icon=":material/heart_broken:")
+        return
+    with value.container(horizontal=True, vertical_alignment="center"):
+        st.text(f"{count:,} {'picture' if count == 1 else 'pictures'}, {show_size(size_bytes)}" if count else "none")
+        if count:
+            # Not while the page is drawn: what a callback raises is shown as well.
+            st.button(
+                "Forget all", key=Key.FORGET_ALL, icon=":material/delete:", on_click=collection.marks.forget_queries
+            )
 
 
 def show_page() -> None:
@@ -94,9 +89,10 @@ def show_page() -> None:
     show_counts(status)
     for step in list_steps(status):
         st.info(quote(step), icon=":material/lightbulb:")
+    if status.failed or status.pending:
+        st.page_link("views/not_searchable.py", label=SEE_LIST, icon=":material/hide_image:")
     show_facts(status)
-    if status.failed:
-        show_failures(collection, status)
+    show_kept(collection)
 
 
 show_page()

@@ -1,0 +1,158 @@
+"""Uploads kept for links: opened by whoever has the link, forgotten on demand, and never in a search's way."""
+
+import shutil
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from indexer.check import check_collection
+from indexer.collection import hash_content
+from indexer.layout import MARKS
+from tests.ui.conftest import HOSTILE_NAMES, Gallery
+from tests.ui.test_pages import list_cards, open_page, open_status, read_texts, upload
+from ui.keys import Key
+from ui.resources import choose_collection, open_early
+from ui.texts import UNSEEN_BREAK, show_date
+from ui.uploads import FORGOTTEN, GONE, NO_LINK, NOT_WANTED
+
+
+@pytest.fixture
+def own(gallery: Gallery, tmp_path: Path) -> Iterator[Gallery]:
+    """The gallery in a copy of its own, chosen for the pages of this process."""
+    place = tmp_path / "place"
+    shutil.copytree(gallery.place, place)
+    (place / MARKS).unlink(missing_ok=True)
+    choose_collection(place)
+    yield Gallery(gallery.pictures, place)
+    choose_collection(None)
+
+
+def damage(place: Path) -> None:
+    (place / MARKS).write_bytes(b"nonsense" * 600)
+
+
+def test_an_upload_has_a_link_that_opens_the_same_answer_elsewhere(own: Gallery, near_copy: Path):
+    page = upload(open_page(count="12"), near_copy)
+    content_hash = hash_content(near_copy.read_bytes()).hex()
+    assert page.query_params == {"count": "12", "query": content_hash}
+    other = open_page(query=content_hash, count="12")
+    assert list_cards(other) == list_cards(page) and len(list_cards(page)) == 12
+    assert near_copy.name in read_texts(other)
+    until = show_date(datetime.now() + timedelta(days=30))
+    for shown in (page, other):
+        assert f"Kept for its link until {until}." in read_texts(shown)
+
+
+def test_forget_it_deletes_it_and_its_link_says_so(own: Gallery, near_copy: Path):
+    page = upload(open_page(), near_copy)
+    content_hash = page.query_params["query"]
+    page.button(key=Key.FORGET).click().run()
+    assert not page.query_params and len(list_cards(page)) == 30
+    assert page.toast[0].value == FORGOTTEN
+    with own.open() as collection:
+        assert collection.marks.open_query(content_hash) is None
+    other = open_page(query=content_hash)
+    assert other.warning[0].value == GONE and len(list_cards(other)) == 30
+
+
+def test_start_over_leaves_the_link_as_it_is(own: Gallery, near_copy: Path):
+    page = upload(open_page(), near_copy)
+    content_hash = page.query_params["query"]
+    page.button(key=Key.START_OVER).click().run()
+    assert not page.query_params and len(list_cards(page)) == 30
+    assert list_cards(open_page(query=content_hash))[0] == own.find_hash("picture-07.jpg")[:16]
+
+
+def test_an_upload_that_is_taken_out_of_the_uploader_is_no_longer_searched_from(own: Gallery, near_copy: Path):
+    page = upload(open_page(count="12"), near_copy)
+    page.file_uploader(key=f"{Key.UPLOAD}-0").set_value([]).run()
+    assert page.query_params == {"count": "12"} and len(list_cards(page)) == 30
+
+
+@pytest.mark.parametrize("query", ["0" * 64, "no hash", "../../etc/passwd", "\0"])
+def test_a_link_to_what_was_never_kept_says_so(own: Gallery, query: str):
+    page = open_page(query=query)
+    assert page.warning[0].value == GONE and len(list_cards(page)) == 30
+    assert not (own.place / MARKS).exists()
+
+
+def test_a_link_from_forgotten_in_another_tab_still_answers_where_the_picture_is(own: Gallery, near_copy: Path):
+    page = upload(open_page(), near_copy)
+    first = list_cards(page)
+    with own.open() as collection:
+        collection.marks.forget_queries()
+    assert list_cards(page.run()) == first
+    assert any("no longer kept" in text for text in read_texts(page))
+
+
+@pytest.mark.parametrize("name", HOSTILE_NAMES)
+def test_the_name_of_a_kept_upload_is_never_read_as_markdown(own: Gallery, near_copy: Path, name: str):
+    page = open_page()
+    page.file_uploader(key=f"{Key.UPLOAD}-0").upload(name, near_copy.read_bytes(), "image/jpeg").run()
+    other = open_page(query=page.query_params["query"])
+    assert name in read_texts(other)
+    assert not any(name in text.value.replace(UNSEEN_BREAK, "") for text in other.markdown)
+
+
+# --- where nothing is kept ---------------------------------------------------------------------------------------
+
+
+def test_with_no_kept_uploads_a_search_leaves_nothing_behind(own: Gallery, near_copy: Path):
+    choose_collection(own.place, keeps=False)
+    page = upload(open_page(count="12"), near_copy)
+    assert page.query_params == {"count": "12"}
+    assert list_cards(page)[0] == own.find_hash("picture-07.jpg")[:16]
+    assert NOT_WANTED in read_texts(page)
+    assert not (own.place / MARKS).exists()
+
+
+def test_where_nothing_can_be_written_the_search_works_and_there_is_no_link(own: Gallery, near_copy: Path):
+    (own.place / MARKS).mkdir()  # What stands in the way of a file stops root too.
+    page = upload(open_page(), near_copy)
+    assert not page.query_params
+    assert list_cards(page)[0] == own.find_hash("picture-07.jpg")[:16]
+    assert NO_LINK in read_texts(page)
+
+
+def test_damaged_marks_cost_no_search_and_the_page_says_what_to_run(own: Gallery, near_copy: Path):
+    kept = upload(open_page(), near_copy).query_params["query"]
+    damage(own.place)
+    page = upload(open_page(), near_copy)
+    assert list_cards(page)[0] == own.find_hash("picture-07.jpg")[:16]
+    assert any("seer check --repair" in text for text in read_texts(page))
+    assert "seer check --repair" in open_page(query=kept).warning[0].value
+    assert any("seer check --repair" in box.value for box in open_status().warning)
+    assert check_collection(own.place, repair=True, sample=0).is_sound
+    assert "query" in upload(open_page(), near_copy).query_params
+
+
+def test_what_is_no_picture_is_not_kept(own: Gallery, tmp_path: Path):
+    (tmp_path / "film.jpg").write_bytes(b"no picture")
+    page = upload(open_page(), tmp_path / "film.jpg")
+    assert "cannot be searched with" in page.error[0].value
+    assert not page.query_params and not (own.place / MARKS).exists()
+
+
+# --- all of them -------------------------------------------------------------------------------------------------
+
+
+def test_the_status_page_says_how_much_is_kept_and_forgets_all(own: Gallery, near_copy: Path):
+    assert "none" in read_texts(open_status())
+    links = [upload(open_page(), path).query_params["query"] for path in (near_copy, own.pictures / "scan.tiff")]
+    page = open_status()
+    assert any(text.startswith("2 pictures, ") for text in read_texts(page))
+    page.button(key=Key.FORGET_ALL).click().run()
+    assert "none" in read_texts(page) and not [button for button in page.button if button.key == Key.FORGET_ALL]
+    assert all(open_page(query=link).warning[0].value == GONE for link in links)
+
+
+def test_what_is_due_is_deleted_when_a_server_starts(own: Gallery, monkeypatch: pytest.MonkeyPatch):
+    with own.open() as collection:
+        collection.marks.keep_query(b"picture", "a.jpg")
+        open_early()
+        assert collection.marks.measure_queries()[0] == 1
+        monkeypatch.setattr("indexer.marks.KEPT_SECONDS", -1)
+        open_early()
+        assert collection.marks.measure_queries()[0] == 0

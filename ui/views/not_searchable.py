@@ -1,0 +1,101 @@
+"""The page of what cannot be searched: every file that was seen and is not in the answers, why, and what to do.
+
+Rule: a file stands here until it can be searched; the table for download has all of them, whatever is shown.
+"""
+
+from math import ceil
+
+import streamlit as st
+
+from indexer.collection import Collection, UnsearchableFile
+from ui import address
+from ui.keys import Key
+from ui.resources import the_collection
+from ui.texts import show_path
+
+FILES_ON_PAGE = 50
+ALL_WELL = "Every file that was found can be searched."
+
+
+def show_kinds(counts: dict[str, int], here: address.ListAddress) -> None:
+    """How many of each kind there are; a kind that is chosen is shown alone."""
+    labels = {address.ALL_KINDS: f"All · {sum(counts.values()):,}"}
+    labels |= {kind: f"{kind} · {count:,}" for kind, count in counts.items()}
+    st.session_state[Key.KIND] = here.kind if here.kind in labels else address.ALL_KINDS
+    st.pills(
+        "Reasons",
+        list(labels),
+        format_func=labels.get,
+        key=Key.KIND,
+        required=True,
+        on_change=address.take_kind,
+        label_visibility="collapsed",
+    )
+
+
+def offer_table(collection: Collection) -> None:
+    """All of them as a file, whatever is shown."""
+    # Written when it is asked for: of a large collection the table is long.
+    st.download_button(
+        "Download all as CSV",
+        collection.export_unsearchable,
+        "not-searchable.csv",
+        "text/csv",
+        key=Key.FAILURE_TABLE,
+        icon=":material/download:",
+    )
+
+
+def show_files(files: list[UnsearchableFile]) -> None:
+    """The table of one page."""
+    rows = [
+        {
+            "File": show_path(file.path),
+            "Reason": file.reason,
+            "What to do": file.advice,
+            "Seen": f"{file.seen:%Y-%m-%d %H:%M}",
+        }
+        for file in files
+    ]
+    text = st.column_config.TextColumn
+    columns = {"File": text(width="medium"), "Reason": text(width="large"), "What to do": text(width="medium")}
+    # Rows of three lines: a reason is a sentence.
+    st.dataframe(
+        rows,
+        hide_index=True,
+        width="stretch",
+        height="content",
+        row_height=64,
+        column_config={**columns, "Seen": text(width="small")},
+    )
+
+
+def show_list(collection: Collection, counts: dict[str, int]) -> None:
+    """The kinds, and the files of the chosen one page by page."""
+    here = address.read_list_address()
+    # Not beside anything: only across the page do the kinds wrap on a narrow one.
+    show_kinds(counts, here)
+    kind = here.kind if here.kind in counts else None
+    pages = ceil((counts[kind] if kind else sum(counts.values())) / FILES_ON_PAGE)
+    page = min(here.page, pages)
+    show_files(collection.list_unsearchable((page - 1) * FILES_ON_PAGE, FILES_ON_PAGE, kind=kind))
+    if pages > 1:
+        st.session_state[Key.LIST_PAGE] = page
+        st.pagination(pages, key=Key.LIST_PAGE, on_change=address.take_list_page, width="stretch")
+
+
+def show_page() -> None:
+    """The page, from top to bottom."""
+    collection = the_collection()
+    counts = collection.count_unsearchable()
+    with st.container(horizontal=True, horizontal_alignment="distribute", vertical_alignment="center"):
+        st.header("Not searchable", width="content")
+        if counts:
+            offer_table(collection)
+    if counts:
+        show_list(collection, counts)
+    else:
+        st.success(ALL_WELL, icon=":material/check_circle:")
+
+
+show_page()
