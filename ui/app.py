@@ -61,6 +61,7 @@ def list_options(host: str, port: int) -> dict[str, object]:
         "browser.gatherUsageStats": False,
         "client.showErrorDetails": "none",
         "client.toolbarMode": "minimal",
+        "runner.postScriptGC": False,
         "logger.level": "warning",
         "logger.hideWelcomeMessage": True,
         **list_theme_options(),
