@@ -249,8 +249,10 @@ class Collection:
         return self._backbone is not None
 
     def load_model(self) -> None:
-        """Load the current generation's model, unless it is there. Raises: as `find_similar`."""
-        self._open_backbone(self._open_snapshot())
+        """Load the current generation's model and index, unless they are there. Raises: as `find_similar`."""
+        snapshot = self._open_snapshot()
+        _ = snapshot.index  # FAISS takes a second to load, too.
+        self._open_backbone(snapshot)
 
     def _find_row(self, snapshot: Snapshot, image_id: int) -> int | None:
         row = self._catalog.find_row(snapshot.number, image_id)
