@@ -20,7 +20,7 @@ import click
 import torch
 
 from benchmarks.machine import describe_machine, show_machine
-from benchmarks.page_client import Card, PageFailed, PageSession, View
+from benchmarks.page_client import PageFailed, PageSession, View
 from benchmarks.page_stage import (
     Builds,
     Stage,
@@ -36,7 +36,9 @@ from ui.address import Address
 
 UPLOAD_EACH = 5
 """Every so many searches one is of a picture from outside."""
-SAME, NEARLY_SAME = "1.000", "0.999"
+SAME = "1.000"
+COPY = 0.99
+"""At least so similar is a copy with the same pixels to its original: JPEGs may be decoded at another scale."""
 SUCCESS = 0
 """ForwardMsg.FINISHED_SUCCESSFULLY."""
 FAILURES = (PageFailed, OSError, TimeoutError, LookupError, EOFError, StopIteration)
@@ -125,8 +127,11 @@ def judge(view: View, wanted: str, *, is_upload: bool) -> str | None:
         return "no footer"
     if len(view.cards) != Address.count:
         return f"{len(view.cards)} cards"
-    expected = Card(wanted, NEARLY_SAME if is_upload else SAME)
-    return None if view.cards[0] == expected else "another picture comes first, or with another similarity"
+    first = view.cards[0]
+    is_as_near = first.line != SAME and float(first.line) >= COPY if is_upload else first.line == SAME
+    if first.content_hash != wanted or not is_as_near:
+        return "another picture comes first, or with another similarity"
+    return None
 
 
 @dataclass(kw_only=True)
