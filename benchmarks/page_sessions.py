@@ -210,7 +210,10 @@ async def _arrive(person: Person) -> None:
 )  # fmt: skip
 @click.option("--sessions", type=click.IntRange(1), default=50, show_default=True)
 @click.option("--searches", type=click.IntRange(1), default=20, show_default=True, help="Of each session.")
-@click.option("--warm-up", type=click.IntRange(0), default=5, show_default=True, help="More of each, before these.")
+@click.option(
+    "--warm-up", type=click.IntRange(UPLOAD_EACH), default=UPLOAD_EACH, show_default=True,
+    help="More of each, before these: at least one upload.",
+)  # fmt: skip
 @click.option(
     "--think", "thinks", type=click.FloatRange(0), multiple=True, default=(0.0, 1.0), show_default=True,
     help="Seconds between an answer and the next search; repeated: measured one after another.",
