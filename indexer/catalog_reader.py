@@ -84,6 +84,10 @@ class CatalogReader:
         with self._lock, explain_damage(self._path):
             return self._connection.execute(query, values).fetchall()
 
+    def read_version(self) -> int:
+        """A number that changes with everything that somebody commits to the catalog."""
+        return self._ask("PRAGMA data_version")[0][0]
+
     def list_folders(self) -> list[Path]:
         """The picture folders of this collection."""
         return [Path(os.fsdecode(path)) for (path,) in self._ask("SELECT path FROM folders ORDER BY path")]

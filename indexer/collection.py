@@ -120,6 +120,7 @@ class Collection:
         self._snapshot: Snapshot | None = None
         self._backbone: Backbone | None = None
         self._queries: dict[tuple[str, bytes], np.ndarray] = {}
+        self._told: tuple[tuple, CollectionStatus] | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -252,7 +253,16 @@ class Collection:
         return None
 
     def read_status(self) -> CollectionStatus:
-        """Counts, and what answers at present. Needs neither the model nor FAISS."""
+        """Counts, and what answers at present. Needs neither the model nor FAISS.
+
+        Counted anew when the catalog or the generation has changed: every run of a page asks.
+        """
+        key, told = (self._catalog.read_version(), read_current(self.folder)), self._told
+        if told is None or told[0] != key:
+            told = self._told = key, self._count()
+        return told[1]
+
+    def _count(self) -> CollectionStatus:
         counts = self._catalog.count_files()
         try:
             snapshot = self._open_snapshot()
@@ -286,8 +296,10 @@ class Collection:
         return self._backbone is not None
 
     def load_model(self) -> None:
-        """Load the current generation's model, unless it is there. Raises: as `find_similar`."""
-        self._open_backbone(self._open_snapshot())
+        """Load the current generation's model and index, unless they are there. Raises: as `find_similar`."""
+        snapshot = self._open_snapshot()
+        _ = snapshot.index  # FAISS takes a second to load, too.
+        self._open_backbone(snapshot)
 
     def _find_row(self, snapshot: Snapshot, image_id: int) -> int | None:
         row = self._catalog.find_row(snapshot.number, image_id)

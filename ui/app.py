@@ -77,6 +77,7 @@ def list_options(host: str, port: int) -> dict[str, object]:
         "client.showErrorDetails": "none",
         "client.allowedOrigins": [],
         "client.toolbarMode": "minimal",
+        "runner.postScriptGC": False,
         "logger.level": "warning",
         "logger.hideWelcomeMessage": True,
         **list_theme_options(),

@@ -1,6 +1,8 @@
 """The readers' door, exactly as the design names it, also while a build goes on."""
 
+import sqlite3
 import threading
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +10,7 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from indexer.catalog_reader import CatalogReader
 from indexer.collection import Collection, Neighbour, show_similarity
 from indexer.errors import CollectionEmpty, CollectionMissing, FingerprintMismatch, QueryError
 from seer_model.errors import PictureError
@@ -143,6 +146,21 @@ def test_an_open_collection_takes_up_the_next_generation_by_itself(built: Path, 
         build(built)
         assert collection.find_similar(added.read_bytes(), count=1)[0].path == added
         assert collection.read_status().generation == "000002"
+
+
+def test_the_counts_follow_the_catalog_and_are_not_counted_for_every_question(
+    built: Path, monkeypatch: pytest.MonkeyPatch
+):
+    counted = []
+    count = CatalogReader.count_searchable
+    monkeypatch.setattr(CatalogReader, "count_searchable", lambda *told: counted.append(told) or count(*told))
+    with Collection(built) as collection, closing(sqlite3.connect(built / "catalog.sqlite")) as writer:
+        assert [collection.read_status().images for _ in range(3)] == [9, 9, 9]
+        assert len(counted) == 1
+        with writer:
+            writer.execute("DELETE FROM files WHERE path = (SELECT min(path) FROM files)")
+        assert [collection.read_status().images for _ in range(3)] == [8, 8, 8]
+        assert len(counted) == 2
 
 
 def test_an_image_outside_the_collection_is_not_handed_out(built: Path, pictures: Path):

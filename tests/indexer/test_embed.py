@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import ExifTags, Image
 
 from indexer.aside import prepare_picture
@@ -65,3 +66,16 @@ def test_a_query_is_refused_with_a_reason_never_answered_with_nonsense(
     )
     with pytest.raises(QueryError, match="no finite embedding"):
         embed(backbone, data)
+
+
+def test_a_query_takes_half_of_the_cores_and_leaves_the_number_as_it_was(
+    backbone: Backbone, photos_folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    seen, whole, before = [], backbone.embed, torch.get_num_threads()
+    monkeypatch.setattr(backbone, "embed", lambda pixels: seen.append(torch.get_num_threads()) or whole(pixels))
+    torch.set_num_threads(4)
+    try:
+        embed(backbone, sorted(photos_folder.glob("*.jpg"))[0].read_bytes())
+        assert (seen, torch.get_num_threads()) == ([2], 4)
+    finally:
+        torch.set_num_threads(before)
