@@ -40,7 +40,11 @@ def name_store(number: int) -> str:
 
 
 def is_collection(folder: Path) -> bool:
-    """Whether a collection of ours lies here: other programs have a catalog.sqlite too."""
+    """Whether a collection of ours lies here: other programs have a catalog.sqlite too.
+
+    Not for a process that has this catalog open: POSIX gives up all of a process's locks on a file as soon as it closes
+    the file once, and a build would then change what a reader of it is reading.
+    """
     try:
         with open(folder / CATALOG, "rb") as file:
             return file.read(HEADER_BYTES)[-len(APPLICATION) :] == APPLICATION

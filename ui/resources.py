@@ -32,17 +32,16 @@ class Shelf:
     def __init__(self, folder: Path | None) -> None:
         self._folder = folder
         self._lock = threading.Lock()
-        self._open: tuple[tuple, Collection] | None = None
+        self._open: tuple[tuple[int, int] | None, Collection] | None = None
 
     def take(self) -> Collection:
         """The collection. Raises: CollectionMissing, CollectionAmbiguous, CatalogTooNew, CollectionDamaged."""
         with self._lock:
-            folder = find_collection(self._folder)
             # A folder that was deleted and built again has another catalog under the same name.
-            status = (folder / CATALOG).stat()
-            stamp = folder, status.st_dev, status.st_ino
-            if self._open is None or self._open[0] != stamp:
-                self._open = stamp, Collection(folder, prepare=_aside.prepare)
+            if self._open is None or self._open[0] != _read_stamp(self._open[1].folder):
+                # Not while it is open: looking whether it is a collection gives up SQLite's locks (`is_collection`).
+                folder = find_collection(self._folder)
+                self._open = _read_stamp(folder), Collection(folder, prepare=_aside.prepare)
                 # What was found stays chosen, also when a second collection is made while the server runs.
                 self._folder = folder
                 load_in_background(self._open[1])
@@ -52,6 +51,14 @@ class Shelf:
     def is_model_loaded(self) -> bool:
         """Whether the collection is open and its model there; opens and loads nothing."""
         return self._open is not None and self._open[1].is_model_loaded
+
+
+def _read_stamp(folder: Path) -> tuple[int, int] | None:
+    try:
+        status = (folder / CATALOG).stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 _shelf = Shelf(None)
