@@ -131,13 +131,16 @@ class Connections:
         kept = await self._free.get()
         try:
             for connection in (kept, None):  # A kept one may have been closed meanwhile: a browser asks again.
-                kept = connection or await asyncio.open_connection(*self._place)
-                kept[1].write(request)
+                used = connection or await asyncio.open_connection(*self._place)
+                kept = None  # Until its answer was read to the end, it is of no use to another request.
                 try:
-                    return await _read_answer(kept[0])
+                    used[1].write(request)
+                    answer = await _read_answer(used[0])
                 except (ConnectionError, asyncio.IncompleteReadError):
-                    kept[1].close()
-                    kept = None
+                    used[1].close()
+                else:
+                    kept = used
+                    return answer
             raise PageFailed(f"{method} {path}: the server hung up")
         finally:
             self._free.put_nowait(kept)

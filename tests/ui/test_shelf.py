@@ -21,7 +21,7 @@ except sqlite3.OperationalError as error:
 
 
 def change_journal(catalog: Path, mode: str) -> str:
-    """Let another process change the journal's kind, as a build does at its start and end. Returns: what SQLite says."""
+    """Let another process change the journal's kind, as a build does at its ends. Returns: what SQLite says."""
     code = [sys.executable, "-c", LEAVE_THE_LOG, str(catalog), mode]
     return subprocess.run(code, capture_output=True, text=True, check=True).stdout.strip()
 
