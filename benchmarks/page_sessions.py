@@ -143,11 +143,13 @@ class Person:
     chance: random.Random
     files: Sequence[Path]
     """Files of the collection to upload copies of."""
+    number: int = 0
+    """Which of the sessions it is: not all upload at the same moment."""
 
     async def search(self, count: int) -> list[Search]:
         """So many searches, one after another."""
         found = []
-        for number in range(1, count + 1):
+        for number in range(self.number, self.number + count):
             await asyncio.sleep(self.plan.think)
             is_upload = number % UPLOAD_EACH == 0
             try:
@@ -179,7 +181,7 @@ async def act(plan: Plan, page: tuple, files: Sequence[Path]) -> Outcome:
     outcome.memory["before"] = read_memory(process)
     sessions = [PageSession(host, port) for _ in range(plan.sessions)]
     people = [
-        Person(page=one, plan=plan, chance=random.Random(f"{plan.seed} {number}"), files=files)
+        Person(page=one, plan=plan, chance=random.Random(f"{plan.seed} {number}"), files=files, number=number)
         for number, one in enumerate(sessions)
     ]
     try:
@@ -220,7 +222,7 @@ async def _arrive(person: Person) -> None:
 )  # fmt: skip
 @click.option("--images", type=click.IntRange(50), default=3000, show_default=True, help="In the collection at first.")
 @click.option("--added", type=click.IntRange(0), default=20000, show_default=True, help="Pictures left to the builds.")
-@click.option("--portion", type=click.IntRange(1), default=500, show_default=True, help="Pictures of one build.")
+@click.option("--portion", type=click.IntRange(1), default=250, show_default=True, help="Pictures of one build.")
 @click.option("--nice", "niceness", type=click.IntRange(0, 19), default=0, show_default=True, help="Of the builds.")
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -281,7 +283,8 @@ def _list_lines(outcome: dict) -> list[str]:
         f"{outcome['searches']} searches ({outcome['uploads']} of uploads), {outcome['errors']} errors, "
         f"{outcome['searches_per_second']:.1f} a second",
         *(f"  {count} x {kind}" for kind, count in outcome["error_kinds"].items()),
-        f"  generations seen: {', '.join(outcome['generations'])}",
+        f"  generations seen: {', '.join(outcome['generations'])}"
+        + ("" if len(outcome["generations"]) > 1 else "; without a swap among the searches this run does not count"),
         *(_show_times(name, outcome[name]) for name in ("whole", "drawn", "uploads_whole")),
         f"  pictures fetched: {outcome['pictures_fetched']:,}; processors: page {outcome['page_processors']:.2f}, "
         f"client {outcome['client_processors']:.2f}",

@@ -43,13 +43,7 @@ __all__ = [
 
 REMEMBERED = 32
 """Embeddings of queries from outside that are kept."""
-MEDIA_TYPES = {"JPEG": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp", "GIF": "image/gif"} | {
-    "TIFF": "image/tiff",
-    "BMP": "image/bmp",
-    "AVIF": "image/avif",
-    "HEIC": "image/heic",
-    "JXL": "image/jxl",
-}
+MEDIA_TYPES = {name: f"image/{name.lower()}" for name in "JPEG PNG WEBP GIF TIFF BMP AVIF HEIC JXL".split()}
 
 
 @dataclass(frozen=True)
