@@ -1,31 +1,35 @@
 """The script that Streamlit runs on every visit and every click: the pages' list, and the one in view.
 
+While it runs, Streamlit lets it stand as the process's main module, which a process that is started then
+(`indexer.workers`) imports under another name: there it must do nothing, and load nothing.
+
 Rule: this file only leads to a page; a page reads from top to bottom.
 """
 
-import streamlit as st
+if __name__ == "__main__":
+    import streamlit as st
 
-from seer_model.errors import UserError
-from ui.components import show_error
-from ui.theme import ICON, LOGO, STYLE
+    from seer_model.errors import UserError
+    from ui.components import show_error
+    from ui.theme import ICON, LOGO, STYLE
 
-st.set_page_config(page_title="seer", page_icon=ICON, layout="wide")
-st.logo(LOGO)
-st.html(STYLE)
-page = st.navigation(
-    [
-        st.Page("views/find.py", title="Find similar", icon=":material/image_search:", default=True),
-        st.Page(
-            "views/not_searchable.py",
-            title="Not searchable",
-            icon=":material/hide_image:",
-            url_path="not-searchable",
-        ),
-        st.Page("views/status.py", title="Status", icon=":material/database:", url_path="status"),
-    ],
-    position="top",
-)
-try:
-    page.run()
-except UserError as error:
-    show_error(error)
+    st.set_page_config(page_title="seer", page_icon=ICON, layout="wide")
+    st.logo(LOGO)
+    st.html(STYLE)
+    page = st.navigation(
+        [
+            st.Page("views/find.py", title="Find similar", icon=":material/image_search:", default=True),
+            st.Page(
+                "views/not_searchable.py",
+                title="Not searchable",
+                icon=":material/hide_image:",
+                url_path="not-searchable",
+            ),
+            st.Page("views/status.py", title="Status", icon=":material/database:", url_path="status"),
+        ],
+        position="top",
+    )
+    try:
+        page.run()
+    except UserError as error:
+        show_error(error)
