@@ -166,7 +166,9 @@ class PageSession:
         self._host, self._port, self._origin = host, port, f"http://{host}:{port}"
         self._connections = Connections(host, port)
         self._socket: ClientConnection | None = None
-        self._cookie = self._session_id = self._page = self._query = ""
+        self._cookie = self._session_id = self._page = ""
+        self.query = ""
+        """What the address bar shows behind the question mark."""
         self._uploaded: tuple[str, UploadedFileInfo] | None = None
         self._kept_messages: set[str] = set()
         self._cache: set[str] = set()
@@ -199,7 +201,7 @@ class PageSession:
 
     async def open(self, query: str = "") -> View:
         """The first visit, at this query string."""
-        self._query = query
+        self.query = query
         return await self._run(perf_counter())
 
     async def find_similar(self, content_hash: str) -> View:
@@ -225,10 +227,10 @@ class PageSession:
 
     async def _run(self, started: float, *pressed: WidgetState) -> View:
         """Let the script run, read what it draws, and fetch the pictures in view."""
-        state = ClientState(query_string=self._query, page_script_hash=self._page)
+        state = ClientState(query_string=self.query, page_script_hash=self._page)
         state.cached_message_hashes.extend(self._kept_messages)
         state.context_info.CopyFrom(
-            ContextInfo(timezone="UTC", locale="en", url=f"{self._origin}/?{self._query}", color_scheme="light")
+            ContextInfo(timezone="UTC", locale="en", url=f"{self._origin}/?{self.query}", color_scheme="light")
         )
         state.widget_states.widgets.extend(pressed)
         if self._uploaded is not None:
@@ -255,7 +257,7 @@ class PageSession:
             elif kind == "navigation":
                 self._page = message.navigation.page_script_hash
             elif kind == "page_info_changed":
-                self._query = message.page_info_changed.query_string
+                self.query = message.page_info_changed.query_string
             elif kind == "delta" and message.delta.HasField("new_element"):
                 drawn[tuple(message.metadata.delta_path)] = message.delta.new_element
             elif kind == "script_finished":

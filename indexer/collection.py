@@ -43,7 +43,8 @@ __all__ = [
 
 REMEMBERED = 32
 """Embeddings of queries from outside that are kept."""
-MEDIA_TYPES = {name: f"image/{name.lower()}" for name in "JPEG PNG WEBP GIF TIFF BMP AVIF HEIC JXL".split()}
+_NAMED_SO = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "AVIF", "HEIC", "JXL")
+MEDIA_TYPES = {name: f"image/{name.lower()}" for name in _NAMED_SO}
 
 
 @dataclass(frozen=True)

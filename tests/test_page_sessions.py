@@ -77,9 +77,11 @@ async def walk(stage: Stage, place: tuple[str, int]) -> list[View]:
     async with PageSession(*place) as session:
         start = await session.open()
         wanted = start.cards[3].content_hash
+        first = await session.find_similar(wanted)
+        assert session.query == f"image={wanted}"
         return [
             start,
-            await session.find_similar(wanted),
+            first,
             await session.find_similar(wanted),
             await session.upload("copy.png", make_copy(stage.list_files()[0].read_bytes())),
         ]
