@@ -65,7 +65,7 @@ def read_answers(collection: Collection, asked: Path, kept_at: Path) -> dict[str
             found = collection.find_similar(file.read_bytes(), count=COUNT)
             told = [[str(one.path.relative_to(kept_at)), round(one.similarity, 4)] for one in found]
             answers[str(file.relative_to(asked))] = told
-    answers["failed"] = [str(failure.path.relative_to(kept_at)) for failure in collection.list_failures()]
+    answers["failed"] = [str(failure.path.relative_to(kept_at)) for failure in collection.list_unsearchable()]
     return answers
 
 

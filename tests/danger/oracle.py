@@ -136,7 +136,7 @@ def require_equal(place: Path, truth: Truth, *pictures: Path) -> None:
 def list_unaccounted(place: Path, *pictures: Path) -> list[Path]:
     """Files that the catalog does not know, or that are neither searchable nor listed with a reason."""
     with Collection(place) as collection:
-        failed = {failure.path for failure in collection.list_failures(0, ALL)}
+        failed = {failure.path for failure in collection.list_unsearchable(0, ALL)}
         searchable = {path for image in collection.list_images(0, ALL) for path in image.paths}
     return [file for file in list_files(*pictures) if file not in failed | searchable]
 

@@ -191,7 +191,7 @@ def test_files_and_folders_without_permission_are_listed_or_kept(place: Path, pi
     said = as_nobody(lambda: str(build(place, pictures)))
     assert "embedded=8" in said and "failed=1" in said, said
     with Collection(place) as collection:
-        failure = collection.list_failures()[0]
+        failure = collection.list_unsearchable()[0]
         assert failure.path == closed and "permission denied" in failure.reason
     closed.chmod(0o644)
     (pictures / "b").chmod(0)
@@ -237,7 +237,7 @@ def test_files_that_change_or_vanish_in_the_middle_are_listed_and_taken_up_later
     add("faults injected", 4)
     assert (report.embedded, report.failed, report.images) == (5, 4, 5)
     with Collection(place) as collection:
-        failures = collection.list_failures()
+        failures = collection.list_unsearchable()
         assert {failure.path for failure in failures} == set(chosen)
         assert all(said in failure.reason for failure in failures)
     build(place)
@@ -313,7 +313,7 @@ def test_rows_that_are_not_finite_are_never_stored(
     add("faults injected", 5)
     assert (report.embedded, report.failed) == (4, 5)
     with Collection(place) as collection:
-        assert {failure.reason for failure in collection.list_failures()} == {NO_EMBEDDING}
+        assert {failure.reason for failure in collection.list_unsearchable()} == {NO_EMBEDDING}
         norms = np.linalg.norm(collection.read_embeddings()[1].astype(np.float32), axis=1)
         assert np.allclose(norms, 1, atol=1e-3)
 

@@ -56,7 +56,7 @@ class _DecodeHere:
 
 def list_reasons(place: Path) -> dict[str, str]:
     with Collection(place) as collection:
-        return {Path(failure.path).name: failure.reason for failure in collection.list_failures()}
+        return {Path(failure.path).name: failure.reason for failure in collection.list_unsearchable()}
 
 
 def test_a_build_reads_them_all(place: Path, needy: Path):
