@@ -104,14 +104,12 @@ class Catalog:
         found = self._connection.execute("SELECT glob FROM excluded ORDER BY glob")
         return tuple(os.fsdecode(glob) for (glob,) in found)
 
-    def set_excluded(self, globs: tuple[str, ...]) -> None:
-        """Remember what builds pass over from now on."""
-        with self._transaction() as connection:
-            connection.execute("DELETE FROM excluded")
-            connection.executemany("INSERT OR IGNORE INTO excluded VALUES (?)", [(os.fsencode(g),) for g in globs])
-
     def record_walk(
-        self, found: Iterable[tuple[str, int, int]], kept: Iterable[str] = (), full: Iterable[Path] = ()
+        self,
+        found: Iterable[tuple[str, int, int]],
+        kept: Iterable[str] = (),
+        full: Iterable[Path] = (),
+        excluded: Iterable[str] = (),
     ) -> list[int | None]:
         """Take in one whole walk: new and changed files become pending, missing ones are forgotten.
 
@@ -120,6 +118,7 @@ class Catalog:
             kept: files and folders that could not be looked at; what is known of them stays as it is. Asked for once
                 `found` has ended.
             full: folders that are not believed to have become empty.
+            excluded: globs of what the walk has passed over, and later ones will.
         Returns: the image of each file that is no longer there; None for one that had not been read.
         Raises: SourceError if a folder of `full` held files and holds none now; nothing is recorded then.
         """
@@ -139,6 +138,8 @@ class Catalog:
                 )
             for folder in full:
                 _refuse_emptied(connection, folder)
+            connection.execute("DELETE FROM excluded")
+            connection.executemany("INSERT OR IGNORE INTO excluded VALUES (?)", [(os.fsencode(g),) for g in excluded])
             return _compare_with_seen(connection)
 
     def retry_failed(self, reason: str | None = None) -> None:
@@ -158,13 +159,7 @@ class Catalog:
         Another number, because generations and readers may still stand on the old one's files.
         """
         with self._transaction() as connection:
-            fingerprint = read_value(connection, "SELECT fingerprint FROM stores WHERE store = ?", (store,))
-            connection.execute("UPDATE stores SET fingerprint = ? || store WHERE store = ?", (LOST, store))
-            connection.execute(
-                """INSERT INTO stores (store, fingerprint, dimension, model, opened_at)
-                SELECT ?, ?, dimension, model, opened_at FROM stores WHERE store = ?""",
-                (new, fingerprint, store),
-            )
+            succeed_store(connection, store, new, LOST)
             connection.execute("UPDATE rows SET store = ? WHERE store = ? AND row < ?", (new, store, rows))
             connection.execute("DELETE FROM rows WHERE store = ?", (store,))
 
@@ -277,6 +272,18 @@ _LATEST = "FROM stores ORDER BY opened_at DESC, store DESC LIMIT 1"
 _WORK = """FROM files f LEFT JOIN images i ON i.image_id = f.image_id
     LEFT JOIN rows r ON r.store = ? AND r.image_id = f.image_id
     WHERE f.path > ? AND f.reason IS NULL AND i.reason IS NULL AND r.row IS NULL"""
+
+
+def succeed_store(connection: sqlite3.Connection, old: int, new: int, prefix: str) -> None:
+    """Give the store `new` the fingerprint of `old`, whose own is `prefix` and its number from now on."""
+    fingerprint = read_value(connection, "SELECT fingerprint FROM stores WHERE store = ?", (old,))
+    connection.execute("UPDATE stores SET fingerprint = ? || store WHERE store = ?", (prefix, old))
+    # `opened_at` goes along: another model's store may be the one in use, half filled.
+    connection.execute(
+        """INSERT INTO stores (store, fingerprint, dimension, model, opened_at)
+        SELECT ?, ?, dimension, model, opened_at FROM stores WHERE store = ?""",
+        (new, fingerprint, old),
+    )
 
 
 def _refuse_emptied(connection: sqlite3.Connection, folder: Path) -> None:

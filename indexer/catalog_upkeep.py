@@ -8,9 +8,9 @@ import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
-from indexer.catalog import LOST, PRUNED, Catalog
+from indexer.catalog import LOST, PRUNED, Catalog, succeed_store
 from indexer.errors import SourceError
-from indexer.schema import bound_paths, find_faults, read_value
+from indexer.schema import bound_paths, find_faults
 
 
 class UpkeepCatalog(Catalog):
@@ -57,14 +57,7 @@ class UpkeepCatalog(Catalog):
         The old one's rows stay for its readers until `drop_stores`. The new rows must be on the disk already.
         """
         with self._transaction() as connection:
-            fingerprint = read_value(connection, "SELECT fingerprint FROM stores WHERE store = ?", (old,))
-            connection.execute("UPDATE stores SET fingerprint = ? || store WHERE store = ?", (PRUNED, old))
-            # `opened_at` goes along: another model's store may be the one in use, half filled.
-            connection.execute(
-                """INSERT INTO stores (store, fingerprint, dimension, model, opened_at)
-                SELECT ?, ?, dimension, model, opened_at FROM stores WHERE store = ?""",
-                (new, fingerprint, old),
-            )
+            succeed_store(connection, old, new, PRUNED)
             connection.executemany(
                 "INSERT INTO rows VALUES (?, ?, ?)", ((new, row, image) for row, (_, image) in enumerate(living))
             )

@@ -1,6 +1,6 @@
 """The check: whether a collection is what it says it is, and what of that can be put right without the person.
 
-    catalog      pages, indexes and references of SQLite         told: all else follows from it
+    catalog      pages, indexes and references of SQLite            told: all else follows from it
     files        stamps, against the catalog                        seer build takes up what changed
     stores       every row, against its checksum                    repaired: those rows are embedded again
     generations  every byte, against the manifest's hashes          repaired: the index is made anew
@@ -29,6 +29,7 @@ from indexer.errors import CollectionDamaged, CollectionError, FingerprintMismat
 from indexer.layout import CATALOG, MARKS, STORES, THUMBNAILS, clamp_time, name_store
 from indexer.marks_upkeep import examine_marks, name_aside, save_readable
 from indexer.publish import OnStep, publish_store
+from indexer.schema import tell_damage
 from indexer.settings import BuildSettings
 from indexer.thumbnails import ThumbnailReader, ThumbnailWriter
 from indexer.upkeep import open_for_upkeep, write_living
@@ -103,7 +104,8 @@ class _Check:
     def run(self, sample: int) -> CheckReport:
         self.found.problems.extend(self._check_marks())
         if faults := self.catalog.find_faults():
-            self.found.problems += [_tell_of_catalog(self.collection, faults)]
+            text = str(tell_damage(self.collection / CATALOG, faults[0]))
+            self.found.problems.append(Problem(part="catalog", text=text))
             return self.found  # Nothing that it says can be relied on.
         for part in (self._check_files, self._check_stores, self._check_generations, self._check_thumbnails):
             self.found.problems.extend(part())
@@ -274,11 +276,6 @@ class _Check:
         except UserError as error:  # also without FAISS
             return Problem(part=part, text=f"{text} It could not be repaired: {error}")
         return Problem(part=part, text=f"{text} Repaired. {rest}".rstrip(), is_repaired=True)
-
-
-def _tell_of_catalog(collection: Path, faults: list[str]) -> Problem:
-    text = f"{collection / CATALOG} is damaged ({faults[0]}). Move the collection away and build again: the pictures "
-    return Problem(part="catalog", text=text + "are untouched.")
 
 
 def _list_damaged(store: Store, rows: int) -> Iterator[int]:

@@ -37,7 +37,8 @@ def check(repair: bool, sample: int, device: str, folder: Path | None, as_json: 
     else:
         click.echo(
             f"Looked at {show_count(report.files, 'file')}, {show_count(report.rows, 'embedding')}, "
-            f"{show_count(report.generations, 'generation')}, {show_count(report.thumbnails, 'thumbnail')}; "
+            f"{show_count(report.generations, 'generation')}, {show_count(report.thumbnails, 'thumbnail')}, "
+            f"{show_count(report.marks, 'mark')}; "
             f"{show_count(report.sample, 'image')} embedded again."
         )
         for problem in report.problems:

@@ -119,8 +119,7 @@ class _Build:
         found = ((file.path, file.size_bytes, file.mtime_ns) for file in self._watch_walk(walk))
         self.catalog.add_folders(added)
         full = () if self.settings.accept_removals else folders
-        gone = self.catalog.record_walk(found, walk.unreadable, full)
-        self.catalog.set_excluded(exclude)
+        gone = self.catalog.record_walk(found, walk.unreadable, full, exclude)
         for unreadable in walk.unreadable:
             log.warning("%s may not be looked at; what is known of it stays as it is", unreadable)
         if self.settings.retry_failed:

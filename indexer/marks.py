@@ -22,7 +22,7 @@ from urllib.parse import quote_from_bytes
 
 from indexer.decode import hash_content
 from indexer.errors import CatalogTooNew, CollectionDamaged, CollectionUnwritable
-from indexer.schema import read_value
+from indexer.schema import FROM_SQLITE, read_value
 
 KEPT_BYTES = 256_000_000
 """Of all kept pictures together; those that were not used for longest make room."""
@@ -44,8 +44,6 @@ OUT_OF_REACH = frozenset(
     | {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_AUTH, sqlite3.SQLITE_TOOBIG}
 )
 """What SQLite says of a file that may be whole; all else that it says is of one that is not."""
-FROM_SQLITE = (sqlite3.DatabaseError, UnicodeDecodeError)
-"""What its questions may raise; the second where its own sentence quotes bytes that are damaged."""
 TOLD = "kind, content_hash, name, made_at, used_at"
 """What the checksum is of."""
 

@@ -12,7 +12,6 @@ from pathlib import Path
 
 from indexer.errors import CatalogTooNew, CollectionDamaged
 from indexer.marks import (
-    FROM_SQLITE,
     TOLD,
     connect,
     explained,
@@ -23,7 +22,7 @@ from indexer.marks import (
     open_file,
     read_version,
 )
-from indexer.schema import find_faults
+from indexer.schema import FROM_SQLITE, find_faults
 from seer_model.durable import write_durably
 
 

@@ -30,6 +30,8 @@ from indexer.errors import (
 from indexer.layout import APPLICATION
 
 BUSY_SECONDS = 30
+FROM_SQLITE = (sqlite3.DatabaseError, UnicodeDecodeError)
+"""The latter where SQLite's own words about a damaged file hold bytes of it."""
 PRIMARY = 0xFF
 BUSY = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
 FULL = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR})
@@ -165,7 +167,7 @@ def explain_damage(path: Path) -> Iterator[None]:
     except sqlite3.DatabaseError as error:
         _require_free(path, error)
         if read_code(error) in DAMAGE:
-            raise _damaged(path, error) from error
+            raise tell_damage(path, error) from error
         raise
 
 
@@ -174,7 +176,7 @@ def find_faults(connection: sqlite3.Connection) -> list[str]:
     try:
         told = [text for (text,) in connection.execute("PRAGMA integrity_check") if text != "ok"]
         lost = connection.execute("PRAGMA foreign_key_check").fetchall()
-    except sqlite3.DatabaseError as error:
+    except FROM_SQLITE as error:
         return [str(error)]
     return told + [f"an entry of {table} refers to nothing in {parent}" for table, _, parent, _ in lost]
 
@@ -191,10 +193,11 @@ def _require_free(path: Path, error: sqlite3.Error) -> None:
         ) from None
 
 
-def _damaged(path: Path, error: object) -> CollectionDamaged:
+def tell_damage(path: Path, error: object) -> CollectionDamaged:
+    """That a catalog is not what was written, and what is left to do."""
     return CollectionDamaged(
         f"{path} cannot be read as a catalog ({error}). If the folder is read-only or the disk is full, put that "
-        "right; else move the collection away and build again: the pictures are untouched."
+        "right; else move the collection away, all but marks.sqlite, and build again: the pictures are untouched."
     )
 
 
@@ -205,7 +208,7 @@ def _closed_if_unfit(connection: sqlite3.Connection, path: Path) -> Iterator[Non
     except sqlite3.DatabaseError as error:
         connection.close()
         _require_free(path, error)
-        raise explain_sqlite(error) if read_code(error) in FULL else _damaged(path, error) from None
+        raise explain_sqlite(error) if read_code(error) in FULL else tell_damage(path, error) from None
     except BaseException:
         connection.close()
         raise
