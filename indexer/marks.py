@@ -258,12 +258,14 @@ def migrate(connection: sqlite3.Connection, path: Path) -> None:
 
 def read_version(connection: sqlite3.Connection, path: Path) -> int:
     """The file's schema; 0 for one that nothing has been written to. Raises: CatalogTooNew, CollectionDamaged."""
+    # Before the number: another page that makes the tables meanwhile writes both at once.
+    has_tables = read_value(connection, "SELECT count(*) FROM sqlite_schema") > 0
     found = read_value(connection, "PRAGMA user_version")
     if found > len(MIGRATIONS):
         raise CatalogTooNew(
             f"{path} has schema {found}; this program knows up to {len(MIGRATIONS)}. Update the program."
         )
-    if found < 0 or (found == 0 and read_value(connection, "SELECT count(*) FROM sqlite_schema")):
+    if found < 0 or (found == 0 and has_tables):
         raise _damaged(path, f"it has schema {found}")
     return found
 

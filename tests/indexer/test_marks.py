@@ -238,6 +238,22 @@ def test_threads_of_one_page_keep_and_ask_at_once(path: Path):
         assert [kept.picture for kept in pool.map(Marks(path).open_query, hashes)] == pictures
 
 
+def test_a_page_that_looks_while_another_makes_the_file_calls_nothing_damaged(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    ask, others = marks.read_value, [lambda: Marks(path).keep_query(b"another page's", "b.jpg")]
+
+    def ask_and_wait(connection: sqlite3.Connection, query: str) -> int:
+        answer = ask(connection, query)
+        while others:
+            others.pop()()
+        return answer
+
+    monkeypatch.setattr(marks, "read_value", ask_and_wait)
+    Marks(path).keep_query(b"picture", "a.jpg")
+    assert Marks(path).measure_queries()[0] == 2
+
+
 def test_a_folder_that_may_not_be_written_is_a_sentence_and_what_was_kept_is_read(path: Path):
     path.mkdir()  # What stands in the way of a file stops root too.
     with pytest.raises(CollectionUnwritable, match="cannot be read or written now"):
