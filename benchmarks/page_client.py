@@ -12,6 +12,7 @@ Rule: it only acts and reads what came; whether that is right, others judge.
 """
 
 import asyncio
+import json
 import re
 import uuid
 from collections.abc import Iterable
@@ -20,7 +21,9 @@ from http.cookies import SimpleCookie
 from time import perf_counter
 from typing import Self
 
+from streamlit.components.v2.bidi_component.main import _make_trigger_id
 from streamlit.proto.BackMsg_pb2 import BackMsg
+from streamlit.proto.BidiComponent_pb2 import BidiComponent
 from streamlit.proto.ClientState_pb2 import ClientState, ContextInfo
 from streamlit.proto.Common_pb2 import FileUploaderState, UploadedFileInfo
 from streamlit.proto.Element_pb2 import Element
@@ -28,12 +31,11 @@ from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
 from streamlit.proto.WidgetStates_pb2 import WidgetState
 from websockets.asyncio.client import ClientConnection, connect
 
-from ui.keys import key_of_similar
+from ui.keys import Action, Key
 
 COOKIE = "_streamlit_xsrf"
 CONNECTIONS = 6
 """How many a browser opens to one host."""
-THUMBNAIL = re.compile(r"/t/([0-9a-f]{64})\.webp$")
 FOOTER = re.compile(r"\bgeneration (\d+)\b")
 WAIT_SECONDS = 120
 
@@ -66,23 +68,14 @@ class View:
 
     @property
     def cards(self) -> list[Card]:
-        """The gallery, in order: each card is a thumbnail, the button over it, and a line."""
-        found, picture, button = [], None, None
-        for element in self.elements:
-            kind = element.WhichOneof("type")
-            if kind == "imgs":
-                picture = THUMBNAIL.search(element.imgs.imgs[0].url)
-            elif kind == "button" and picture and element.button.id.endswith(key_of_similar(picture[1])):
-                button = picture[1]
-            elif kind == "text" and button is not None:
-                found.append(Card(button, element.text.body))
-                button = None
-        return found
+        """The gallery, in order."""
+        return [Card(one["image"], one["line"]) for one in json.loads(self.find_gallery().json)]
 
     @property
     def pictures(self) -> list[str]:
         """URLs of all pictures in view."""
-        return [image.url for element in self._list("imgs") for image in element.imgs.imgs]
+        own = [image.url for element in self._list("imgs") for image in element.imgs.imgs]
+        return own + [f"/t/{card.content_hash}.webp" for card in self.cards]
 
     @property
     def generation(self) -> str | None:
@@ -96,10 +89,10 @@ class View:
         said = [element.alert.body for element in self._list("alert")]
         return said + [element.exception.message for element in self._list("exception")]
 
-    def find_button(self, content_hash: str) -> str:
-        """The widget that searches on from this image."""
-        ending = key_of_similar(content_hash)
-        return next(one.button.id for one in self._list("button") if one.button.id.endswith(ending))
+    def find_gallery(self) -> BidiComponent:
+        """The component that draws the cards."""
+        found = (element.bidi_component for element in self._list("bidi_component"))
+        return next(one for one in found if one.id.endswith(f"-{Key.GALLERY}"))
 
     def find_uploader(self) -> str:
         """The widget that takes a picture."""
@@ -206,7 +199,10 @@ class PageSession:
 
     async def find_similar(self, content_hash: str) -> View:
         """Press "Find similar" on a card in view."""
-        pressed = WidgetState(id=self.view.find_button(content_hash), trigger_value=True)
+        pressed = WidgetState(
+            id=_make_trigger_id(self.view.find_gallery().id, "events"),
+            json_trigger_value=json.dumps([{"event": Action.SIMILAR, "value": content_hash}]),
+        )
         return await self._run(perf_counter(), pressed)
 
     async def upload(self, name: str, picture: bytes) -> View:

@@ -1,4 +1,4 @@
-"""What the pages are drawn with: cards, the gallery, an image opened large, the footer, errors.
+"""What the pages are drawn with: an image opened large, the footer, errors.
 
 File names and paths are shown with `st.text`, `st.code` and as `alt`, which read no Markdown and no HTML. Pictures come
 from our own routes: `st.image` would decode and encode each one anew on every run.
@@ -6,15 +6,14 @@ from our own routes: `st.image` would decode and encode each one anew on every r
 Rule: a component draws what it is given; only views ask the collection.
 """
 
-from collections.abc import Sequence
 from urllib.parse import urlsplit
 
 import streamlit as st
 
-from indexer.collection import CollectionStatus, ImageDetails, Neighbour, show_similarity
+from indexer.collection import CollectionStatus, ImageDetails
 from seer_model.errors import UserError
 from ui.address import go_to_image
-from ui.keys import Key, key_of_open, key_of_similar
+from ui.keys import Key
 from ui.texts import quote, show_path, show_size
 
 OPEN_ICON = ":material/open_in_full:"
@@ -57,42 +56,6 @@ def read_origin() -> str:
 def show_thumbnail(content_hash: str, alt: str) -> None:
     """The thumbnail of an image, as wide as its place."""
     st.image(f"{read_origin()}/t/{content_hash}.webp", alt=alt, width="stretch")
-
-
-def show_gallery(images: Sequence[Neighbour] | Sequence[ImageDetails]) -> str | None:
-    """Images as cards to search on from. Returns: the content hash of the one to open large, if one was asked for."""
-    opened = None
-    with st.grid(min_column_width=170, gap="small", key=Key.GALLERY) as grid:
-        for image in images:
-            with grid.cell():
-                if show_card(image):
-                    opened = image.content_hash
-    return opened
-
-
-def show_card(image: Neighbour | ImageDetails) -> bool:
-    """One image: thumbnail, similarity if it is a neighbour, file name. Returns: whether to open it large."""
-    name = show_path(image.path.name)
-    show_thumbnail(image.content_hash, alt=name)
-    st.button(
-        f"Find similar to {quote(name)}",
-        key=key_of_similar(image.content_hash),
-        on_click=go_to_image,
-        args=(image.content_hash,),
-    )
-    line = show_similarity(image) if isinstance(image, Neighbour) else name
-    with st.container(horizontal=True, gap="xxsmall", vertical_alignment="center"):
-        st.text(line, wrap=False, width="stretch")
-        is_opened = st.button(f"Open {quote(name)}", key=key_of_open(image.content_hash), icon=OPEN_ICON)
-    if line != name:
-        st.text(show_files(image), wrap=False, width="stretch")
-    return is_opened
-
-
-def show_files(image: Neighbour | ImageDetails) -> str:
-    """The first file's name, and how many more files hold the same content."""
-    more = len(image.paths) - 1
-    return show_path(image.path.name) + (f" (+{more} more)" if more else "")
 
 
 def show_large(image: ImageDetails) -> None:

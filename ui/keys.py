@@ -32,6 +32,13 @@ class Key(StrEnum):
     SCROLL = "scroll"
 
 
+class Action(StrEnum):
+    """What a card of the gallery is pressed for; the name of its button."""
+
+    SIMILAR = "similar"
+    OPEN = "open"
+
+
 class Parameter(StrEnum):
     """A parameter of the page's URL."""
 
@@ -41,13 +48,3 @@ class Parameter(StrEnum):
     AT_LEAST = "at_least"
     PAGE = "page"
     KIND = "kind"
-
-
-def key_of_similar(content_hash: str) -> str:
-    """The button over a thumbnail that searches on from it."""
-    return f"similar-{content_hash[:16]}"
-
-
-def key_of_open(content_hash: str) -> str:
-    """The button under a thumbnail that opens the original."""
-    return f"open-{content_hash[:16]}"

@@ -4,7 +4,7 @@ Rule: colours come from the theme, so that light and dark follow one another; th
 selects by our own keys, and by the classes that Streamlit gives to each kind of element.
 """
 
-from ui.keys import Key
+from ui.keys import Action, Key
 from ui.texts import UPLOAD_MB
 
 LIGHT = {
@@ -53,52 +53,53 @@ LOGO = (
     f'<text x="40" y="24" font-family="sans-serif" font-size="24" font-weight="600" fill="{ACCENT}">seer</text></svg>'
 )
 
-GALLERY, RAIL, QUERY = f".st-key-{Key.GALLERY}", f".st-key-{Key.RAIL}", f".st-key-{Key.QUERY}"
+CARDS, RAIL, QUERY = f".st-key-{Key.GALLERY} ul", f".st-key-{Key.RAIL}", f".st-key-{Key.QUERY}"
 FOOTER, LARGE, CONTROLS = f".st-key-{Key.FOOTER}", f".st-key-{Key.LARGE}", f".st-key-{Key.CONTROLS}"
 FRAME = '[data-testid="stFullScreenFrame"] > div'
-SIMILAR, OPEN = '[class*="st-key-similar-"]', '[class*="st-key-open-"]'
+SIMILAR, OPEN = (f"{CARDS} button[name={action}]" for action in (Action.SIMILAR, Action.OPEN))
+OPEN_MASK = (
+    "url(\"data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 16 16' fill='none' "
+    "stroke='black' stroke-width='1.6'%3E%3Cpath d='M9 1h6v6M15 1L1 15M1 9v6h6'/%3E%3C/svg%3E\") center / contain"
+)
+"""Two arrows that draw apart: what it was in a size of its own."""
 STYLE = f"""<style>
 /* The page: as wide as a gallery, without the empty band that a document has. */
 .stMainBlockContainer {{ padding: 4.75rem 2.25rem 1.5rem; max-width: 112rem; }}
 
 /* A card: a quiet square of one size for every picture, the whole picture in it. */
-{GALLERY} .stGridCell {{ position: relative; }}
-{GALLERY} .stGridCell .stVerticalBlock {{ gap: 0.3rem; }}
-{GALLERY} .stElementToolbar, {QUERY} .stElementToolbar, {LARGE} .stElementToolbar {{ display: none; }}
-{GALLERY} :is({FRAME}, .stImage, [data-testid="stImageContainer"]) {{ width: 100%; }}
-{GALLERY} img {{
-  width: 100% !important; aspect-ratio: 1; object-fit: contain; border-radius: 8px;
+{CARDS} {{
+  display: grid; grid-template-columns: repeat(auto-fill, minmax(170px, 1fr)); gap: 1rem; margin: 0; padding: 0;
+}}
+{CARDS} li {{ list-style: none; margin: 0; min-width: 0; font-size: 0.85rem; }}
+{CARDS} button {{ padding: 0; border: none; background: transparent; color: inherit; cursor: pointer; }}
+{CARDS} img {{
+  display: block; width: 100%; aspect-ratio: 1; object-fit: contain; border-radius: 8px;
   background: color-mix(in srgb, currentColor 6%, transparent);
 }}
+.stElementToolbar:is({QUERY} *, {LARGE} *) {{ display: none; }}
 
-/* The whole tile is the button that searches on; its words are for screen readers and for whoever hovers. */
-{GALLERY} {SIMILAR} {{ position: absolute; inset: 0 0 auto 0; width: 100%; aspect-ratio: 1; z-index: 1; }}
-{GALLERY} {SIMILAR} .stButton, {GALLERY} {SIMILAR} button {{ width: 100%; height: 100%; }}
-{GALLERY} {SIMILAR} button {{
-  background: transparent; border: 2px solid transparent; align-items: flex-end; padding: 0.4rem; border-radius: 8px;
-}}
-{GALLERY} {SIMILAR} button > * {{ opacity: 0; position: absolute; width: 1px; height: 1px; overflow: hidden; }}
-{GALLERY} {SIMILAR} button:is(:hover, :focus-visible) {{ border-color: {ACCENT}; box-shadow: none; }}
-{GALLERY} {SIMILAR} button:is(:hover, :focus-visible)::after {{
-  content: "Find similar" / ""; padding: 0.1rem 0.6rem; border-radius: 1rem; font-size: 0.8rem;
+/* The whole tile is the button that searches on. */
+{SIMILAR} {{ position: relative; display: block; width: 100%; border-radius: 8px; }}
+{SIMILAR}:is(:hover, :focus-visible) {{ outline: 2px solid {ACCENT}; outline-offset: -2px; }}
+{SIMILAR}:is(:hover, :focus-visible)::after {{
+  content: "Find similar" / ""; position: absolute; left: 50%; bottom: 0.5rem; transform: translateX(-50%);
+  padding: 0.15rem 0.7rem; border-radius: 1rem; font-size: 0.8rem; white-space: nowrap;
   background: {ACCENT}; color: #fff;
 }}
 
-/* Under it how similar, and which file (its end tells copies apart); at the right the way to the original. */
-{GALLERY} .stHorizontalBlock {{ flex-wrap: nowrap; min-height: 1.75rem; }}
-{GALLERY} .stText {{ font-size: 0.85rem; color: color-mix(in srgb, currentColor 72%, transparent); }}
-{GALLERY} .stVerticalBlock:has(> .stElementContainer > .stText) .stHorizontalBlock .stText {{
-  color: inherit; font-weight: 600; font-variant-numeric: tabular-nums;
+/* Under it how similar, and which file; at the right the way to the original. */
+{CARDS} :is(div, p) {{ margin: 0; }}
+{CARDS} :is(span, p) {{ overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }}
+{CARDS} div {{ display: flex; align-items: center; gap: 0.5rem; min-height: 1.9rem; }}
+{CARDS} span {{ flex: 1; font-variant-numeric: tabular-nums; }}
+{CARDS} li:has(> p) span {{ font-weight: 600; }}
+{CARDS} p {{ margin-top: -0.3rem; font-size: inherit; color: color-mix(in srgb, currentColor 72%, transparent); }}
+{OPEN} {{ flex: none; width: 1.9rem; height: 1.9rem; display: grid; place-items: center; border-radius: 8px; }}
+{OPEN}::before {{
+  content: ""; width: 0.8rem; height: 0.8rem; background: currentColor; opacity: 0.6; mask: {OPEN_MASK};
 }}
-{GALLERY} .stVerticalBlock > .stElementContainer:has(> .stText) {{ margin-top: -0.5rem; }}
-{GALLERY} .stHorizontalBlock > :first-child {{ min-width: 0; }}
-{GALLERY} {OPEN} {{ flex: none; }}
-{GALLERY} {OPEN} button {{ border: none; background: transparent; padding: 0.1rem; min-height: 1.6rem; width: 1.6rem; }}
-{GALLERY} {OPEN} [data-testid="stMarkdownContainer"] {{
-  opacity: 0; position: absolute; width: 1px; height: 1px; overflow: hidden;
-}}
-{GALLERY} {OPEN} [data-testid="stIconMaterial"] {{ font-size: 1.05rem; opacity: 0.6; }}
-{GALLERY} {OPEN} button:is(:hover, :focus-visible) [data-testid="stIconMaterial"] {{ opacity: 1; }}
+{OPEN}:is(:hover, :focus-visible) {{ outline: 2px solid {ACCENT}; outline-offset: -2px; }}
+{OPEN}:is(:hover, :focus-visible)::before {{ opacity: 1; }}
 
 /* What is searched from stays in sight beside a long answer. */
 @media (min-width: 900px) {{
@@ -114,7 +115,7 @@ STYLE = f"""<style>
 .st-key-{Key.COUNT} button {{ min-height: 2.5rem; }}
 {RAIL} [data-testid="stFileUploaderDropzoneInstructions"] span {{ font-size: 0; }}
 {RAIL} [data-testid="stFileUploaderDropzoneInstructions"] span::after {{
-  content: "{UPLOAD_MB} MB at most; it stays on this computer"; font-size: 0.8rem; white-space: normal;
+  content: "{UPLOAD_MB} MB at most; it goes nowhere but to this page"; font-size: 0.8rem; white-space: normal;
 }}
 {FOOTER} .stText {{ font-size: 0.8rem; color: color-mix(in srgb, currentColor 65%, transparent); }}
 @media (max-width: 640px) {{

@@ -20,6 +20,7 @@ from PIL import Image
 from indexer.collection import Collection
 from tests.conftest import fail_in_ci_else_skip
 from tests.indexer.making import build, draw
+from ui.keys import Action, Key
 from ui.resources import LOADING, choose_collection
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -42,6 +43,7 @@ HOSTILE_NAMES = (
     "<img src=x onerror=alert(1)>.jpg",
     "**bold** :smile: $x^2$ -> `c`.jpg",
 )
+CARDS = f".st-key-{Key.GALLERY} li"
 BUG_SECRET = "what only the terminal may show"
 BROKEN = 55
 """Files that cannot be read: more than one page of them."""
@@ -152,6 +154,11 @@ def browser() -> Iterator[object]:
         fail_in_ci_else_skip("There is no Chromium here; make test installs it where apt-get is.")
     with open_browser(path) as chromium:
         yield chromium
+
+
+def select_button(action: Action, content_hash: str) -> str:
+    """The CSS selector of a button of a card."""
+    return f'{CARDS} button[name={action}][value="{content_hash}"]'
 
 
 def find_browser() -> str | None:

@@ -15,8 +15,8 @@ from PIL import Image
 
 from indexer.collection import Collection
 from tests.indexer.making import build
-from tests.ui.conftest import find_browser, open_browser, start_server
-from ui.keys import Key, key_of_open
+from tests.ui.conftest import CARDS, find_browser, open_browser, select_button, start_server
+from ui.keys import Action, Key
 from ui.samples import gather_samples
 
 DESKTOP = {"width": 1280, "height": 800}
@@ -49,7 +49,7 @@ def take_all(browser, server: str, content_hash: str, out: Path) -> None:
         page.screenshot(path=out / "start.png")
     with open_page(browser, answer) as page:
         page.screenshot(path=out / "search.png")
-        page.locator(f".st-key-{key_of_open(content_hash)} button").click()
+        page.locator(select_button(Action.OPEN, content_hash)).click()
         page.get_by_role("dialog").locator("img").wait_for()
         wait_for_pictures(page)
         page.screenshot(path=out / "large.png")
@@ -79,7 +79,7 @@ def open_page(browser, address: str, **options: object) -> Iterator[object]:
     page = context.new_page()
     page.goto(address)
     page.locator(f".st-key-{Key.FOOTER}").wait_for()
-    page.locator(f".st-key-{Key.GALLERY} img").first.wait_for()
+    page.locator(f"{CARDS} img").first.wait_for()
     page.locator('.stApp[data-test-script-state="notRunning"]').wait_for()
     wait_for_pictures(page)
     yield page

@@ -7,8 +7,8 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from tests.ui.conftest import HOSTILE_NAMES, Gallery
-from ui.keys import Key, key_of_open, key_of_similar
+from tests.ui.conftest import CARDS, HOSTILE_NAMES, Gallery, select_button
+from ui.keys import Action, Key
 from ui.texts import UNSEEN_BREAK
 
 pytestmark = pytest.mark.browser
@@ -41,7 +41,7 @@ class Visit:
     def open(self, address: str = "/") -> None:
         self.page.goto(self.server + address)
         self.page.locator(f".st-key-{Key.FOOTER}").wait_for()
-        self.page.locator(f".st-key-{Key.GALLERY} img").first.wait_for()
+        self.page.locator(f"{CARDS} img").first.wait_for()
 
     def read_image(self) -> str | None:
         """The content hash in the URL."""
@@ -61,12 +61,14 @@ class Visit:
     def list_names(self) -> list[str]:
         """The file names of the cards, in the order in which they are seen."""
         self.settle()
-        self.page.locator(f".st-key-{Key.GALLERY} img").first.wait_for()
-        pictures = self.page.locator(f".st-key-{Key.GALLERY} img").all()
+        self.page.locator(f"{CARDS} img").first.wait_for()
+        pictures = self.page.locator(f"{CARDS} img").all()
+        shown = [picture.get_attribute("src") for picture in pictures]
+        assert not [source for source in shown if not source.startswith("/t/")]
         return [picture.get_attribute("alt") for picture in pictures]
 
     def search_on(self, gallery: Gallery, name: str) -> None:
-        self.page.locator(f".st-key-{key_of_similar(gallery.find_hash(name))} button").click()
+        self.page.locator(select_button(Action.SIMILAR, gallery.find_hash(name))).click()
         self.wait_for_query(name)
         self.settle()
 
@@ -154,7 +156,7 @@ def test_a_file_name_runs_nothing_and_links_nowhere(visit: Visit, gallery: Galle
         visit.open()
         visit.search_on(gallery, name)
         assert visit.page.locator(f".st-key-{Key.QUERY}").get_by_text(name, exact=True).count() == 1
-        visit.page.locator(f".st-key-{key_of_open(gallery.find_hash(name))} button").click()
+        visit.page.locator(select_button(Action.OPEN, gallery.find_hash(name))).click()
         visit.page.get_by_role("dialog").get_by_text(str(gallery.pictures / name), exact=True).wait_for()
         title = visit.page.get_by_role("dialog").get_by_role("heading").text_content()
         assert title.replace(UNSEEN_BREAK, "") == name
@@ -174,7 +176,7 @@ def test_an_upload_that_is_too_large_is_refused_in_a_sentence(visit: Visit, tmp_
 
 def test_the_original_opens_large_and_searches_on(visit: Visit, gallery: Gallery):
     visit.open()
-    visit.page.locator(f".st-key-{key_of_open(gallery.find_hash('scan.tiff'))} button").click()
+    visit.page.locator(select_button(Action.OPEN, gallery.find_hash("scan.tiff"))).click()
     dialog = visit.page.get_by_role("dialog")
     dialog.locator("img").wait_for()
     visit.wait_for_pictures()
@@ -198,7 +200,7 @@ def test_text_stands_out_from_its_ground_in_light_and_in_dark(browser, server: s
     visit = Visit(browser, server, color_scheme=scheme)
     visit.open()
     ground, text = visit.page.evaluate(
-        f"""() => ['.stApp', '.st-key-{Key.GALLERY} .stText'].map((place, i) =>
+        f"""() => ['.stApp', '{CARDS} span'].map((place, i) =>
             getComputedStyle(document.querySelector(place))[i ? 'color' : 'backgroundColor'])"""
     )
     visit.context.close()
@@ -220,7 +222,7 @@ def test_a_phone_sees_two_columns_and_scrolls_one_way_only(browser, server: str,
     visit = Visit(browser, server, viewport={"width": 390, "height": 844})
     visit.open(f"/?image={gallery.find_hash('picture-05.jpg')}")
     lefts = visit.page.evaluate(
-        f"[...document.querySelectorAll('.st-key-{Key.GALLERY} img')].map(image => image.getBoundingClientRect().left)"
+        f"[...document.querySelectorAll('{CARDS} img')].map(image => image.getBoundingClientRect().left)"
     )
     wide = visit.page.evaluate("document.querySelector('.stMain').scrollWidth")
     visit.context.close()

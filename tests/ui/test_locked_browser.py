@@ -11,12 +11,12 @@ import pytest
 from playwright.sync_api import Error
 
 from tests.indexer.making import build, draw
-from tests.ui.conftest import BUG_SECRET, HOSTILE_NAMES, Gallery, start_server
+from tests.ui.conftest import BUG_SECRET, HOSTILE_NAMES, Gallery, select_button, start_server
 from tests.ui.test_browser import Visit
 from tests.ui.test_locked import OPEN_SETTINGS
 from tests.ui.test_password import PASSWORD
 from ui.components import BUG
-from ui.keys import Key, key_of_open
+from ui.keys import Action, Key
 from ui.texts import UNSEEN_BREAK, show_path
 
 pytestmark = pytest.mark.browser
@@ -128,7 +128,7 @@ def test_with_the_password_a_picture_is_dropped_and_found(visit: KnownVisit, str
 def test_no_name_is_more_than_a_name_wherever_it_is_shown(visit: KnownVisit, strange: Gallery):
     visit.open()
     for name in MARKED_NAMES:
-        visit.page.locator(f".st-key-{key_of_open(strange.find_hash(Path(name).name))} button").click()
+        visit.page.locator(select_button(Action.OPEN, strange.find_hash(Path(name).name))).click()
         dialog = visit.page.get_by_role("dialog")
         dialog.get_by_text(show_path(strange.pictures / name), exact=True).wait_for()
         assert dialog.get_by_role("heading").text_content().replace(UNSEEN_BREAK, "") == show_path(Path(name).name)

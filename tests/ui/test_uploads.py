@@ -62,7 +62,7 @@ def test_start_over_leaves_the_link_as_it_is(own: Gallery, near_copy: Path):
     content_hash = page.query_params["query"]
     page.button(key=Key.START_OVER).click().run()
     assert not page.query_params and len(list_cards(page)) == 30
-    assert list_cards(open_page(query=content_hash))[0] == own.find_hash("picture-07.jpg")[:16]
+    assert list_cards(open_page(query=content_hash))[0] == own.find_hash("picture-07.jpg")
 
 
 def test_an_upload_that_is_taken_out_of_the_uploader_is_no_longer_searched_from(own: Gallery, near_copy: Path):
@@ -103,7 +103,7 @@ def test_with_no_kept_uploads_a_search_leaves_nothing_behind(own: Gallery, near_
     choose_collection(own.place, keeps=False)
     page = upload(open_page(count="12"), near_copy)
     assert page.query_params == {"count": "12"}
-    assert list_cards(page)[0] == own.find_hash("picture-07.jpg")[:16]
+    assert list_cards(page)[0] == own.find_hash("picture-07.jpg")
     assert NOT_WANTED in read_texts(page)
     assert not (own.place / MARKS).exists()
 
@@ -112,7 +112,7 @@ def test_where_nothing_can_be_written_the_search_works_and_there_is_no_link(own:
     (own.place / MARKS).mkdir()  # What stands in the way of a file stops root too.
     page = upload(open_page(), near_copy)
     assert not page.query_params
-    assert list_cards(page)[0] == own.find_hash("picture-07.jpg")[:16]
+    assert list_cards(page)[0] == own.find_hash("picture-07.jpg")
     assert NO_LINK in read_texts(page)
 
 
@@ -120,7 +120,7 @@ def test_damaged_marks_cost_no_search_and_the_page_says_what_to_run(own: Gallery
     kept = upload(open_page(), near_copy).query_params["query"]
     damage(own.place)
     page = upload(open_page(), near_copy)
-    assert list_cards(page)[0] == own.find_hash("picture-07.jpg")[:16]
+    assert list_cards(page)[0] == own.find_hash("picture-07.jpg")
     assert any("seer check --repair" in text for text in read_texts(page))
     assert "seer check --repair" in open_page(query=kept).warning[0].value
     assert any("seer check --repair" in box.value for box in open_status().warning)

@@ -20,10 +20,10 @@ from ui.components import (
     describe_image,
     scroll_to_top,
     show_footer,
-    show_gallery,
     show_large,
     show_thumbnail,
 )
+from ui.gallery import show_gallery
 from ui.keys import Key
 from ui.resources import make_preview, the_collection
 from ui.texts import quote, show_path, show_size
