@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from http.cookies import SimpleCookie
 from time import perf_counter
 from typing import Self
+from urllib.parse import urlsplit
 
 from streamlit.components.v2.bidi_component.main import _make_trigger_id
 from streamlit.proto.BackMsg_pb2 import BackMsg
@@ -73,9 +74,9 @@ class View:
 
     @property
     def pictures(self) -> list[str]:
-        """URLs of all pictures in view."""
+        """Addresses of all pictures in view, on the page's own host."""
         own = [image.url for element in self._list("imgs") for image in element.imgs.imgs]
-        return own + [f"/t/{card.content_hash}.webp" for card in self.cards]
+        return [urlsplit(url).path for url in own] + [f"/t/{card.content_hash}.webp" for card in self.cards]
 
     @property
     def generation(self) -> str | None:
@@ -272,7 +273,7 @@ class PageSession:
         """Fetch a picture unless it is in the cache. Returns: whether it was fetched."""
         if url in self._cache:
             return False
-        headers, body = await self._ask("GET", url.removeprefix(self._origin), 200)
+        headers, body = await self._ask("GET", url, 200)
         if not headers.get("content-type", "").startswith("image/") or not body:
             raise PageFailed(f"{url} is no picture")
         if "immutable" in headers.get("cache-control", ""):

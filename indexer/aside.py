@@ -15,8 +15,11 @@ import numpy as np
 
 from indexer.workers import Limits, Workers, limit_memory
 from seer_model.errors import PictureError
+from seer_model.formats import PICTURE_SUFFIXES
 from seer_model.pictures import bound_memory, encode_thumbnail, open_picture
 from seer_model.preprocess import Preprocessing, prepare
+
+__all__ = ["PICTURE_SUFFIXES", "Aside", "prepare_picture", "shrink_picture"]
 
 MOST_AT_ONCE = 4
 """Processes; each is started when the others are busy, so that one picture that hangs keeps few people waiting."""

@@ -11,6 +11,7 @@ from datetime import datetime
 import streamlit as st
 from streamlit.runtime.uploaded_file_manager import UploadedFile
 
+from indexer.aside import PICTURE_SUFFIXES
 from indexer.collection import Collection, CollectionUnwritable, hash_content
 from seer_model.errors import PictureError, UserError
 from ui import address
@@ -39,8 +40,8 @@ class Upload:
 
 def ask_for_picture() -> UploadedFile | None:
     """The place to drop a picture."""
-    key = address.name_upload()
-    return st.file_uploader("Drop a picture, or choose one", "image/*", key=key, on_change=take_upload, args=(key,))
+    key, kinds = address.name_upload(), ["image/*", *sorted(PICTURE_SUFFIXES)]
+    return st.file_uploader("Drop a picture, or choose one", kinds, key=key, on_change=take_upload, args=(key,))
 
 
 def take_upload(upload_key: str) -> None:

@@ -1,6 +1,7 @@
 """The page in a real Chromium: what a person does, what they see, and that nothing leaves this computer."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
@@ -163,6 +164,13 @@ def test_a_file_name_runs_nothing_and_links_nowhere(visit: Visit, gallery: Galle
         assert not visit.page.locator('a[href^="javascript:"], img[onerror]').count()
         visit.page.keyboard.press("Escape")
         visit.page.get_by_role("dialog").wait_for(state="detached")
+
+
+def test_a_file_of_a_camera_may_be_dropped(visit: Visit, near_copy: Path, tmp_path: Path):
+    visit.open()
+    visit.page.locator("input[type=file]").set_input_files(shutil.copy(near_copy, tmp_path / "near-copy.CR3"))
+    visit.wait_for_query("near-copy.CR3")
+    assert visit.list_names()[0] == "picture-07.jpg"
 
 
 def test_an_upload_that_is_too_large_is_refused_in_a_sentence(visit: Visit, tmp_path: Path):
