@@ -223,7 +223,7 @@ async def _arrive(person: Person) -> None:
 @click.option("--images", type=click.IntRange(50), default=3000, show_default=True, help="In the collection at first.")
 @click.option("--added", type=click.IntRange(0), default=20000, show_default=True, help="Pictures left to the builds.")
 @click.option("--portion", type=click.IntRange(1), default=250, show_default=True, help="Pictures of one build.")
-@click.option("--nice", "niceness", type=click.IntRange(0, 19), default=0, show_default=True, help="Of the builds.")
+@click.option("--nice", "niceness", type=click.IntRange(0, 19), help="Of the builds; they have their own otherwise.")
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def main(sources: tuple[Path, ...], as_json: bool, thinks: tuple[float, ...], **given: int) -> None:
@@ -269,7 +269,8 @@ def show_report(report: dict) -> str:
     embedded, seconds = (sum(one[name] for one in builds) for name in ("embedded", "seconds"))
     lines = [
         show_machine(report["machine"]),
-        f"Builds meanwhile: {len(builds)} ended, {embedded:,} pictures in {seconds:.0f} s, nice {report['niceness']}"
+        f"Builds meanwhile: {len(builds)} ended, {embedded:,} pictures in {seconds:.0f} s"
+        + ("" if report["niceness"] is None else f", nice {report['niceness']}")
         + (f"; {report['build_error']}" if report["build_error"] else ""),
         *(line for outcome in report["outcomes"] for line in _list_lines(outcome)),
     ]

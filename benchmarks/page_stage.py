@@ -62,11 +62,10 @@ class Stage:
             **options,
         )
 
-    def build(self, limit: int, *, niceness: int = 0) -> subprocess.Popen:
+    def build(self, limit: int, *arguments: str) -> subprocess.Popen:
         """Start a build that embeds at most so many pictures and publishes them."""
-        arguments = ("build", str(self.pictures), "--collection", str(self.collection), "--json")
-        own = {"preexec_fn": lambda: os.nice(niceness)} if niceness else {}
-        return self.start(*arguments, "--limit", str(limit), stderr=subprocess.DEVNULL, **own)
+        place = (str(self.pictures), "--collection", str(self.collection))
+        return self.start("build", *place, "--json", "--limit", str(limit), *arguments, stderr=subprocess.DEVNULL)
 
 
 def unpack(sources: Sequence[Path], count: int, target: Path) -> int:
@@ -127,7 +126,8 @@ class Builds:
 
     stage: Stage
     limit: int
-    niceness: int = 0
+    niceness: int | None = None
+    """None: as a build is by itself."""
     reports: list[dict] = field(default_factory=list)
     error: str | None = None
     _stopping: threading.Event = field(default_factory=threading.Event)
@@ -147,8 +147,9 @@ class Builds:
             thread.join(END_SECONDS)
 
     def _go_on(self) -> None:
+        own = () if self.niceness is None else ("--nice", str(self.niceness))
         while not self._stopping.is_set():
-            self._current = self.stage.build(self.limit, niceness=self.niceness)
+            self._current = self.stage.build(self.limit, *own)
             try:
                 self.reports.append(find_result(self._current))
             except RuntimeError as error:

@@ -5,6 +5,7 @@ Rule: a command parses, calls one function, prints. What the person can put righ
 
 import json
 import logging
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -95,15 +96,26 @@ cli.add_command(relocate)
     "--accept-removals", is_flag=True, help="Believe that a folder which is empty now was emptied on purpose."
 )
 @click.option("--watch", "is_watched", is_flag=True, help="Go on: build again whenever something changes; Ctrl-C ends.")
+@click.option(
+    "--nice", "niceness", type=click.IntRange(0, 19), default=10, show_default=True,
+    help="How far to give way to the page and to other programs; 0: not at all.",
+)  # fmt: skip
 @json_option
 @verbose_option
 def build(
-    pictures: tuple[Path, ...], folder: Path | None, is_watched: bool, as_json: bool, verbose: bool, **settings: object
+    pictures: tuple[Path, ...],
+    folder: Path | None,
+    is_watched: bool,
+    niceness: int,
+    as_json: bool,
+    verbose: bool,
+    **settings: object,
 ) -> None:
     """Bring a collection up to date with the folders PICTURES.
 
     Unchanged files are left alone. Without PICTURES the collection's own folders are looked through again.
     """
+    give_way(niceness)
     place = choose_collection(list(pictures), folder)
     chosen = BuildSettings(**settings)
 
@@ -124,6 +136,12 @@ def build(
             err=True,
         )
         sys.exit(INTERRUPTED)
+
+
+def give_way(niceness: int) -> None:
+    """Lower this process's priority, and that of every thread and process it starts from now on, where that can be."""
+    if hasattr(os, "nice"):  # Not on Windows.
+        os.nice(niceness)
 
 
 @cli.command()

@@ -52,6 +52,14 @@ def seer_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
     return home
 
 
+@pytest.fixture(autouse=True)
+def given_way(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """By how much commands lowered their priority: not really, as that of the tests would never rise again."""
+    given = []
+    monkeypatch.setattr(os, "nice", given.append)
+    return given
+
+
 @pytest.fixture(scope="session", autouse=True)
 def isolated_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """From the first fixture on: no connection and no name look-up leaves this computer, and home is elsewhere."""

@@ -43,6 +43,16 @@ def test_build_prints_what_it_did_and_json_when_asked(place: Path, pictures: Pat
     }  # fmt: skip
 
 
+def test_a_build_gives_way_to_the_page_before_it_does_anything_else(
+    place: Path, pictures: Path, given_way: list[int], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("indexer.cli.run_build", lambda *_, **__: pytest.fail("not before") if not given_way else None)
+    monkeypatch.setattr("indexer.cli.show_report", lambda *_: "")
+    run("build", pictures, "--collection", place)
+    run("build", pictures, "--collection", place, "--nice", 0)
+    assert given_way == [10, 0]
+
+
 def test_search_prints_neighbours_best_first_and_json_as_the_design_says(built: Path, pictures: Path):
     file = pictures / "a" / "picture-3.png"
     text = run("search", file, "--collection", built, "--count", 3)
