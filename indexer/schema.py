@@ -164,9 +164,9 @@ def explain_damage(path: Path) -> Iterator[None]:
     """
     try:
         yield
-    except sqlite3.DatabaseError as error:
+    except FROM_SQLITE as error:
         _require_free(path, error)
-        if read_code(error) in DAMAGE:
+        if isinstance(error, UnicodeDecodeError) or read_code(error) in DAMAGE:
             raise tell_damage(path, error) from error
         raise
 
@@ -181,12 +181,12 @@ def find_faults(connection: sqlite3.Connection) -> list[str]:
     return told + [f"an entry of {table} refers to nothing in {parent}" for table, _, parent, _ in lost]
 
 
-def read_code(error: sqlite3.Error) -> int:
+def read_code(error: Exception) -> int:
     """SQLite's primary result code; 0 where the error is not its own."""
     return getattr(error, "sqlite_errorcode", 0) & PRIMARY
 
 
-def _require_free(path: Path, error: sqlite3.Error) -> None:
+def _require_free(path: Path, error: Exception) -> None:
     if read_code(error) in BUSY:
         raise CollectionBusy(
             f"Another program keeps {path} locked, a backup or a database browser perhaps. Let it end, then run again."
@@ -205,7 +205,7 @@ def tell_damage(path: Path, error: object) -> CollectionDamaged:
 def _closed_if_unfit(connection: sqlite3.Connection, path: Path) -> Iterator[None]:
     try:
         yield
-    except sqlite3.DatabaseError as error:
+    except FROM_SQLITE as error:
         connection.close()
         _require_free(path, error)
         raise explain_sqlite(error) if read_code(error) in FULL else tell_damage(path, error) from None

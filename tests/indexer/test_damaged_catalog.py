@@ -7,6 +7,7 @@ import pytest
 
 from indexer.check import check_collection
 from indexer.collection import Collection
+from indexer.errors import CollectionDamaged
 from indexer.job import build_collection
 from indexer.layout import CATALOG
 from indexer.settings import BuildSettings
@@ -60,6 +61,16 @@ def test_it_is_told_or_the_answers_are_right(place: Path, pictures: Path, whole:
         found += not is_sound
         assert not is_sound or ask(place, pictures) == right, seed
     assert FLIPS / 2 < found < FLIPS
+
+
+def test_bytes_in_sqlites_own_words_are_told_as_damage(place: Path, whole: bytes):
+    changed = whole.replace(b"size_bytes INTEGER NOT NULL, mtime", b"size_bytes INTEGER NOT \xffULL, mtime")
+    assert changed != whole
+    (place / CATALOG).write_bytes(changed)
+    with pytest.raises(CollectionDamaged, match="cannot be read as a catalog"):
+        Collection(place).read_status()
+    with pytest.raises(CollectionDamaged, match="cannot be read as a catalog"):
+        build_collection(place, [], BuildSettings(workers=1))
 
 
 def test_a_build_on_it_ends_with_a_sentence_or_well(place: Path, whole: bytes):
