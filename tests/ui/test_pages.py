@@ -374,5 +374,12 @@ def test_the_status_page_has_counts_model_generation_and_folders(shown: Gallery)
     assert any("--retry-failed" in box.value for box in page.info)
 
 
+def test_the_status_page_says_what_builds_pass_over(tmp_path: Path):
+    draw(tmp_path / "one" / "a.png", 1)
+    build(tmp_path / "place", tmp_path / "one", exclude=["*.tmp.png", "[x](javascript:1)"])
+    choose_collection(tmp_path / "place")
+    assert "*.tmp.png\n[x](javascript:1)" in read_texts(open_status())
+
+
 def test_the_status_page_leads_to_what_cannot_be_searched(shown: Gallery):
     assert "cannot be searched" in open_status().get("page_link")[0].proto.label

@@ -51,6 +51,7 @@ def list_facts(status: CollectionStatus) -> dict[str, str]:
         "Generation": f"{status.generation} of {status.updated:%Y-%m-%d %H:%M}" if status.updated else "none yet",
         "Search": f"{status.index}{recall}" if status.index else "none yet",
         "Picture folders": "\n".join(show_path(folder) for folder in status.folders) or "none",
+        "Excluded": "\n".join(map(show_path, status.excluded)) or "nothing",
         "Collection": show_path(status.folder),
     }
 
