@@ -154,4 +154,5 @@ def _read_bound(text: str) -> float | None:
 
 
 def _read_page(text: str) -> int:
-    return int(text) if text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= LAST_PAGE else 1
+    is_number = text.isascii() and text.isdigit() and len(text) <= len(str(LAST_PAGE))
+    return int(text) if is_number and 1 <= int(text) <= LAST_PAGE else 1

@@ -14,12 +14,11 @@ from indexer.collection import CollectionStatus, ImageDetails
 from seer_model.errors import UserError
 from ui.address import go_to_image
 from ui.keys import Key
-from ui.texts import quote, show_path, show_size
+from ui.texts import BUG, quote, show_path, show_size
 
 OPEN_ICON = ":material/open_in_full:"
 SIMILAR_ICON = ":material/image_search:"
 GONE = "The file is no longer where it was; this is its thumbnail. Run seer build to bring the collection up to date."
-BUG = "Something went wrong in the program itself. What happened stands in the terminal that runs seer ui."
 
 
 SCROLL = """

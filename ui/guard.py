@@ -25,21 +25,24 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from ui.headers import harden
 from ui.password import TOO_MANY, WRONG, Lock
 from ui.server import is_loopback
-from ui.texts import UPLOAD_MB
+from ui.texts import BUG, UPLOAD_MB
 
 LARGEST_BODY = (UPLOAD_MB + 1) << 20
 """Bytes: the largest picture, and what its form adds."""
 HOST = re.compile(r"(?:\[(?P<address>[0-9a-f:.]+)\]|(?P<name>[^\[\]:@/\s]+))(?::\d*)?")
 UPLOADS = "/_stcore/upload_file/"
 STREAM = "/_stcore/stream"
+PICTURES = ("/t/", "/o/")
 MOST_LETTERS = 64
 """Of a caller's address."""
 READING, UPLOADING = ("GET", "HEAD"), ("PUT", "DELETE")
 SENTENCES = {
     WRONG: "This page has a password.",
     403: "This address is not one of the page's own. Open it by the address that `seer ui` printed.",
+    404: "Not found.",
     405: "Nothing here answers to this method.",
     413: f"This is larger than {UPLOAD_MB} MB.",
+    500: BUG,
     TOO_MANY: "Too many wrong passwords. Wait a minute.",
 }
 DETAILS = {
@@ -50,7 +53,7 @@ DETAILS = {
 
 
 class Guard:
-    """ASGI middleware: lets a call pass, or answers it with 401, 403, 405, 413 or 429."""
+    """ASGI middleware: lets a call pass, or answers it with 401, 403, 404, 405, 413 or 429; bugs behind it with 500."""
 
     def __init__(self, app: ASGIApp, names: frozenset[str], lock: Lock | None, headers: Mapping[str, str]) -> None:
         """Who may call, and what every answer has.
@@ -73,20 +76,38 @@ class Guard:
         call = HTTPConnection(scope)
         status = self._find_fault(call)
         if status is None:
-            await self._app(scope, limit_body(receive), self._harden(call, send))
+            await self._pass_on(scope, limit_body(receive), self._harden(call, send))
         else:
             await refuse(status, scope)(scope, receive, harden(send, self._headers))
+
+    async def _pass_on(self, scope: Scope, receive: Receive, send: Send) -> None:
+        # A bug behind the guard would be answered outside of it, without our headers.
+        has_begun = False
+
+        async def send_on(message: Message) -> None:
+            nonlocal has_begun
+            has_begun = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_on)
+        except Exception:
+            if scope["type"] == "http" and not has_begun:
+                await refuse(500, scope)(scope, receive, send_on)
+            raise
 
     def _find_fault(self, call: HTTPConnection) -> int | None:
         host = read_host(call.headers)
         if host is None or not self._is_own(host, call):
             return 403
-        if not is_from_own_page(call.headers):
+        if not is_from_own_page(call):
             return 403
         if self._lock is not None and (status := self._ask(self._lock, call)):
             return status
         if not is_answered(call):
             return 405
+        if not is_plain(call.scope["path"]):
+            return 404
         return 413 if int(call.headers.get("content-length", 0)) > LARGEST_BODY else None
 
     def _is_own(self, host: str, call: HTTPConnection) -> bool:
@@ -117,12 +138,15 @@ def read_host(headers: Headers) -> str | None:
     return read and (read["address"] or read["name"])
 
 
-def is_from_own_page(headers: Headers) -> bool:
+def is_from_own_page(call: HTTPConnection) -> bool:
     """Whether it is not a foreign page that makes the call, as far as the browser says."""
+    headers = call.headers
     origin = headers.get("origin")
     if origin is not None and origin.partition("://")[2].lower() != headers["host"].strip().lower():
         return False
-    is_link = headers.get("sec-fetch-mode") == "navigate"
+    # To a page, in a tab of its own: whether a frame or a tab with a picture loads tells which pictures are here.
+    is_link = (headers.get("sec-fetch-mode"), headers.get("sec-fetch-dest")) == ("navigate", "document")
+    is_link = is_link and not call.scope["path"].startswith(PICTURES)
     return is_link or headers.get("sec-fetch-site", "none") in ("same-origin", "none")
 
 
@@ -139,6 +163,11 @@ def is_answered(call: HTTPConnection) -> bool:
     """Whether something of ours may answer to the method: reading everywhere, more for uploads only."""
     method = call.scope.get("method", "GET")
     return method in READING or (method in UPLOADING and call.scope["path"].startswith(UPLOADS))
+
+
+def is_plain(path: str) -> bool:
+    """Whether an address, decoded, is one that we could have given out: nothing unseen, no way up, nothing doubled."""
+    return path.isprintable() and not any(mark in path for mark in ("\\", "//", "/.."))
 
 
 def name_ticket(call: HTTPConnection) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 UPLOAD_MB = 100
 """The largest picture that can be dropped into the page."""
+BUG = "Something went wrong in the program itself. What happened stands in the terminal that runs seer ui."
 UNSEEN = "\N{REPLACEMENT CHARACTER}"
 UNSEEN_BREAK = "\N{WORD JOINER}"
 # A colon before a word is a mark too: `:red[...]` is a colour.

@@ -33,6 +33,15 @@ async ([server, picture]) => {
 """
 
 
+FRAME = """
+url => new Promise(done => {
+  const frame = Object.assign(document.createElement("iframe"), {src: url, onload: () => done("loaded")});
+  document.body.append(frame);
+  setTimeout(() => done("nothing"), 3000);
+})
+"""
+
+
 class Foreign(BaseHTTPRequestHandler):
     """An empty page."""
 
@@ -61,10 +70,12 @@ def test_a_page_from_elsewhere_loads_shows_and_sends_nothing(browser, server: st
     page.goto(server)
     ours = page.evaluate(TRY, [server, picture])
     assert (ours["image"], ours["socket"], ours["read"], ours["unread"]) == ("in", "in", "in", "in")
+    # Whether a frame with a download comes to an end would tell whether the picture is here.
+    kept = f"{server}/o/{gallery.find_hash('picture-05.jpg')}?download"
     page.goto(foreign)
+    assert page.evaluate(FRAME, kept) == page.evaluate(FRAME, kept.replace("/o/", "/o/f0")) == "loaded"
     assert set(page.evaluate(TRY, [server, picture]).values()) == {"out"}
-    # A frame asks as a link does, so it is the browser that must not show it.
     page.evaluate("url => document.body.append(Object.assign(document.createElement('iframe'), {src: url}))", server)
     page.wait_for_timeout(1000)
-    assert [frame.url for frame in page.frames[1:]] == ["chrome-error://chromewebdata/"]
+    assert {frame.url for frame in page.frames[1:]} == {"chrome-error://chromewebdata/"}
     page.close()

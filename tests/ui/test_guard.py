@@ -104,9 +104,39 @@ def test_a_page_from_elsewhere_gets_nothing_even_from_another_port_of_this_compu
 def test_a_foreign_page_may_link_to_ours_and_load_nothing_of_it(site: str):
     for mode in ("no-cors", "cors", "websocket", ""):
         assert call(Inside(), sec_fetch_site=site, sec_fetch_mode=mode)[0] == 403
-    assert call(Inside(), sec_fetch_site=site, sec_fetch_mode="navigate")[0] == 200
+    link = {"sec_fetch_site": site, "sec_fetch_mode": "navigate"}
+    assert call(Inside(), **link, sec_fetch_dest="document")[0] == 200
+    for dest in ("iframe", "frame", "object", "embed", ""):
+        assert call(Inside(), **link, sec_fetch_dest=dest)[0] == 403
+    for picture in ("/t/x.webp", "/o/x"):
+        assert call(Inside(), **link, sec_fetch_dest="document", path=picture)[0] == 403
     for own in ("same-origin", "none"):
         assert call(Inside(), sec_fetch_site=own, sec_fetch_mode="no-cors")[0] == 200
+
+
+@pytest.mark.parametrize("path", ["/..", "/o/../x", "//etc", "/o//x", "/o/\0", "/o/x\n", "/o/\u202ex", "/o/..\\x"])
+def test_an_address_that_nobody_was_given_is_not_found(path: str):
+    assert call(inside := Inside(), path=path)[0] == 404
+    assert not inside.calls
+
+
+def test_a_bug_behind_it_is_answered_with_our_headers_and_raised_on():
+    class Broken(Inside):
+        async def __call__(self, scope, receive, send) -> None:
+            raise RuntimeError("a bug")
+
+    sent = []
+
+    async def send(message: dict) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": "GET", "path": "/", "headers": [(b"host", b"localhost")]}
+    guard = Guard(Broken(), names=frozenset(), lock=None, headers=HEADERS)
+    with pytest.raises(RuntimeError, match="a bug"):
+        run(guard({**scope, "server": ("127.0.0.1", 1), "client": ("127.0.0.1", 1)}, lambda: None, send))
+    told = {name.decode(): value.decode() for name, value in sent[0]["headers"]}
+    assert sent[0]["status"] == 500 and b"a bug" not in sent[1]["body"]
+    assert {name.lower(): value for name, value in HEADERS.items()}.items() <= told.items()
 
 
 # --- the password ------------------------------------------------------------------------------------------------

@@ -15,9 +15,9 @@ from tests.ui.conftest import BUG_SECRET, HOSTILE_NAMES, Gallery, select_button,
 from tests.ui.test_browser import Visit
 from tests.ui.test_locked import OPEN_SETTINGS
 from tests.ui.test_password import PASSWORD
-from ui.components import BUG
+from ui.headers import HARDENED
 from ui.keys import Action, Key
-from ui.texts import UNSEEN_BREAK, show_path
+from ui.texts import BUG, UNSEEN_BREAK, show_path
 
 pytestmark = pytest.mark.browser
 FORMULA_NAMES = ("=1+1.jpg", "+SUM(A1).jpg", "-2+3.jpg", "@SUM(A1).jpg")
@@ -172,10 +172,12 @@ def test_a_bug_of_the_program_stays_in_the_terminal(browser, locked: str, strang
         visit.page.reload()
         visit.page.get_by_role("alert").get_by_text(BUG).wait_for()
         picture = visit.page.request.get(f"{locked}/t/{strange.find_hash(FORMULA_NAMES[0])}.webp")
+        told = picture.body()
     finally:
         bug.unlink()
-    seen = b"".join(visit.messages) + visit.page.content().encode() + picture.body()
+    seen = b"".join(visit.messages) + visit.page.content().encode() + told
     visit.context.close()
-    assert picture.status == 500 and BUG.encode() in seen
+    assert picture.status == 500 and BUG.encode() in told
+    assert all(picture.headers.get(name.lower()) == value for name, value in HARDENED.items()), picture.headers
     for private in (BUG_SECRET, "RuntimeError", "Traceback", "read_status", "find_image", 'File "', str(strange.place)):
         assert private.encode() not in seen, private
