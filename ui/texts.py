@@ -15,6 +15,10 @@ UNSEEN = "\N{REPLACEMENT CHARACTER}"
 UNSEEN_BREAK = "\N{WORD JOINER}"
 # A colon before a word is a mark too: `:red[...]` is a colour.
 MARKDOWN = re.compile(r"([\\`*_\[\]<>$~#|&]|:(?=[A-Za-z]))")
+# A reader makes links of these by itself; an unseen sign inside stops it, where a backslash would not.
+LINKED = re.compile(r"www(?=\.)|@(?=\S)|:(?=//)", re.IGNORECASE)
+# A line that begins like this is code, an item of a list, makes the line before it a heading, or ends a paragraph.
+BEGUN = re.compile(r"^(?=[ \t\n]|[-+=:]+(?:\s|$)|\d+[.)](?:\s|$))", re.MULTILINE)
 # Streamlit draws these after the Markdown is read, where no backslash can stop it: names of emoji, and arrows.
 DRAWN = re.compile(r":(?=[\w+-]+:)|(?<!\S)(?:<-(?=>)|[-<>~](?=[->=](?!\S)))")
 
@@ -41,4 +45,6 @@ def show_date(when: datetime) -> str:
 
 def quote(text: str) -> str:
     """Text for a place that reads Markdown, so that it comes out as it is, line by line."""
-    return MARKDOWN.sub(r"\\\1", DRAWN.sub(rf"\g<0>{UNSEEN_BREAK}", text)).replace("\n", "  \n")
+    for drawn in (DRAWN, LINKED, BEGUN):
+        text = drawn.sub(rf"\g<0>{UNSEEN_BREAK}", text)
+    return MARKDOWN.sub(r"\\\1", text).replace("\n", "  \n")
