@@ -19,7 +19,7 @@ from seer_model.formats import PICTURE_SUFFIXES
 from seer_model.pictures import bound_memory, encode_thumbnail, open_picture
 from seer_model.preprocess import Preprocessing, prepare
 
-__all__ = ["PICTURE_SUFFIXES", "Aside", "prepare_picture", "shrink_picture"]
+__all__ = ["PICTURE_SUFFIXES", "Aside", "Here", "prepare_picture", "shrink_picture"]
 
 MOST_AT_ONCE = 4
 """Processes; each is started when the others are busy, so that one picture that hangs keeps few people waiting."""
@@ -34,6 +34,18 @@ def prepare_picture(data: bytes, how: Preprocessing, max_megapixels: float) -> n
 def shrink_picture(data: bytes, side_px: int, max_megapixels: float) -> bytes:
     """A file's bytes as a WebP that fits in a square of side_px. Raises: PictureError."""
     return encode_thumbnail(open_picture(data, max_megapixels=max_megapixels, short_side_px=side_px), side_px=side_px)
+
+
+class Here:
+    """The same two, in this process."""
+
+    def prepare(self, data: bytes, how: Preprocessing, max_megapixels: float) -> np.ndarray:
+        """As `prepare_picture`."""
+        return prepare_picture(data, how, max_megapixels)
+
+    def shrink(self, data: bytes, side_px: int, max_megapixels: float) -> bytes:
+        """As `shrink_picture`."""
+        return shrink_picture(data, side_px, max_megapixels)
 
 
 class Aside:

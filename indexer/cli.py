@@ -29,13 +29,14 @@ from indexer.evaluation_plot import plot_evaluation, require_plot
 from indexer.evaluation_text import show_evaluation
 from indexer.interrupts import INTERRUPTED, watch_interrupt
 from indexer.job import build_collection
-from indexer.layout import LOG, find_collection, name_collection, require_own_place
+from indexer.layout import LOG, PRIVATE, find_collection, name_collection, require_own_place
 from indexer.report import BuildReport, Watchers
 from indexer.settings import BuildSettings
 from indexer.sources import resolve_folders
 from indexer.terminal import show_progress
 from indexer.texts import describe_answer, describe_status, show_path, show_report, show_status, show_unsearchable
 from indexer.watch import follow_changes
+from seer_model.durable import make_folder
 from seer_model.errors import PictureError, UserError
 from seer_model.zoo import DEFAULT_MODEL
 
@@ -325,7 +326,7 @@ def run_build(
 
 @contextmanager
 def _keep_log(place: Path, verbose: bool) -> Iterator[logging.Logger]:
-    place.mkdir(parents=True, exist_ok=True)
+    make_folder(place, PRIVATE)
     log = logging.getLogger("indexer")
     handlers: list[logging.Handler] = [
         RotatingFileHandler(place / LOG, maxBytes=LOG_BYTES, backupCount=2, encoding="utf-8", errors="backslashreplace")

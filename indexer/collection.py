@@ -11,7 +11,6 @@ from the stored rows.
 """
 
 import threading
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -19,9 +18,9 @@ from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
-from indexer.aside import prepare_picture
+from indexer.aside import Aside, Here
 from indexer.catalog_reader import CatalogReader, ImageDetails, UnsearchableFile
-from indexer.decode import hash_content
+from indexer.decode import hash_content, read_whole
 from indexer.errors import CollectionEmpty, CollectionUnwritable, FingerprintMismatch, QueryError
 from indexer.failures import format_unsearchable
 from indexer.generations import open_generation, read_current
@@ -30,8 +29,6 @@ from indexer.marks import Marks
 from indexer.snapshot import Snapshot
 from indexer.thumbnails import ThumbnailReader
 from seer_model.errors import PictureError
-from seer_model.pictures import encode_thumbnail, open_picture
-from seer_model.preprocess import Preprocessing
 
 if TYPE_CHECKING:
     from indexer.embed import Backbone
@@ -92,20 +89,14 @@ class Collection:
     Args:
         folder: the collection.
         device: where a query's model runs: `auto`, `cpu`, `cuda` or `cuda:N`.
-        prepare: what decodes a query; `aside.Aside().prepare` does it in processes of their own.
+        decoder: what decodes queries, and originals whose thumbnail is missing; `Aside` does it in other processes.
     Raises: CollectionMissing, CatalogTooNew, CollectionDamaged. A collection without a generation opens; questions
         that need one raise CollectionEmpty.
     """
 
-    def __init__(
-        self,
-        folder: Path | str,
-        *,
-        device: str = "auto",
-        prepare: Callable[[bytes, Preprocessing, float], np.ndarray] = prepare_picture,
-    ) -> None:
+    def __init__(self, folder: Path | str, *, device: str = "auto", decoder: Here | Aside | None = None) -> None:
         self.folder = Path(folder)
-        self._device, self._prepare = device, prepare
+        self._device, self._decoder = device, decoder or Here()
         self._catalog = CatalogReader(self.folder / CATALOG)
         self._thumbnails = ThumbnailReader(self.folder / THUMBNAILS)
         self.marks = Marks(self.folder / MARKS)
@@ -225,7 +216,7 @@ class Collection:
         side_px = self._open_snapshot().generation.manifest["settings"]["thumbnail_px"]
         original = self.read_original(content_hash)
         try:
-            return original and encode_thumbnail(open_picture(original[0], short_side_px=side_px), side_px=side_px)
+            return original and self._decoder.shrink(original[0], side_px, self.max_megapixels)
         except PictureError:
             return None
 
@@ -240,8 +231,8 @@ class Collection:
         details = self.read_image(image_id)
         for path in details.paths:
             try:
-                data = path.read_bytes()
-            except OSError:
+                data, _ = read_whole(path)
+            except (OSError, PictureError):
                 continue
             if hash_content(data).hex() == content_hash:
                 return data, MEDIA_TYPES.get(details.format, "application/octet-stream")
@@ -329,7 +320,7 @@ class Collection:
         if (known := self._queries.get(key)) is not None:
             return known
         # Before the lock: who waits for the model must not wait for another's picture.
-        pixels = self._prepare(picture, backbone.preprocessing, self.max_megapixels)
+        pixels = self._decoder.prepare(picture, backbone.preprocessing, self.max_megapixels)
         with self._model_lock:
             query = self._queries[key] = embed_prepared(backbone, pixels)
             if len(self._queries) > REMEMBERED:

@@ -11,6 +11,7 @@ import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 from blake3 import blake3
@@ -69,7 +70,7 @@ def hash_content(data: bytes) -> bytes:
 def decode_file(task: DecodeTask, settings: DecodeSettings) -> DecodedFile:
     """Read one file and decode it; whatever is wrong with it is in `reason`."""
     try:
-        data, status = _read_whole(task.path)
+        data, status = read_whole(task.path)
     except (OSError, PictureError, MemoryError) as error:
         return DecodedFile(path=task.path, reason=_explain(error))
     read = _note_read(task.path, data, status)
@@ -130,7 +131,7 @@ def _give_up(task: DecodeTask, reason: str) -> DecodedFile:
     if reason != DIED:
         reason += " To wait longer, give --max-seconds."
     try:
-        data, status = _read_whole(task.path)
+        data, status = read_whole(task.path)
     except (OSError, PictureError):
         return DecodedFile(path=task.path, reason=reason)
     # By its content, as every other picture that cannot be read: the next build leaves it alone.
@@ -147,8 +148,9 @@ def _note_read(path: str, data: bytes, status: os.stat_result, **more: object) -
     )
 
 
-def _read_whole(path: str) -> tuple[bytes, os.stat_result]:
-    with open(path, "rb") as file:
+def read_whole(path: str | Path) -> tuple[bytes, os.stat_result]:
+    """A file's bytes, and what the file system says of it. Raises: PictureError, OSError."""
+    with open(path, "rb", opener=_open_at_once) as file:
         before = os.fstat(file.fileno())
         if not stat.S_ISREG(before.st_mode):
             raise PictureError("It is no longer a regular file.")
@@ -161,6 +163,11 @@ def _read_whole(path: str) -> tuple[bytes, os.stat_result]:
     if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns) or len(data) != after.st_size:
         raise PictureError("The file changed while it was read; the next build tries again.")
     return data, after
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    # A pipe that has taken the picture's place would keep whoever opens it waiting for a writer, for ever.
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def _explain(error: Exception) -> str:

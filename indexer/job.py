@@ -26,7 +26,7 @@ from indexer.errors import (
     explain_refusal,
 )
 from indexer.hold import hold
-from indexer.layout import CATALOG, STORES, THUMBNAILS, name_store, require_own_place
+from indexer.layout import CATALOG, PRIVATE, STORES, THUMBNAILS, name_store, require_own_place
 from indexer.publish import publish_store
 from indexer.report import NO_EMBEDDING, BuildReport, Progress, Tally, Watchers
 from indexer.schema import explain_damage
@@ -62,7 +62,7 @@ def build_collection(
     require_own_place(folder)
     with explain_refusal(folder), explain_damage(folder / CATALOG), ExitStack() as stack:
         if not folder.is_dir():
-            make_folder(folder)
+            make_folder(folder, PRIVATE)
         stack.enter_context(hold(folder, "build"))
         catalog = stack.enter_context(closing(Catalog(folder / CATALOG)))
         return _Build(folder, catalog, settings, watchers or Watchers(), stack).run(added)

@@ -32,6 +32,8 @@ OURS = (LOG, LOCK, HOLDER, MARKS)
 APPLICATION = b"seer"
 """What SQLite keeps for us at the end of the first HEADER_BYTES of the catalog (`application_id`)."""
 HEADER_BYTES = 72
+PRIVATE = 0o700
+"""Rights of a collection's folder: thumbnails and uploads are for whoever built it, as the pictures may be."""
 
 
 def name_store(number: int) -> str:

@@ -29,14 +29,17 @@ def write_durably(path: Path, write: Callable[[Path], object]) -> None:
     sync_folder(path.parent)
 
 
-def make_folder(folder: Path) -> None:
+def make_folder(folder: Path, mode: int = 0o777) -> None:
     """Make a folder and those above it that are missing, and wait until its name is on the disk.
 
     One that is there is synced all the same: who made it may have been killed before that.
+
+    Args:
+        mode: the rights of the folder, if it is made now, less what the umask takes; not of those above it.
     """
     if not folder.parent.is_dir():
         make_folder(folder.parent)
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(mode, exist_ok=True)
     sync_folder(folder.parent)
 
 

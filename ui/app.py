@@ -21,7 +21,7 @@ from ui.components import show_error
 from ui.guard import Guard
 from ui.headers import list_headers
 from ui.password import Lock
-from ui.resources import open_early
+from ui.resources import opened_early
 from ui.routes import list_routes
 from ui.texts import UPLOAD_MB
 from ui.theme import list_theme_options
@@ -41,9 +41,9 @@ def make_app(
 
     @asynccontextmanager
     async def lifespan(_: st.App) -> AsyncIterator[None]:
-        open_early()
-        on_ready()
-        yield
+        with opened_early():
+            on_ready()
+            yield
 
     return st.App(
         SCRIPT,

@@ -9,6 +9,8 @@ Rule: opened once, read-only, never closed while a page may still be reading fro
 import gc
 import logging
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from indexer.layout import CATALOG, find_collection
 from seer_model.errors import UserError
 
 PREVIEW_PX = 640
+FORGET_EVERY_SECONDS = 3600
 LOADING = "load-model"
 """The name of the thread that loads a model."""
 log = logging.getLogger(__name__)
@@ -41,7 +44,7 @@ class Shelf:
             if self._open is None or self._open[0] != _read_stamp(self._open[1].folder):
                 # Not while it is open: looking whether it is a collection gives up SQLite's locks (`is_collection`).
                 folder = find_collection(self._folder)
-                self._open = _read_stamp(folder), Collection(folder, prepare=_aside.prepare)
+                self._open = _read_stamp(folder), Collection(folder, decoder=_aside)
                 # What was found stays chosen, also when a second collection is made while the server runs.
                 self._folder = folder
                 load_in_background(self._open[1])
@@ -86,12 +89,29 @@ def is_model_loaded() -> bool:
     return _shelf.is_model_loaded
 
 
-def open_early() -> None:
+@contextmanager
+def opened_early() -> Iterator[None]:
     """Open the collection before the first visit, if there is one; who asks later is told what is wrong.
 
-    Uploads whose time is over are deleted.
+    Uploads whose time is over are deleted, then and while the body runs.
     """
     _aside.start()
+    ended = threading.Event()
+    forget_expired()
+    threading.Thread(target=_forget_by_and_by, args=(ended,), name="forget-uploads", daemon=True).start()
+    try:
+        yield
+    finally:
+        ended.set()
+
+
+def _forget_by_and_by(ended: threading.Event) -> None:
+    while not ended.wait(FORGET_EVERY_SECONDS):
+        forget_expired()
+
+
+def forget_expired() -> None:
+    """Delete the uploads whose time is over; what keeps us from it is in the log."""
     try:
         the_collection().marks.forget_expired()
     except UserError as error:

@@ -8,6 +8,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -210,6 +211,21 @@ def change_while_read(path: Path) -> None:
         file.write(b"more")
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names")
+def test_a_pipe_in_a_pictures_place_keeps_nobody_waiting(place: Path, pictures: Path):
+    build(place, pictures)
+    with Collection(place) as collection, ThreadPoolExecutor(1) as threads:
+        image = collection.list_images(count=1)[0]
+        image.path.unlink()
+        os.mkfifo(image.path)
+        add("faults injected")
+        answer = threads.submit(collection.read_original, image.content_hash)
+        try:
+            assert answer.result(20) is None
+        finally:
+            os.close(os.open(image.path, os.O_RDWR))  # Else a thread that waits would wait for ever.
+
+
 @pytest.mark.usefixtures("in_one_process")
 @pytest.mark.parametrize(
     ("happens", "said"), [(change_while_read, "changed while it was read"), (os.unlink, "vanished before it was read")]
@@ -220,7 +236,7 @@ def test_files_that_change_or_vanish_in_the_middle_are_listed_and_taken_up_later
     chosen = random.Random(1).sample(sorted(pictures.rglob("*.png")), 4)
     real = os.fstat
 
-    def read_whole(path: str, read=decode._read_whole) -> tuple:
+    def read_whole(path: str, read=decode.read_whole) -> tuple:
         if Path(path) in chosen and happens is os.unlink:
             os.unlink(path)
         if Path(path) in chosen and happens is change_while_read:
@@ -232,7 +248,7 @@ def test_files_that_change_or_vanish_in_the_middle_are_listed_and_taken_up_later
             monkeypatch.setattr(os, "fstat", real)
 
     with monkeypatch.context() as meanwhile:
-        meanwhile.setattr(decode, "_read_whole", read_whole)
+        meanwhile.setattr(decode, "read_whole", read_whole)
         report = build(place, pictures)
     add("faults injected", 4)
     assert (report.embedded, report.failed, report.images) == (5, 4, 5)

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ import pytest
 from indexer import aside
 from indexer.aside import Aside, prepare_picture, shrink_picture
 from indexer.collection import Collection
+from indexer.layout import THUMBNAILS
 from seer_model.errors import PictureError
 from seer_model.preprocess import PREPROCESSINGS
 from tests.indexer.making import build, draw
@@ -106,9 +108,23 @@ def test_a_collection_lets_a_query_be_decoded_aside(
     build(place, pictures)
     query = draw(tmp_path / "query.png", seed=77).read_bytes()
     asked = []
-    prepare = lambda *question: asked.append(question) or decoder.prepare(*question)  # noqa: E731
-    with Collection(place) as here, Collection(place, prepare=prepare) as there:
+    noting = SimpleNamespace(prepare=lambda *question: asked.append(question) or decoder.prepare(*question))
+    with Collection(place) as here, Collection(place, decoder=noting) as there:
         assert there.find_similar(query) == here.find_similar(query)
         assert asked == [(query, HOW, 200)]
         with pytest.raises(PictureError, match="known format"):
             there.find_similar(b"no picture")
+
+
+def test_a_missing_thumbnail_is_made_aside_with_the_limit_of_the_collection(
+    decoder: Aside, place: Path, pictures: Path, by_pixels: None
+):
+    build(place, pictures, max_megapixels=3)
+    (place / THUMBNAILS).unlink()
+    asked = []
+    noting = SimpleNamespace(shrink=lambda *question: asked.append(question) or decoder.shrink(*question))
+    with Collection(place, decoder=noting) as collection:
+        image = collection.list_images(count=1)[0]
+        made = collection.read_thumbnail(image.content_hash)
+    assert asked == [(image.path.read_bytes(), 320, 3)]
+    assert made == shrink_picture(image.path.read_bytes(), 320, 3)

@@ -63,7 +63,7 @@ def test_a_build_reads_them_all(place: Path, needy: Path):
     report = build(place, needy)
     assert (report.embedded, report.failed) == (4, 0)
     decoder = Aside()
-    with Collection(place, prepare=decoder.prepare) as collection:
+    with Collection(place, decoder=decoder) as collection:
         for file in NEEDY.values():
             first = collection.find_similar((needy / file).read_bytes(), count=1)[0]
             assert first.path == needy / file and collection.read_thumbnail(first.content_hash)[8:12] == b"WEBP"

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -51,6 +52,16 @@ def test_a_build_gives_way_to_the_page_before_it_does_anything_else(
     run("build", pictures, "--collection", place)
     run("build", pictures, "--collection", place, "--nice", 0)
     assert given_way == [10, 0]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="rights of another kind")
+def test_a_new_collection_is_for_its_owner_alone_and_a_folder_that_was_there_is_left_as_it_is(
+    place: Path, tmp_path: Path, pictures: Path, by_pixels: None
+):
+    (tmp_path / "shared").mkdir(mode=0o755)
+    for folder, rights in ((place, 0o700), (tmp_path / "shared", 0o755)):
+        assert run("build", pictures, "--collection", folder).exit_code == 0
+        assert stat.S_IMODE(folder.stat().st_mode) == rights
 
 
 def test_search_prints_neighbours_best_first_and_json_as_the_design_says(built: Path, pictures: Path):

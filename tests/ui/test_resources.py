@@ -12,7 +12,7 @@ from ui.resources import PREVIEW_PX, make_preview, shrink, the_collection
 @pytest.fixture
 def nothing_is_decoded_here(monkeypatch: pytest.MonkeyPatch) -> None:
     """Decoders of this process are bugs; worker processes have their own."""
-    for name in ("indexer.aside.open_picture", "indexer.collection.open_picture", "seer_model.pictures.name_format"):
+    for name in ("indexer.aside.open_picture", "seer_model.pictures.name_format"):
         monkeypatch.setattr(name, lambda *_, **__: pytest.fail("an upload was decoded in the page's process"))
 
 

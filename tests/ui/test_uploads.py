@@ -1,6 +1,7 @@
 """Uploads kept for links: opened by whoever has the link, forgotten on demand, and never in a search's way."""
 
 import shutil
+import time
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -13,7 +14,7 @@ from indexer.layout import MARKS
 from tests.ui.conftest import HOSTILE_NAMES, Gallery
 from tests.ui.test_pages import list_cards, open_page, open_status, read_texts, upload
 from ui.keys import Key
-from ui.resources import choose_collection, open_early
+from ui.resources import choose_collection, opened_early
 from ui.texts import UNSEEN_BREAK, show_date
 from ui.uploads import FORGOTTEN, GONE, NO_LINK, NOT_WANTED
 
@@ -151,8 +152,19 @@ def test_the_status_page_says_how_much_is_kept_and_forgets_all(own: Gallery, nea
 def test_what_is_due_is_deleted_when_a_server_starts(own: Gallery, monkeypatch: pytest.MonkeyPatch):
     with own.open() as collection:
         collection.marks.keep_query(b"picture", "a.jpg")
-        open_early()
-        assert collection.marks.measure_queries()[0] == 1
+        with opened_early():
+            assert collection.marks.measure_queries()[0] == 1
         monkeypatch.setattr("indexer.marks.KEPT_SECONDS", -1)
-        open_early()
-        assert collection.marks.measure_queries()[0] == 0
+        with opened_early():
+            assert collection.marks.measure_queries()[0] == 0
+
+
+def test_what_becomes_due_while_a_server_runs_is_deleted_too(own: Gallery, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("ui.resources.FORGET_EVERY_SECONDS", 0.05)
+    with own.open() as collection, opened_early():
+        collection.marks.keep_query(b"picture", "a.jpg")
+        monkeypatch.setattr("indexer.marks.KEPT_SECONDS", -1)
+        deadline = time.monotonic() + 20
+        while collection.marks.measure_queries()[0]:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
