@@ -5,6 +5,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -106,14 +107,9 @@ def test_a_collection_that_took_in_another_folder_is_still_that_of_its_first(pic
 
 
 def test_the_watch_follows_a_folder_that_another_command_has_added(pictures: Path, tmp_path: Path):
-    watched, looks = [pictures], 0
-
-    def list_watched() -> tuple[list[Path], tuple[str, ...]]:
-        nonlocal looks
-        looks += 1
-        return list(watched), ()
-
-    changes = follow_changes(list_watched, should_stop=lambda: looks > 50, quiet_seconds=0.1, poll_seconds=0.1)
+    watched, end = [pictures], time.monotonic() + 20
+    soon = {"quiet_seconds": 0.1, "poll_seconds": 0.1}
+    changes = follow_changes(lambda: (list(watched), ()), should_stop=lambda: time.monotonic() > end, **soon)
     next(changes)
     watched.append(draw(tmp_path / "other" / "a.png", 72).parent)
     changes.send(True)  # told of what is in there
