@@ -169,7 +169,8 @@ def _choose_names(moment: Moment, folder: int, is_new) -> dict[str, int]:
         for name in [name for name, other in names.items() if other == one and not name.startswith(BY_SQLITE)]:
             if name not in chosen or names is new:
                 chosen[name] = one
-    return chosen
+    # Where a rename took another file's place, one of the two has the name.
+    return {**{name: old[name] for name in old.keys() & new.keys()}, **chosen}
 
 
 def _choose_content(moment: Moment, name: str, number: int, choose_content) -> bytes:
