@@ -76,9 +76,10 @@ def test_what_no_package_brought_is_found(tmp_path: Path):
         (place / name).parent.mkdir(parents=True, exist_ok=True)
         (place / name).touch()
     (place / "a-1.dist-info" / "RECORD").write_text("".join(f"{name},,\n" for name in brought))
-    installed = [Distribution.at(place / "a-1.dist-info"), SimpleNamespace(files=None, locate_file=lambda _: place)]
     (place / "d").symlink_to(outside)
     (tmp_path / "lib64").symlink_to(place)
+    known = Distribution.at(tmp_path / "lib64" / "a-1.dist-info")
+    installed = [known, SimpleNamespace(files=None, locate_file=lambda _: place)]
     found = list(audit.find_added(installed, [str(place), str(tmp_path / "lib64")]))
     assert sorted(os.path.relpath(line.split()[0], place) for line in found) == sorted((*added, "d"))
     assert list(audit.find_added(installed, [str(outside)])) == []
