@@ -99,6 +99,10 @@ class Catalog:
         found = self._connection.execute("SELECT path FROM folders ORDER BY path")
         return [Path(os.fsdecode(path)) for (path,) in found]
 
+    def list_mounts(self) -> list[Path]:
+        """Folders below them that were disks of their own when they were last looked at."""
+        return [Path(os.fsdecode(path)) for (path,) in self._connection.execute("SELECT path FROM mounts")]
+
     def list_excluded(self) -> tuple[str, ...]:
         """Globs of what builds pass over."""
         found = self._connection.execute("SELECT glob FROM excluded ORDER BY glob")
@@ -106,40 +110,45 @@ class Catalog:
 
     def record_walk(
         self,
-        found: Iterable[tuple[str, int, int]],
+        found: Iterable[tuple[str, int, int, int]],
         kept: Iterable[str] = (),
         full: Iterable[Path] = (),
         excluded: Iterable[str] = (),
+        mounts: Iterable[str] = (),
     ) -> list[int | None]:
         """Take in one whole walk: new and changed files become pending, missing ones are forgotten.
 
         Args:
-            found: (path, size in bytes, mtime in nanoseconds) of every file that is there.
+            found: (path, size in bytes, mtime in nanoseconds, inode) of every file that is there.
             kept: files and folders that could not be looked at; what is known of them stays as it is. Asked for once
                 `found` has ended.
             full: folders that are not believed to have become empty.
             excluded: globs of what the walk has passed over, and later ones will.
+            mounts: folders that are disks of their own. Asked for once `found` has ended.
         Returns: the image of each file that is no longer there; None for one that had not been read.
         Raises: SourceError if a folder of `full` held files and holds none now; nothing is recorded then.
         """
         with self._transaction() as connection:
             connection.execute(
-                "CREATE TEMP TABLE IF NOT EXISTS seen (path BLOB PRIMARY KEY, size, mtime) WITHOUT ROWID"
+                "CREATE TEMP TABLE IF NOT EXISTS seen (path BLOB PRIMARY KEY, size, mtime, inode) WITHOUT ROWID"
             )
             connection.execute("DELETE FROM seen")
             connection.executemany(
-                "INSERT OR IGNORE INTO seen VALUES (?, ?, ?)", ((os.fsencode(path), *stamp) for path, *stamp in found)
+                "INSERT OR IGNORE INTO seen VALUES (?, ?, ?, ?)",
+                ((os.fsencode(path), *stamp) for path, *stamp in found),
             )
             for path in kept:
                 connection.execute(
-                    """INSERT OR IGNORE INTO seen SELECT path, size_bytes, mtime_ns FROM files
+                    """INSERT OR IGNORE INTO seen SELECT path, size_bytes, mtime_ns, inode FROM files
                     WHERE path = ? OR path >= ? AND path < ?""",
                     (os.fsencode(path), *bound_paths(path)),
                 )
             for folder in full:
                 _refuse_emptied(connection, folder)
-            connection.execute("DELETE FROM excluded")
-            connection.executemany("INSERT OR IGNORE INTO excluded VALUES (?)", [(os.fsencode(g),) for g in excluded])
+            for table, names in (("excluded", excluded), ("mounts", mounts)):
+                connection.execute(f"DELETE FROM {table}")
+                values = [(os.fsencode(name),) for name in names]
+                connection.executemany(f"INSERT OR IGNORE INTO {table} VALUES (?)", values)
             return _compare_with_seen(connection)
 
     def retry_failed(self, reason: str | None = None) -> None:
@@ -179,6 +188,11 @@ class Catalog:
     def read_model(self) -> str | None:
         """The model of the store that was opened last; None before the first."""
         found = self._connection.execute(f"SELECT model {_LATEST}").fetchone()
+        return found[0] if found else None
+
+    def find_store(self, fingerprint: str) -> int | None:
+        """The number of this fingerprint's store."""
+        found = self._connection.execute("SELECT store FROM stores WHERE fingerprint = ?", (fingerprint,)).fetchone()
         return found[0] if found else None
 
     def find_latest_store(self) -> int | None:
@@ -298,6 +312,7 @@ def _refuse_emptied(connection: sqlite3.Connection, folder: Path) -> None:
 
 
 def _compare_with_seen(connection: sqlite3.Connection) -> list[int | None]:
+    _notice_swaps(connection)
     gone = connection.execute(
         "SELECT image_id FROM files WHERE NOT EXISTS (SELECT 1 FROM seen WHERE seen.path = files.path)"
     ).fetchall()
@@ -305,13 +320,28 @@ def _compare_with_seen(connection: sqlite3.Connection) -> list[int | None]:
     # A file that could not be read (no permission, vanished) has another try: its stamp would not show a repair.
     connection.execute("UPDATE files SET reason = NULL WHERE reason IS NOT NULL")
     connection.execute(
-        """INSERT INTO files (path, size_bytes, mtime_ns, seen_at) SELECT path, size, mtime, ? FROM seen WHERE true
+        """INSERT INTO files (path, size_bytes, mtime_ns, inode, seen_at)
+        SELECT path, size, mtime, inode, ? FROM seen WHERE true
         ON CONFLICT (path) DO UPDATE SET size_bytes = excluded.size_bytes, mtime_ns = excluded.mtime_ns,
-            image_id = NULL, seen_at = excluded.seen_at
+            inode = excluded.inode, image_id = NULL, seen_at = excluded.seen_at
         WHERE size_bytes != excluded.size_bytes OR mtime_ns != excluded.mtime_ns""",
         (time.time(),),
     )
+    connection.execute(
+        "UPDATE files SET inode = seen.inode FROM seen WHERE seen.path = files.path AND files.inode IS NOT seen.inode"
+    )
     return [image_id for (image_id,) in gone]
+
+
+def _notice_swaps(connection: sqlite3.Connection) -> None:
+    """Files of one size and time may have changed places, which their stamps do not show: another look at each.
+
+    Of those alone: some disks number their files anew whenever they are mounted.
+    """
+    connection.execute(
+        """UPDATE files SET image_id = NULL FROM seen WHERE seen.path = files.path AND files.inode != seen.inode
+        AND (size_bytes, mtime_ns) IN (SELECT size_bytes, mtime_ns FROM files GROUP BY 1, 2 HAVING count(*) > 1)"""
+    )
 
 
 def _record_entry(connection: sqlite3.Connection, store: int, entry: Entry) -> tuple[int | None, str | None]:

@@ -40,11 +40,6 @@ class UpkeepCatalog(Catalog):
         """Whether anything known lies there."""
         return any(_list_below(self._connection, table, folder) for table in ("folders", "files"))
 
-    def find_store(self, fingerprint: str) -> int | None:
-        """The number of this fingerprint's store."""
-        found = self._connection.execute("SELECT store FROM stores WHERE fingerprint = ?", (fingerprint,)).fetchone()
-        return found[0] if found else None
-
     def list_living_rows(self, store: int) -> list[tuple[int, int]]:
         """(row, image) of this store's rows whose images still have a file, by row."""
         query = """SELECT row, image_id FROM rows r WHERE store = ?

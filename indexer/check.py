@@ -187,13 +187,11 @@ class _Check:
 
     def _publish_anew(self) -> None:
         """On the newest manifest that can be read: what it says of the model holds for its store."""
-        for name in reversed(generations.list_generations(self.collection)):
-            with suppress(CollectionDamaged):
-                manifest = generations.read_generation(self.collection, name).manifest
-                store = self.catalog.find_store(manifest["fingerprint"])
-                if store is not None:
-                    publish_store(self.collection, self.catalog, store, manifest, self.on_step)
-                    return
+        for generation in generations.read_newest_first(self.collection):
+            store = self.catalog.find_store(generation.manifest["fingerprint"])
+            if store is not None:
+                publish_store(self.collection, self.catalog, store, generation.manifest, self.on_step)
+                return
         raise CollectionDamaged("no manifest is left to go on from")
 
     def _check_thumbnails(self) -> Iterator[Problem]:

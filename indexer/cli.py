@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from time import perf_counter
@@ -29,7 +29,8 @@ from indexer.evaluation_plot import plot_evaluation, require_plot
 from indexer.evaluation_text import show_evaluation
 from indexer.interrupts import INTERRUPTED, watch_interrupt
 from indexer.job import build_collection
-from indexer.layout import LOG, PRIVATE, find_collection, name_collection, require_own_place
+from indexer.layout import LOG, PRIVATE, find_collection, require_own_place
+from indexer.places import find_place, list_watched
 from indexer.report import BuildReport, Watchers
 from indexer.settings import BuildSettings
 from indexer.sources import resolve_folders
@@ -128,6 +129,8 @@ def build(
             return report
 
         report = build_once(list(pictures))
+        # Said of what was there when the command was given, not of whatever may come.
+        chosen = replace(chosen, accept_removals=False, retry_failed=False)
         if is_watched:
             report = keep_building(place, build_once, should_stop) or report
     if report.is_stopped:
@@ -280,7 +283,7 @@ def choose_collection(pictures: list[Path], folder: Path | None) -> Path:
     folders = resolve_folders(pictures)
     if not folders:
         return find_collection(folder).absolute()
-    place = name_collection(folders) if folder is None else folder.resolve()
+    place = find_place(folders) if folder is None else folder.resolve()
     require_own_place(place)
     return place
 
@@ -291,10 +294,8 @@ def keep_building(
     should_stop: Callable[[], bool],
 ) -> BuildReport | None:
     """Build whenever something in the picture folders has changed, until told to stop. Returns: the last build."""
-    with Collection(place) as collection:
-        told = collection.read_status()
     report, is_built = None, None
-    changes = follow_changes(told.folders, tuple(told.excluded), should_stop=should_stop)
+    changes = follow_changes(lambda: list_watched(place), should_stop=should_stop)
     click.echo("Watching for changes; Ctrl-C ends it.", err=True)
     with suppress(StopIteration):
         while True:

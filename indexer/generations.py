@@ -12,10 +12,11 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -137,16 +138,19 @@ def list_generations(collection: Path) -> list[str]:
     return sorted(entry.name for entry in place.iterdir() if _OURS.fullmatch(entry.name)) if place.is_dir() else []
 
 
+def read_newest_first(collection: Path) -> Iterator[Generation]:
+    """All whose manifests can be read, their files not verified."""
+    for name in reversed(list_generations(collection)):
+        with suppress(CollectionDamaged):
+            yield read_generation(collection, name)
+
+
 def remove_old_generations(collection: Path) -> set[int]:
     """Keep the current generation and the ones before it, `KEPT` in all; unfinished and damaged ones go too.
 
     Returns: the stores that the kept ones stand on.
     """
-    kept = {}
-    for name in reversed(list_generations(collection)):
-        with suppress(CollectionDamaged):
-            if len(kept) < KEPT:
-                kept[name] = read_generation(collection, name).manifest["store"]
+    kept = {one.name: one.manifest["store"] for one in islice(read_newest_first(collection), KEPT)}
     for entry in (collection / GENERATIONS).iterdir():
         if _OURS.fullmatch(entry.name.removeprefix(".")) and entry.name not in kept:
             # A reader on Windows may still hold a file open; the next build tries again.

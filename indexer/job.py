@@ -8,6 +8,7 @@ Rule: only the conductor knows more than one step, and only one build at a time 
 """
 
 import logging
+import os
 import shutil
 import time
 from collections import Counter
@@ -97,6 +98,7 @@ class _Build:
         return BuildReport(
             found=found,
             ignored=walk.ignored,
+            unreadable=len(walk.unreadable),
             embedded=self.tally.embedded,
             unchanged=unchanged + self.tally.copies,
             moved=self.tally.moved.total(),
@@ -115,11 +117,11 @@ class _Build:
         given = self.settings.exclude
         exclude = tuple(filter(None, given)) if given else self.catalog.list_excluded()
         self.settings = replace(self.settings, exclude=exclude)
-        walk = Walk(folders, exclude)
-        found = ((file.path, file.size_bytes, file.mtime_ns) for file in self._watch_walk(walk))
+        walk = Walk(folders, exclude, own=os.path.realpath(self.folder))
+        found = ((file.path, file.size_bytes, file.mtime_ns, file.inode) for file in self._watch_walk(walk))
         self.catalog.add_folders(added)
-        full = () if self.settings.accept_removals else folders
-        gone = self.catalog.record_walk(found, walk.unreadable, full, exclude)
+        full = () if self.settings.accept_removals else {*self.catalog.list_folders(), *self.catalog.list_mounts()}
+        gone = self.catalog.record_walk(found, walk.unreadable, full, exclude, walk.mounts)
         for unreadable in walk.unreadable:
             log.warning("%s may not be looked at; what is known of it stays as it is", unreadable)
         if self.settings.retry_failed:
@@ -277,7 +279,16 @@ class _Build:
         if self.is_stopped or (current and (self._is_up_to_date(current) or self._is_half_way_from(current))):
             return current
         self.watchers.on_progress(Progress("building the index"))
-        return publish_store(self.folder, self.catalog, self.store, self._describe(), self.watchers.on_step)
+        store, described = (self.store, self._describe()) if current else self._choose_whole_store()
+        return publish_store(self.folder, self.catalog, store, described, self.watchers.on_step)
+
+    def _choose_whole_store(self) -> tuple[int, dict]:
+        """What to publish where nothing that answers can be opened: another model's rows, if ours are not all there."""
+        for last in generations.read_newest_first(self.folder):
+            store = self.catalog.find_store(last.manifest["fingerprint"])
+            if store is not None:
+                return (store, last.manifest) if self._is_half_way_from(last) else (self.store, self._describe())
+        return self.store, self._describe()
 
     def _read_current(self) -> generations.Generation | None:
         try:

@@ -23,11 +23,13 @@ class Progress:
 
 @dataclass(frozen=True, kw_only=True)
 class BuildReport:
-    """What a build did. All but `embedded` and `images` count files: found = unchanged + moved + failed + pending
-    + those whose content was embedded."""
+    """What a build did. All but `embedded`, `images` and `unreadable` count files: found = unchanged + moved + failed +
+    pending + those whose content was embedded."""
 
     found: int
     ignored: int
+    unreadable: int
+    """Files and folders that may not be looked at, so that nobody knows what they hold."""
     embedded: int
     unchanged: int
     moved: int

@@ -2,6 +2,7 @@
 
     folders  the picture folders of this collection
     excluded globs of what is passed over there
+    mounts   folders below them that were disks of their own when they were last looked at
     files    a path where picture bytes were found: stamp, and its image once it has been read
     images   one content, known by its BLAKE3 hash; `reason` says why it cannot be searched
     stores   one for each fingerprint that rows were made with
@@ -34,8 +35,11 @@ FROM_SQLITE = (sqlite3.DatabaseError, UnicodeDecodeError)
 """The latter where SQLite's own words about a damaged file hold bytes of it."""
 PRIMARY = 0xFF
 BUSY = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
-FULL = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR})
-"""A disk without room for the write-ahead log's index is told as an error of input and output."""
+UNWRITABLE = frozenset(
+    {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM}
+)
+"""A disk without room for the write-ahead log's index is told as an error of input and output; a read-only folder in
+which a killed build left a log, as a file that cannot be opened."""
 DAMAGE = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR})
 """SQLite's words for a file that is not what was written; SQLITE_ERROR: its tables are not those that were made."""
 
@@ -64,7 +68,13 @@ def m002_keep_globs(connection: sqlite3.Connection) -> None:
     connection.execute("CREATE TABLE excluded (glob BLOB PRIMARY KEY) WITHOUT ROWID")
 
 
-MIGRATIONS = (m001_create_tables, m002_keep_globs)
+def m003_know_files_and_disks(connection: sqlite3.Connection) -> None:
+    """Which file a path led to, and where disks are mounted: files of one stamp may swap names, and disks go away."""
+    connection.execute("ALTER TABLE files ADD COLUMN inode INTEGER")
+    connection.execute("CREATE TABLE mounts (path BLOB PRIMARY KEY) WITHOUT ROWID")
+
+
+MIGRATIONS = (m001_create_tables, m002_keep_globs, m003_know_files_and_disks)
 
 
 def connect_to_write(path: Path) -> sqlite3.Connection:
@@ -208,7 +218,7 @@ def _closed_if_unfit(connection: sqlite3.Connection, path: Path) -> Iterator[Non
     except FROM_SQLITE as error:
         connection.close()
         _require_free(path, error)
-        raise explain_sqlite(error) if read_code(error) in FULL else tell_damage(path, error) from None
+        raise explain_sqlite(error) if read_code(error) in UNWRITABLE else tell_damage(path, error) from None
     except BaseException:
         connection.close()
         raise

@@ -20,6 +20,8 @@ from seer_model.formats import PICTURE_SUFFIXES, sniff_format
 SKIPPED_FOLDERS = frozenset({"@eadir", "__macosx", "$recycle.bin", "system volume information", "lost+found"})
 HEAD_BYTES = 64
 SHARD_SUFFIX = ".tar"
+LARGEST = 2**63 - 1
+"""The largest number that the catalog can hold."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,8 @@ class FoundFile:
     path: str
     size_bytes: int
     mtime_ns: int
+    inode: int
+    """Which file it is on its disk; two that are otherwise alike may have swapped their names."""
 
 
 @dataclass
@@ -37,10 +41,14 @@ class Walk:
 
     folders: list[Path]
     exclude: tuple[str, ...] = ()
+    own: str | None = None
+    """The collection that is being built, which need not be opened to be known as one (`is_collection`)."""
     ignored: int = 0
     """Files that are no pictures, or were excluded."""
     unreadable: list[str] = field(default_factory=list)
     """Files and folders that may not be looked at: nothing is known of what they hold."""
+    mounts: list[str] = field(default_factory=list)
+    """Folders that are disks of their own."""
     shards: list[str] = field(default_factory=list)
     """Files with the suffix .tar; they count as ignored too."""
 
@@ -60,6 +68,7 @@ class Walk:
             if entry.is_dir(follow_symlinks=False):
                 if not self._is_skipped_folder(root, entry):
                     subfolders.append(entry.path)
+                    self._note_mount(entry)
                 continue
             found = None if self._is_excluded(root, entry) else self._look_at(entry)
             if found is None:
@@ -78,7 +87,11 @@ class Walk:
         except OSError:
             self.unreadable.append(entry.path)
             return None
-        return FoundFile(entry.path, status.st_size, clamp_time(status.st_mtime_ns))
+        return FoundFile(entry.path, status.st_size, clamp_time(status.st_mtime_ns), status.st_ino & LARGEST)
+
+    def _note_mount(self, entry: os.DirEntry) -> None:
+        if os.path.ismount(entry.path):
+            self.mounts.append(entry.path)
 
     def _note_shard(self, entry: os.DirEntry) -> None:
         if entry.name.lower().endswith(SHARD_SUFFIX) and entry.is_file():
@@ -94,7 +107,10 @@ class Walk:
 
     def _is_skipped_folder(self, root: str, entry: os.DirEntry) -> bool:
         return (
-            entry.name.lower() in SKIPPED_FOLDERS or self._is_excluded(root, entry) or is_collection(Path(entry.path))
+            entry.name.lower() in SKIPPED_FOLDERS
+            or self._is_excluded(root, entry)
+            or entry.path == self.own
+            or is_collection(Path(entry.path))
         )
 
     def _is_excluded(self, root: str, entry: os.DirEntry) -> bool:

@@ -12,6 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from indexer.collection import CollectionStatus, Neighbour, UnsearchableFile
+from indexer.layout import LOG
 from indexer.report import BuildReport
 from indexer.terminal import show_duration
 
@@ -24,6 +25,9 @@ def show_report(report: BuildReport, place: Path) -> str:
     lines = [f"{show_count(report.images, 'image')} can be searched ({changes}) in {show_duration(report.seconds)}."]
     if not report.found:
         lines.append(f"There are no pictures in these folders ({show_count(report.ignored, 'other file')}).")
+    if report.unreadable:
+        there = show_count(report.unreadable, "place")
+        lines.append(f"{there} could not be looked at (permission?); what is there cannot be found. See {place / LOG}")
     if report.pending:
         lines.append(f"{show_count(report.pending, 'file')} still to be read; run again to go on.")
     if report.failed:

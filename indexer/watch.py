@@ -14,7 +14,7 @@ from pathlib import Path
 
 import watchfiles
 
-from indexer.sources import Walk
+from indexer.sources import FoundFile, Walk
 
 QUIET_SECONDS = 2.0
 """A change is told when nothing more has come for so long: somebody who copies a thousand pictures wants one build."""
@@ -25,8 +25,7 @@ log = logging.getLogger(__name__)
 
 
 def follow_changes(
-    folders: list[Path],
-    exclude: tuple[str, ...] = (),
+    list_watched: Callable[[], tuple[list[Path], tuple[str, ...]]],
     *,
     should_stop: Callable[[], bool],
     quiet_seconds: float = QUIET_SECONDS,
@@ -35,21 +34,29 @@ def follow_changes(
     """Yield when to build: at once, and each time that something below the folders has changed and is quiet again.
 
     What changes while the caller is at work is told when it asks again; send False to be told the same again later.
+
+    Args:
+        list_watched: tells the folders, and globs of what is passed over; asked at every look, as another command may
+            have added some.
     """
     seen: set | None = None
-    for _ in _list_moments(folders, should_stop, quiet_seconds, poll_seconds):
-        if should_stop():
-            return
-        now = _look(folders, exclude)
-        if now != seen:
-            is_done = yield
-            seen = None if is_done is False else now
+    while not should_stop():
+        folders, exclude = watched = list_watched()
+        for _ in _list_moments(folders, should_stop, quiet_seconds, poll_seconds):
+            if should_stop():
+                return
+            if list_watched() != watched:
+                break
+            now = _look(folders, exclude)
+            if now != seen:
+                is_done = yield
+                seen = None if is_done is False else now
 
 
-def _look(folders: list[Path], exclude: tuple[str, ...]) -> set[tuple[str, int, int]]:
+def _look(folders: list[Path], exclude: tuple[str, ...]) -> set[FoundFile]:
     """Every file that could be a picture, with its stamp; a folder that is gone has none."""
     there = [folder for folder in folders if folder.is_dir()]
-    return {(file.path, file.size_bytes, file.mtime_ns) for file in Walk(there, exclude)}
+    return set(Walk(there, exclude))
 
 
 def _list_moments(
@@ -61,6 +68,7 @@ def _list_moments(
         yield from _wait_for_events(folders, should_stop, quiet_seconds, poll_seconds)
     except (RuntimeError, OSError, ValueError) as error:  # ValueError: a folder's own name is no text.
         log.warning("the system's events cannot be followed (%s); looking every %g s", error, poll_seconds)
+        yield None
     while not should_stop():
         yield from _wait(poll_seconds, should_stop)
 

@@ -37,7 +37,7 @@ LADDERS = {
         # When to walk again stands above the walk, the table of failures and marks above what they read.
         {
             *("publish", "snapshot", "pile", "gallery", "labels", "figures", "evaluation_plot", "curves", "watch"),
-            *("failures", "marks"),
+            *("failures", "marks", "places"),
         },
         {
             *("sources", "catalog_reader", "catalog_upkeep", "decode", "embed", "vectors", "index", "generations"),

@@ -213,12 +213,6 @@ def test_a_foreign_catalog_in_a_picture_folder_hides_nothing(place: Path, pictur
     assert build(place, pictures).images == 9
 
 
-def test_a_collection_inside_its_picture_folder_is_not_walked(pictures: Path):
-    inside = pictures / "collection"
-    build(inside, pictures)
-    assert build(inside).found == 9
-
-
 def test_damaged_thumbnails_are_set_aside_and_missing_ones_made_anew(place: Path, pictures: Path):
     build(place, pictures)
     (place / "thumbnails.sqlite").write_bytes(b"damaged" * 1000)

@@ -9,7 +9,7 @@ from indexer.catalog import Catalog, Entry
 from indexer.catalog_reader import CatalogReader
 from indexer.errors import CatalogTooNew, CollectionDamaged
 
-STAMP = (10, 1)
+STAMP = (10, 1, 0)
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def catalog(tmp_path: Path):
 
 
 def entry(path: str, content: bytes, row: int | None = None, **more: object) -> Entry:
-    size_bytes, mtime_ns = STAMP
+    size_bytes, mtime_ns, _ = STAMP
     return Entry(path=path, size_bytes=size_bytes, mtime_ns=mtime_ns, content_hash=content, row=row, **more)
 
 
@@ -44,7 +44,7 @@ def test_a_store_that_lost_rows_goes_on_under_a_new_number(catalog: Catalog):
 
 
 def test_only_images_of_the_same_size_are_candidates_for_known_content(catalog: Catalog):
-    catalog.record_walk([("/p/1", 10, 1), ("/p/2", 11, 1), ("/q/same", 10, 5)])
+    catalog.record_walk([("/p/1", 10, 1, 0), ("/p/2", 11, 1, 0), ("/q/same", 10, 5, 0)])
     store = catalog.open_store("f", 4, "m")
     catalog.record(store, [entry("/p/1", b"ten", row=0)])
     known = {work.path: work.known for work in catalog.list_work(store)}

@@ -39,8 +39,9 @@ def test_build_prints_what_it_did_and_json_when_asked(place: Path, pictures: Pat
     assert "1 file cannot be searched" in first.stdout
     told = json.loads(run("build", "--collection", place, "--json").stdout.splitlines()[-1])
     assert told | {"seconds": 0, "images_per_second": 0} == {
-        "schema_version": 1, "found": 10, "ignored": 0, "embedded": 0, "unchanged": 9, "moved": 0, "removed": 0,
-        "failed": 1, "pending": 0, "images": 9, "generation": "000001", "seconds": 0, "images_per_second": 0,
+        "schema_version": 1, "found": 10, "ignored": 0, "unreadable": 0, "embedded": 0, "unchanged": 9, "moved": 0,
+        "removed": 0, "failed": 1, "pending": 0, "images": 9, "generation": "000001", "seconds": 0,
+        "images_per_second": 0,
     }  # fmt: skip
 
 

@@ -30,7 +30,7 @@ class Follower:
         time.sleep(0.7)  # until it watches
 
     def _run(self, folder: Path, how: dict) -> None:
-        for _ in follow_changes([folder], should_stop=self._stop.is_set, **how):
+        for _ in follow_changes(lambda: ([folder], ()), should_stop=self._stop.is_set, **how):
             self.told += 1  # the first time at once
 
     def wait_for(self, told: int, seconds: float = 10) -> None:
@@ -111,7 +111,7 @@ def test_events_that_are_lost_are_made_up_for(follow, pictures: Path, monkeypatc
 def test_a_change_whose_build_failed_is_told_again(pictures: Path):
     end = time.monotonic() + 5
     changes = follow_changes(
-        [pictures], should_stop=lambda: time.monotonic() > end, quiet_seconds=0.1, poll_seconds=0.2
+        lambda: ([pictures], ()), should_stop=lambda: time.monotonic() > end, quiet_seconds=0.1, poll_seconds=0.2
     )
     next(changes)
     changes.send(False)  # told again, although nothing has changed since; else the watch would end
@@ -134,8 +134,8 @@ TOLD: list[bool] = []
 
 
 def build_and_watch(place: Path, pictures: Path, monkeypatch, changes: list[Callable[[], object]]) -> object:
-    def follow(folders: list[Path], *_: object, **__: object) -> Iterator[None]:
-        assert folders == [pictures]
+    def follow(list_watched: Callable, **__: object) -> Iterator[None]:
+        assert list_watched() == ([pictures], ())
         for change in changes:
             change()
             TOLD.append((yield))
