@@ -5,8 +5,8 @@
 
 Some pictures are drawn; the collection of them is built as if they lay in /srv/pictures, which need not exist: paths
 and times are then the same on every machine. One whose name ends with -lived has been through more than one build. What
-is kept is what `tests/danger/test_kept_collections.py` compares. 0.1.0-schema-1 was made by this program with the code
-of the day before the catalog's second migration.
+is kept is what `tests/danger/test_kept_collections.py` compares. Those called -schema-1 and -schema-2 were made with
+the code of before the catalog's second and third migration.
 
 Rule: one that is kept is never written again: a version that cannot open it is broken, not the collection.
 """

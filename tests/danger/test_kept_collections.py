@@ -129,7 +129,7 @@ def test_every_version_keeps_one():
 
 
 def test_every_form_of_the_catalog_is_kept():
-    """With a migration one of the new form is kept, under the version that it comes with, and the older ones stay."""
+    """With a migration one of the new form is kept, under another name, and those of the older ones stay."""
     assert set(map(read_schema, VERSIONS)) == set(range(1, len(MIGRATIONS) + 1))
 
 

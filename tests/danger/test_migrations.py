@@ -25,38 +25,44 @@ def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / CATALOG
 
 
-def make_older(path: Path, number: int, monkeypatch: pytest.MonkeyPatch) -> list:
+def make_older(path: Path, number: int, monkeypatch: pytest.MonkeyPatch) -> dict:
     """A catalog as it was before this migration, with something in it. Returns: what it holds."""
     with monkeypatch.context() as before:
         before.setattr(schema, "MIGRATIONS", MIGRATIONS[: number - 1])
         Catalog(path).close()
     if number > 1:
-        with closing(sqlite3.connect(path, isolation_level=None)) as connection:
-            connection.executemany("INSERT INTO folders VALUES (?)", [(b"/pictures/%d" % one,) for one in range(500)])
+        with closing(sqlite3.connect(path)) as connection, connection:
+            named = [(b"/pictures/%d" % one, one) for one in range(500)]
+            connection.executemany("INSERT INTO folders VALUES (?)", [(name,) for name, _ in named])
+            connection.executemany("INSERT INTO files (path, size_bytes, mtime_ns) VALUES (?, ?, 1)", named)
     return read_all(path)
 
 
-def read_all(path: Path) -> list:
-    """The number of the schema, every table and every row."""
+def read_all(path: Path) -> dict:
+    """The number of the schema, and the rows of every table, that of the tables included."""
     with closing(schema.open_read_only(path)) as connection:
         assert schema.find_faults(connection) == []
-        return [schema.read_value(connection, "PRAGMA user_version"), *connection.iterdump()]
+        connection.row_factory = sqlite3.Row
+        names = [name for (name,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")]
+        tables = {name: read_rows(connection, name) for name in ("sqlite_schema", *names)}
+        return {"version": schema.read_value(connection, "PRAGMA user_version"), **tables}
 
 
-def require_brought_up_to_date(path: Path, older: list) -> None:
+def read_rows(connection: sqlite3.Connection, table: str) -> list[dict]:
+    return [dict(row) for row in connection.execute(f"SELECT * FROM {table} ORDER BY 1")]
+
+
+def require_brought_up_to_date(path: Path, older: dict) -> None:
     """Opening it once more makes of it what opening it undisturbed does, and nothing that it held is lost."""
     Catalog(path).close()
-    found = read_all(path)
-    assert found[0] == len(MIGRATIONS)
-    assert set(older[1:]) <= set(found)
     undisturbed = path.with_name("undisturbed")
     Catalog(undisturbed).close()
-    assert list_tables(path) == list_tables(undisturbed)
-
-
-def list_tables(path: Path) -> set:
-    with closing(schema.open_read_only(path)) as connection:
-        return set(connection.execute("SELECT sql FROM sqlite_schema"))
+    found, wanted = read_all(path), read_all(undisturbed)
+    assert found["version"] == wanted["version"] == len(MIGRATIONS)
+    assert {one["sql"] for one in found["sqlite_schema"]} == {one["sql"] for one in wanted["sqlite_schema"]}
+    for table in older.keys() - {"version", "sqlite_schema"}:
+        for row, new in zip(older[table], found[table], strict=True):
+            assert row.items() <= new.items(), table
 
 
 def open_and_die(path: Path, number: int, after: int) -> bool:
