@@ -1,7 +1,8 @@
 """Are the installed dependencies those that were tested, and are weaknesses of them known?
 
     .ci/audit.py             offline, a part of every run: what is installed has the versions of constraints.txt,
-                             nothing is there that the project does not need, no file of it has changed since
+                             nothing is there that the project does not need, no file of it has changed since,
+                             and none lies beside them that no package brought
     .ci/audit.py --online    that, and what the Python index knows of weaknesses in the versions of constraints.txt
 
 The first says nothing about whether a tested version is a good one, and the hashes compared are those that came with
@@ -13,9 +14,11 @@ Exit status: 0 nothing found, 1 something found, 3 the index could not be asked,
 import base64
 import hashlib
 import json
+import os
 import re
 import subprocess
 import sys
+import sysconfig
 import venv
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -96,6 +99,26 @@ def is_as_brought(path: PackagePath) -> bool:
     return base64.urlsafe_b64encode(digest).rstrip(b"=").decode() == path.hash.value
 
 
+def find_added(installed: Iterable[Distribution], places: Iterable[str]) -> Iterator[str]:
+    """Files that no wheel brought: what is called .pth or sitecustomize.py is run whenever Python starts.
+
+    What Python compiles for itself is passed over, although somebody could have put other code there.
+    """
+    # Not each file's own real path: there are tens of thousands, and only the folders above may be links.
+    brought = {
+        os.path.normpath(os.path.join(home, path))
+        for one in installed
+        for home in [os.path.realpath(one.locate_file(""))]
+        for path in one.files or []
+    }
+    for place in sorted(set(map(os.path.realpath, places))):
+        for folder, folders, files in os.walk(place):
+            links = [name for name in folders if os.path.islink(os.path.join(folder, name))]
+            for path in (os.path.join(folder, name) for name in sorted(links + files)):
+                if path not in brought and not (folder.endswith("__pycache__") and path.endswith(".pyc")):
+                    yield f"{path} was brought by no package"
+
+
 def find_conflicts() -> Iterator[str]:
     """What pip finds missing or in conflict."""
     done = subprocess.run([sys.executable, "-m", "pip", "check"], capture_output=True, text=True)
@@ -132,6 +155,7 @@ def main(arguments: list[str]) -> int:
     installed = list_installed()
     found = [*find_untested(installed, read_pins(CONSTRAINTS)), *find_strays(installed), *find_conflicts()]
     found += find_changed(installed.values())
+    found += find_added(installed.values(), (sysconfig.get_path("purelib"), sysconfig.get_path("platlib")))
     status = FOUND if found else 0
     if "--online" in arguments:
         try:

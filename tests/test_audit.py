@@ -1,6 +1,8 @@
 """The audit of dependencies finds what it says it finds."""
 
 import importlib.util
+import os
+from importlib.metadata import Distribution
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -54,6 +56,44 @@ def test_a_changed_file_and_a_missing_one_are_found(tmp_path: Path):
     files.append(SimpleNamespace(hash=None, locate=lambda: tmp_path / "RECORD"))
     found = list(audit.find_changed([SimpleNamespace(files=files), SimpleNamespace(files=None)]))
     assert [Path(line.split()[0]).name for line in found] == ["changed.py", "missing.py"]
+
+
+def test_what_no_package_brought_is_found(tmp_path: Path):
+    brought = ("a/__init__.py", "a/part.so", "b.py", "a-1.dist-info/METADATA", "a-1.dist-info/RECORD", "../bin/a")
+    compiled = ("a/__pycache__/__init__.cpython-311.pyc", "__pycache__/b.cpython-311.pyc")
+    added = (
+        "evil.pth",
+        "sitecustomize.py",
+        "c/__init__.py",
+        "c-1.dist-info/x",
+        "a/late.py",
+        "a/old.pyc",
+        "__pycache__/d",
+    )
+    place, outside = tmp_path / "packages", tmp_path / "outside"
+    outside.mkdir()
+    for name in (*brought, *compiled, *added):
+        (place / name).parent.mkdir(parents=True, exist_ok=True)
+        (place / name).touch()
+    (place / "a-1.dist-info" / "RECORD").write_text("".join(f"{name},,\n" for name in brought))
+    (place / "d").symlink_to(outside)
+    (tmp_path / "lib64").symlink_to(place)
+    known = Distribution.at(tmp_path / "lib64" / "a-1.dist-info")
+    installed = [known, SimpleNamespace(files=None, locate_file=lambda _: place)]
+    found = list(audit.find_added(installed, [str(place), str(tmp_path / "lib64")]))
+    assert sorted(os.path.relpath(line.split()[0], place) for line in found) == sorted((*added, "d"))
+    assert list(audit.find_added(installed, [str(outside)])) == []
+
+
+def test_the_audit_looks_for_what_was_added(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, tmp_path: Path
+):
+    (tmp_path / "evil.pth").touch()
+    for name in ("list_installed", "find_untested", "find_strays", "find_conflicts", "find_changed"):
+        monkeypatch.setattr(audit, name, lambda *_: {})
+    monkeypatch.setattr(audit.sysconfig, "get_path", lambda _: str(tmp_path))
+    assert audit.main([]) == audit.FOUND
+    assert capsys.readouterr().out == f"{tmp_path}/evil.pth was brought by no package\n"
 
 
 @pytest.mark.parametrize(

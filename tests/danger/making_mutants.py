@@ -4,11 +4,13 @@ Equal seeds give equal files. A mutant is known by its number and its kind, whic
 """
 
 import io
+import os
 import struct
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from functools import cache
+from pathlib import Path
 from random import Random
 from typing import NamedTuple
 
@@ -50,9 +52,13 @@ def list_wholes() -> list[bytes]:
     ]
 
 
-def make_mutants(seed: int, count: int) -> Iterator[Mutant]:
-    """`count` files: first those made by hand, then mutants of each kind in turn."""
-    random, made = Random(seed), [*make_foreign(), *make_bombs()]
+def make_mutants(seed: int, count: int, trap: Path) -> Iterator[Mutant]:
+    """`count` files: first those made by hand, then mutants of each kind in turn.
+
+    Args:
+        trap: what the program among them writes if somebody runs it.
+    """
+    random, made = Random(seed), [*make_foreign(trap), *make_bombs()]
     for number in range(count):
         if number < len(made):
             kind, data, is_whole = made[number]
@@ -157,7 +163,17 @@ def find_sizes(data: bytes) -> Iterator[tuple[int, str]]:
 # --- by hand -----------------------------------------------------------------------------------------------------
 
 
-def make_foreign() -> Iterator[tuple[str, bytes, bool]]:
+PROGRAM_STARTS = (b"%!PS-Adobe-3.0 EPSF-3.0", b"%!PSftypavif\n%!PS-Adobe-3.0")
+"""The second one is an AVIF by the bytes that tell one."""
+
+
+def make_program(trap: Path, start: bytes) -> bytes:
+    """An EPS picture, which is a program: Pillow has Ghostscript run those that it opens."""
+    writes = b"(%b) (w) file closefile showpage\n" % os.fsencode(trap)
+    return start + b"\n%%BoundingBox: 0 0 9 9\n%%EndComments\n" + writes
+
+
+def make_foreign(trap: Path) -> Iterator[tuple[str, bytes, bool]]:
     """What is no picture, and two files that are a picture and something else."""
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w") as zipped:
@@ -165,7 +181,7 @@ def make_foreign() -> Iterator[tuple[str, bytes, bool]]:
     page = b"<!doctype html><img src=x onerror=alert(1)><script>alert(1)</script>"
     foreign = {
         "fits": b"SIMPLE  =                    T / FITS".ljust(2880),
-        "eps": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n(/tmp/made-by-eps) (w) file closefile showpage\n",
+        "eps": make_program(trap, PROGRAM_STARTS[0]),
         "psd": b"8BPS\0\1" + bytes(6) + struct.pack(">HIIHH", 3, 64, 96, 8, 3) + bytes(4000),
         "pdf": b"%PDF-1.7\n1 0 obj<</Type/Catalog>>endobj\ntrailer<</Root 1 0 R>>\n%%EOF",
         "svg": b"<svg xmlns='http://www.w3.org/2000/svg'><image href='file:///etc/passwd'/></svg>",

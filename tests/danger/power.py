@@ -8,7 +8,7 @@
 A file is legally what it was when it was last synced, or what it is, or - as long as it is not synced - the synced
 part with half of the rest, or with zeros in place of the rest. A name is legally what it was when its folder was last
 synced, or what it is; a rename has happened or has not. What SQLite writes is taken as it stands at each moment: it
-syncs its files and their names itself before a commit returns (`tests/indexer/test_durability.py` reads the setting),
+syncs its files and their names itself before a commit returns (`tests/indexer/test_durability.py` reads the settings),
 and a state between two of its writes is one that it rolls back.
 
 Rule: nothing is assumed of the order in which unsynced changes reach the disk.
@@ -169,7 +169,8 @@ def _choose_names(moment: Moment, folder: int, is_new) -> dict[str, int]:
         for name in [name for name, other in names.items() if other == one and not name.startswith(BY_SQLITE)]:
             if name not in chosen or names is new:
                 chosen[name] = one
-    return chosen
+    # Where a rename took another file's place, one of the two has the name.
+    return {**{name: old[name] for name in old.keys() & new.keys()}, **chosen}
 
 
 def _choose_content(moment: Moment, name: str, number: int, choose_content) -> bytes:

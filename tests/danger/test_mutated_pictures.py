@@ -5,20 +5,22 @@ and each is either decoded or listed with a reason.
 """
 
 import multiprocessing
+import os
 import sys
 from collections import Counter
 from itertools import islice
 from pathlib import Path
 
 import pytest
+from PIL import EpsImagePlugin, Image
 
 from indexer.collection import Collection
-from indexer.decode import DecodedFile, DecodePool, DecodeSettings, DecodeTask, hash_content
+from indexer.decode import DecodedFile, DecodePool, DecodeSettings, DecodeTask, decode_file, hash_content
 from indexer.workers import DIED
 from seer_model.pictures import bound_memory
 from seer_model.preprocess import PREPROCESSINGS
 from tests.danger import tally
-from tests.danger.making_mutants import Mutant, make_mutants
+from tests.danger.making_mutants import PROGRAM_STARTS, Mutant, make_mutants, make_program
 from tests.indexer import pixel_backbone
 from tests.indexer.making import build
 
@@ -65,7 +67,8 @@ def read_peaks_mb() -> list[int]:
 
 def test_every_mutated_picture_is_decoded_or_has_a_reason(tmp_path: Path, request: pytest.FixtureRequest):
     count = LONG_COUNT if request.config.getoption("--long", default=False) else COUNT
-    mutants, wrong, outcomes = make_mutants(SEED, count), {}, Counter()
+    trap = tmp_path / "made by a picture"
+    mutants, wrong, outcomes = make_mutants(SEED, count, trap), {}, Counter()
     pool = DecodePool(SETTINGS, workers=2)
     while batch := list(islice(mutants, AT_ONCE)):
         paths = write(tmp_path, batch)
@@ -81,14 +84,31 @@ def test_every_mutated_picture_is_decoded_or_has_a_reason(tmp_path: Path, reques
     tally.add("mutated pictures tried", outcomes.total())
     tally.add("wrong answers", len(wrong))
     print(f"\n{outcomes.total():,} mutated pictures, seed {SEED}: {dict(outcomes.most_common())}; peaks {peaks} MB")
-    assert not wrong
+    assert not wrong and not trap.exists()
     assert outcomes.total() == count and len(outcomes) == 11, "each format had some that were decoded"
     assert all(peak << 20 <= bound_memory(MEGAPIXELS) for peak in peaks), peaks
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="the stand-in is a shell script")
+@pytest.mark.parametrize("start", PROGRAM_STARTS)
+def test_a_picture_that_is_a_program_is_not_run(start: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    trap, interpreter = tmp_path / "made by a picture", tmp_path / "bin" / "gs"
+    # Ghostscript itself need not be there, and would not let the program write.
+    interpreter.parent.mkdir()
+    interpreter.write_text(f"#!/bin/sh\necho run >'{trap}'\n")
+    interpreter.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{interpreter.parent}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setattr(EpsImagePlugin, "gs_binary", None)
+    (path,) = write(tmp_path / "pictures", [Mutant("program.jpg", make_program(trap, start))])
+    assert decode_file(DecodeTask(str(path)), SETTINGS).reason and not trap.exists()
+    with pytest.raises(OSError), Image.open(path) as opened:
+        opened.load()
+    assert trap.exists(), "it would be run by who opened it as any picture"
+
+
 def test_a_build_accounts_for_every_mutated_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     pixel_backbone.install(monkeypatch)
-    mutants = list(make_mutants(SEED + 1, BUILT))
+    mutants = list(make_mutants(SEED + 1, BUILT, trap := tmp_path / "made by a picture"))
     pictures, place = tmp_path / "pictures", tmp_path / "collection"
     paths = write(pictures, mutants)
     report = build(place, pictures, workers=2, max_megapixels=MEGAPIXELS)
@@ -98,7 +118,7 @@ def test_a_build_accounts_for_every_mutated_picture(tmp_path: Path, monkeypatch:
     unaccounted = set(paths) - failed - found
     tally.add("mutated pictures tried", len(paths))
     tally.add("files unaccounted for", len(unaccounted))
-    assert not unaccounted
+    assert not unaccounted and not trap.exists()
     assert report.found == len(paths) and report.failed == len(failed) and report.pending == 0
     assert {pictures / mutant.name for mutant in mutants if mutant.is_whole} <= found
 

@@ -1,18 +1,25 @@
-"""A power cut at any moment of a build or a prune: every state that the disk may then hold opens, has all that was
-committed, answers nothing wrong, and the next build ends as if undisturbed."""
+"""A power cut at any moment of a build, a prune or a repair: every state that the disk may then hold opens, has all
+that was committed, answers nothing wrong, and the next build ends as if undisturbed."""
 
+import os
 import shutil
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from indexer.check import check_collection
+from indexer.decode import hash_content
+from indexer.layout import CATALOG, MARKS, STORES, name_store
+from indexer.marks import Marks
 from indexer.schema import connect_to_write
 from indexer.upkeep import prune_collection
 from indexer.vectors import Store, count_rows
-from tests.danger.oracle import Truth, read_truth, require_equal, require_no_wrong
-from tests.danger.power import Files, Recorder, write_state
+from tests.danger.oracle import read_truth, require_equal, require_no_wrong
+from tests.danger.power import Recorder, write_state
 from tests.danger.tally import add
 from tests.indexer.making import build, draw
 from tests.indexer.pixel_backbone import PixelBackbone
@@ -20,6 +27,8 @@ from tests.indexer.pixel_backbone import PixelBackbone
 pytestmark = pytest.mark.usefixtures("by_pixels", "in_one_process")
 
 DIMENSION = PixelBackbone.dimension
+ROWS = "stores/000001/rows.f16"
+KEPT = b"a picture that was searched with"
 
 
 @pytest.fixture
@@ -53,13 +62,34 @@ def prune(place: Path, few: Path) -> Callable:
     return lambda: prune_collection(place)
 
 
-@pytest.mark.parametrize("prepare", [build_first, build_more, change_model, prune])
+def build_on_short(place: Path, few: Path) -> Callable:
+    """The store has lost its last two rows; what is left of it goes on in another."""
+    build(place, few, batch_size=2)
+    os.truncate(place / ROWS, (place / ROWS).stat().st_size * 3 // 5)
+    return lambda: build(place, few, batch_size=2)
+
+
+def repair(place: Path, few: Path) -> Callable:
+    """A row has changed, and one of two pictures that were kept."""
+    build(place, few, batch_size=4)
+    rows = bytearray((place / ROWS).read_bytes())
+    rows[len(rows) // 2] ^= 1
+    (place / ROWS).write_bytes(rows)
+    for picture in (KEPT, b"another"):
+        Marks(place / MARKS).keep_query(picture, "query.png")
+    with closing(sqlite3.connect(place / MARKS)) as connection, connection:
+        connection.execute("UPDATE marks SET picture = 'damaged' WHERE picture != ?", (KEPT,))
+    return lambda: check_collection(place, repair=True, sample=0)
+
+
+@pytest.mark.parametrize("prepare", [build_first, build_more, change_model, prune, build_on_short, repair])
 def test_every_state_that_a_power_cut_may_leave_is_gone_on_from(
     prepare: Callable, place: Path, few: Path, tmp_path: Path
 ):
     change = prepare(place, few)
     build(tmp_path / "undisturbed", few)
     truth = read_truth(tmp_path / "undisturbed", few)
+    harmed, marks = list_harmed(place), read_marks(place)
     recorder = Recorder(place)
     with recorder.recording():
         change()
@@ -68,29 +98,34 @@ def test_every_state_that_a_power_cut_may_leave_is_gone_on_from(
     assert len(states) > 40
     shutil.rmtree(place)
     for files in states:
-        go_on_from(files, place, few, truth)
+        write_state(files, place)
+        add("faults injected")
+        require_no_wrong(place, truth, few, is_damaged=bool(harmed))
+        assert list_harmed(place) <= harmed, "rows that were committed"
+        if prepare is repair:
+            assert marks <= read_marks(place), "the damaged file is kept"
+            assert check_collection(place, repair=True, sample=0).is_sound
+            assert Marks(place / MARKS).open_query(hash_content(KEPT).hex()).picture == KEPT
+        build(place, few)
+        require_equal(place, truth, few)
+        shutil.rmtree(place)
 
 
-def go_on_from(files: Files, place: Path, few: Path, truth: Truth) -> None:
-    """Write a state in the collection's place, look at it, and build on."""
-    write_state(files, place)
-    add("faults injected")
-    require_no_wrong(place, truth, few)
-    require_committed(place)
-    build(place, few)
-    require_equal(place, truth, few)
-    shutil.rmtree(place)
+def list_harmed(place: Path) -> set[int]:
+    """Stores of which the catalog names rows that are not on the disk as they were written."""
+    if not (place / CATALOG).is_file():
+        return set()
+    with closing(connect_to_write(place / CATALOG)) as connection:
+        named = connection.execute("SELECT store, max(row) + 1 FROM rows GROUP BY store").fetchall()
+    return {store for store, rows in named if not is_whole(place / STORES / name_store(store), rows)}
 
 
-def require_committed(place: Path) -> None:
-    """Each row that the catalog names, of a store that is there, is on the disk as it was written."""
-    if not (place / "catalog.sqlite").is_file():
-        return
-    connection = connect_to_write(place / "catalog.sqlite")
-    named = connection.execute("SELECT store, max(row) + 1 FROM rows GROUP BY store").fetchall()
-    connection.close()
-    for store, rows in named:
-        folder = place / "stores" / f"{store:06d}"
-        assert count_rows(folder, DIMENSION) >= rows, f"{rows} rows of store {store} were committed"
-        stored = Store(folder, DIMENSION, rows)
-        assert not stored.list_damaged(np.arange(rows))
+def is_whole(folder: Path, rows: int) -> bool:
+    if count_rows(folder, DIMENSION) < rows:
+        return False
+    return not Store(folder, DIMENSION, rows).list_damaged(np.arange(rows))
+
+
+def read_marks(place: Path) -> set[bytes]:
+    """What the files of marks hold, whatever they are called."""
+    return {file.read_bytes() for file in place.glob(f"{MARKS}*")}

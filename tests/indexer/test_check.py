@@ -4,7 +4,9 @@ import io
 import json
 import os
 import shutil
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -18,7 +20,6 @@ from indexer.cli import cli
 from indexer.collection import Collection
 from indexer.errors import CollectionError
 from indexer.layout import CATALOG, CURRENT, THUMBNAILS
-from indexer.schema import connect_to_write
 from tests.indexer.making import build, draw
 
 pytestmark = pytest.mark.usefixtures("by_pixels")
@@ -46,9 +47,8 @@ def cut(path: Path, to: int) -> None:
 
 
 def damage_thumbnail(place: Path) -> None:
-    connection = connect_to_write(place / THUMBNAILS)
-    connection.execute("UPDATE thumbnails SET webp = substr(webp, 1, 40)")
-    connection.close()
+    with closing(sqlite3.connect(place / THUMBNAILS)) as connection, connection:
+        connection.execute("UPDATE thumbnails SET webp = substr(webp, 1, 40)")
 
 
 STORE, GENERATION = Path("stores/000001"), Path("generations/000001")

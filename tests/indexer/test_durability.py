@@ -1,15 +1,24 @@
 """What must be on the disk before what: the order of syncs, renames and commits of a build."""
 
 import os
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from indexer.catalog import Catalog
+from indexer.check import check_collection
+from indexer.layout import CATALOG, MARKS, THUMBNAILS
+from indexer.marks import Marks
 from indexer.schema import connect_to_write, read_value
+from indexer.upkeep import prune_collection
 from tests.indexer.making import build
 
 pytestmark = pytest.mark.usefixtures("by_pixels")
+
+FULL, EXTRA = 2, 3
+"""SQLite's numbers: a commit waits for the file; for the name of its journal too."""
 
 
 @pytest.fixture
@@ -60,7 +69,41 @@ def test_a_generation_is_on_the_disk_before_current_names_it(events: list[str], 
     assert [event for event in published if event in wanted] == wanted
 
 
-def test_a_commit_of_the_catalog_waits_for_the_disk(tmp_path: Path):
-    connection = connect_to_write(tmp_path / "catalog.sqlite")
-    assert read_value(connection, "PRAGMA synchronous") == 2
-    connection.close()
+@pytest.fixture
+def settings(monkeypatch: pytest.MonkeyPatch) -> dict[str, set]:
+    """How each SQLite file that is opened syncs and keeps its journal, by its name, as it is when it is closed."""
+    told: dict[str, set] = {}
+    connect = sqlite3.connect
+
+    class Connection(sqlite3.Connection):
+        def close(self) -> None:
+            path = self.execute("PRAGMA database_list").fetchone()[2]
+            told.setdefault(Path(path).name, set()).add(
+                (read_value(self, "PRAGMA synchronous"), read_value(self, "PRAGMA journal_mode"))
+            )
+            super().close()
+
+    monkeypatch.setattr(sqlite3, "connect", lambda *given, **named: connect(*given, **named, factory=Connection))
+    return told
+
+
+def test_a_commit_of_any_database_waits_for_the_disk(settings: dict[str, set], place: Path, pictures: Path):
+    build(place, pictures)
+    Marks(place / MARKS).keep_query(b"a picture", "query.png")
+    (place / MARKS).write_bytes((place / MARKS).read_bytes().replace(b"a picture", b"A PICTURE"))
+    (pictures / "a" / "picture-1.png").unlink()
+    build(place)
+    prune_collection(place)
+    assert check_collection(place, repair=True, sample=0).is_sound
+    databases = {file.name for file in place.glob("*.sqlite")}
+    assert databases == {CATALOG, THUMBNAILS, MARKS} and settings.keys() == databases | {f".{MARKS}.part"}
+    assert settings[CATALOG] == settings[THUMBNAILS] == {(FULL, "delete")}
+    assert settings[f".{MARKS}.part"] == {(EXTRA, "delete")}
+    # What looks at damaged marks has SQLite's own setting.
+    assert settings[MARKS] == {(EXTRA, "delete"), (FULL, "delete")}
+
+
+def test_a_commit_of_the_catalog_waits_for_the_disk_while_a_build_runs(tmp_path: Path):
+    with closing(connect_to_write(tmp_path / CATALOG)) as connection:
+        assert read_value(connection, "PRAGMA journal_mode") == "wal"
+        assert read_value(connection, "PRAGMA synchronous") == FULL
