@@ -58,7 +58,9 @@ class Walk:
             waiting = [str(folder)]
             while waiting:
                 subfolders: list[str] = []
-                yield from self._look_into(str(folder), waiting.pop(), subfolders)
+                looked_into = waiting.pop()
+                yield from self._look_into(str(folder), looked_into, subfolders)
+                self._note_mounts(looked_into, subfolders)
                 waiting += reversed(subfolders)
 
     def _look_into(self, root: str, folder: str, subfolders: list[str]) -> Iterator[FoundFile]:
@@ -68,7 +70,6 @@ class Walk:
             if entry.is_dir(follow_symlinks=False):
                 if not self._is_skipped_folder(root, entry):
                     subfolders.append(entry.path)
-                    self._note_mount(entry)
                 continue
             found = None if self._is_excluded(root, entry) else self._look_at(entry)
             if found is None:
@@ -89,9 +90,10 @@ class Walk:
             return None
         return FoundFile(entry.path, status.st_size, clamp_time(status.st_mtime_ns), status.st_ino & LARGEST)
 
-    def _note_mount(self, entry: os.DirEntry) -> None:
-        if os.path.ismount(entry.path):
-            self.mounts.append(entry.path)
+    def _note_mounts(self, folder: str, subfolders: list[str]) -> None:
+        # os.path.ismount would look at every folder above each one again.
+        device = _read_device(folder) if subfolders else None
+        self.mounts += [subfolder for subfolder in subfolders if _read_device(subfolder) not in (device, None)]
 
     def _note_shard(self, entry: os.DirEntry) -> None:
         if entry.name.lower().endswith(SHARD_SUFFIX) and entry.is_file():
@@ -118,6 +120,13 @@ class Walk:
             return False
         below = os.path.relpath(entry.path, root)
         return any(fnmatch.fnmatch(entry.name, glob) or fnmatch.fnmatch(below, glob) for glob in self.exclude)
+
+
+def _read_device(folder: str) -> int | None:
+    try:
+        return os.lstat(folder).st_dev
+    except OSError:
+        return None
 
 
 def resolve_folders(folders: list[Path]) -> list[Path]:

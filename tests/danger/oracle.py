@@ -43,8 +43,9 @@ def read_truth(place: Path, *pictures: Path) -> Truth:
 
 
 def list_files(*pictures: Path) -> list[Path]:
-    """All files below some folders, in order."""
-    return sorted(file for folder in pictures for file in folder.rglob("*") if file.is_file())
+    """These files, and all below these folders, in order."""
+    below = (file for one in pictures for file in ((one,) if one.is_file() else one.rglob("*")))
+    return sorted(file for file in below if file.is_file())
 
 
 def read_rows(collection: Collection) -> Iterator[tuple[str, bytes]]:

@@ -6,6 +6,7 @@ one that was made anew from the same files, account for every file, and have emb
 Rule: what the model knows it knows from the operations alone, never from the collection.
 """
 
+import fnmatch
 import os
 import shutil
 import tempfile
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
 from indexer.decode import hash_content
-from indexer.report import Watchers
+from indexer.report import BuildReport, Watchers
 from indexer.upkeep import prune_collection, relocate_folder
 from tests.danger.conftest import MEMORY
 from tests.danger.oracle import Truth, list_wrong, read_truth, require_equal
@@ -27,6 +28,7 @@ from tests.indexer.making import build, draw
 MODELS = ("seer-mini", "regnety-400mf")
 NAMES = st.sampled_from(["a.png", "b.png", "c.png", "n\udcff.png", "sub/a.png", "sub/b.png", "sub/deep/a.png", "x.jpg"])
 CONTENTS = st.integers(0, 11)
+GLOBS = st.sampled_from(["sub", "a.png", "n*", "sub/deep/*", "*.jpg", ""])
 NOTHING = Truth(rows={}, answers={})
 """No truth but what the collection itself has."""
 NO_PICTURES = 2
@@ -49,7 +51,7 @@ class History(RuleBasedStateMachine):
         self.removed: dict[str, bytes] = {}
         self.embedded: set[tuple[str, bytes]] = set()
         self.pruned_away = False
-        self.model, self.clock, self.fresh = MODELS[0], 1_700_000_000, 0
+        self.model, self.clock, self.fresh, self.excluded = MODELS[0], 1_700_000_000, 0, ""
 
     def teardown(self) -> None:
         """Nothing is left behind."""
@@ -107,6 +109,22 @@ class History(RuleBasedStateMachine):
         name = self.choose(data)
         self.write(name, self.files[name])
 
+    @rule(data=st.data())
+    def make_twins(self, data: st.DataObject) -> None:
+        """Two files of one time; most contents have one size too."""
+        self.clock += 7
+        for name in (self.choose(data), self.choose(data)):
+            os.utime(self.folder / name, (self.clock, self.clock))
+
+    @rule(data=st.data())
+    def swap(self, data: st.DataObject) -> None:
+        one, two = self.choose(data), self.choose(data)
+        if one != two:
+            aside = (self.folder / one).rename(self.home / "aside")
+            (self.folder / two).rename(self.folder / one)
+            aside.rename(self.folder / two)
+            self.files[one], self.files[two] = self.files[two], self.files[one]
+
     @rule(data=st.data(), place=st.floats(0, 1))
     def corrupt(self, data: st.DataObject, place: float) -> None:
         name = self.choose(data)
@@ -124,20 +142,35 @@ class History(RuleBasedStateMachine):
         """One of the files that are there."""
         return data.draw(st.sampled_from(sorted(self.files)))
 
+    def list_seen(self) -> dict[str, bytes]:
+        """The files that are not passed over."""
+        return {name: content for name, content in self.files.items() if not is_excluded(name, self.excluded)}
+
     # Builds
 
+    def start_build(self, **how: object) -> BuildReport:
+        """Where all files are passed over, somebody must have meant it."""
+        pictures = () if self.place.exists() else (self.folder,)
+        return build(self.place, *pictures, model=self.model, accept_removals=not self.list_seen(), **how)
+
     @rule()
-    def build(self) -> None:
+    def build(self, **how: object) -> None:
         """The one that all is about."""
-        report = build(self.place, *(() if self.place.exists() else (self.folder,)), model=self.model)
-        kinds = {hash_content(content) for content in self.files.values()}
+        report = self.start_build(**how)
+        kinds = {hash_content(content) for content in self.list_seen().values()}
         had = {content for model, content in self.embedded if model == self.model}
         if not self.pruned_away:
             assert report.embedded <= len(kinds - had), "a content was embedded twice"
-        assert (report.found, report.pending) == (len(self.files), 0)
+        assert (report.found, report.pending) == (len(self.list_seen()), 0)
         self.embedded |= {(self.model, content) for content in kinds}
         self.pruned_away = False
         self.compare()
+
+    @rule(glob=GLOBS)
+    def exclude(self, glob: str) -> None:
+        """From now on, until another glob or none is given."""
+        self.excluded = glob
+        self.build(exclude=(glob,))
 
     @rule(steps=st.integers(1, 10), change=st.sampled_from(["build", "build", "prune"]))
     def is_killed(self, steps: int, change: str) -> None:
@@ -151,7 +184,7 @@ class History(RuleBasedStateMachine):
 
         try:
             if change == "build":
-                build(self.place, model=self.model, watchers=Watchers(on_step=on_step))
+                self.start_build(watchers=Watchers(on_step=on_step))
             else:
                 self.prune(on_step)
         except Killed:
@@ -161,7 +194,7 @@ class History(RuleBasedStateMachine):
 
     @rule(limit=st.integers(0, 2))
     def build_a_part(self, limit: int) -> None:
-        build(self.place, model=self.model, limit=limit)
+        self.start_build(limit=limit)
         self.require_no_wrong()
 
     @rule(model=st.sampled_from(MODELS))
@@ -192,11 +225,19 @@ class History(RuleBasedStateMachine):
         """With a collection that is made anew."""
         self.fresh += 1
         fresh = self.home / f"fresh-{self.fresh}"
-        build(fresh, self.folder)
-        require_equal(self.place, read_truth(fresh, self.folder), self.folder)
+        build(fresh, self.folder, exclude=(self.excluded,))
+        seen = [self.folder / name for name in self.list_seen()]
+        require_equal(self.place, read_truth(fresh, *seen), *seen)
         there = {str(path.relative_to(self.folder)) for path in self.folder.rglob("*") if path.is_file()}
         assert there == set(self.files)
         shutil.rmtree(fresh)
+
+
+def is_excluded(name: str, glob: str) -> bool:
+    """Whether the file, or a folder that it lies in, is passed over."""
+    parts = name.split("/")
+    above = ["/".join(parts[: depth + 1]) for depth in range(len(parts))]
+    return any(fnmatch.fnmatch(one, glob) for one in (*parts, *above))
 
 
 def make_content(number: int, made: dict[int, bytes] = {}) -> bytes:  # noqa: B006 - drawn once
@@ -205,7 +246,8 @@ def make_content(number: int, made: dict[int, bytes] = {}) -> bytes:  # noqa: B0
         return b"\x89PNG\r\n\x1a\n broken" if number else b""
     if number not in made:
         with tempfile.TemporaryDirectory() as folder:
-            made[number] = draw(Path(folder) / "picture.png", number).read_bytes()
+            # Uncompressed, so that all are of one size, whatever the files are called.
+            made[number] = draw(Path(folder) / "picture.bmp", number).read_bytes()
     return made[number]
 
 

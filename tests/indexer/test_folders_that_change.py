@@ -48,7 +48,7 @@ def test_a_disk_below_a_folder_that_is_not_mounted_any_more_takes_nothing_with_i
     place: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
 ):
     disks = {str(pictures / "a")}
-    monkeypatch.setattr(sources.os.path, "ismount", lambda path: path in disks)
+    monkeypatch.setattr(sources, "_read_device", lambda path: 2 if path in disks else 1)
     build(place, pictures)
     disks.clear()
     away = (pictures / "a").rename(pictures.with_name("away"))
