@@ -110,20 +110,18 @@ class History(RuleBasedStateMachine):
         self.write(name, self.files[name])
 
     @rule(data=st.data())
-    def make_twins(self, data: st.DataObject) -> None:
-        """Two files of one time; most contents have one size too."""
-        self.clock += 7
-        for name in (self.choose(data), self.choose(data)):
-            os.utime(self.folder / name, (self.clock, self.clock))
-
-    @rule(data=st.data())
     def swap(self, data: st.DataObject) -> None:
+        """Two files of one time, and most of them of one size, change places between two builds."""
         one, two = self.choose(data), self.choose(data)
-        if one != two:
-            aside = (self.folder / one).rename(self.home / "aside")
-            (self.folder / two).rename(self.folder / one)
+        self.clock += 7
+        for name in (one, two):
+            os.utime(self.folder / name, (self.clock, self.clock))
+        self.build()
+        aside = (self.folder / one).rename(self.home / "aside")
+        (self.folder / two if two != one else aside).rename(self.folder / one)
+        if two != one:
             aside.rename(self.folder / two)
-            self.files[one], self.files[two] = self.files[two], self.files[one]
+        self.files[one], self.files[two] = self.files[two], self.files[one]
 
     @rule(data=st.data(), place=st.floats(0, 1))
     def corrupt(self, data: st.DataObject, place: float) -> None:
