@@ -40,6 +40,10 @@ class UpkeepCatalog(Catalog):
         """Whether anything known lies there."""
         return any(_list_below(self._connection, table, folder) for table in ("folders", "files"))
 
+    def list_files_below(self, folder: Path) -> list[Path]:
+        """The files that are known there."""
+        return [Path(os.fsdecode(path)) for path in _list_below(self._connection, "files", folder)]
+
     def list_living_rows(self, store: int) -> list[tuple[int, int]]:
         """(row, image) of this store's rows whose images still have a file, by row."""
         query = """SELECT row, image_id FROM rows r WHERE store = ?

@@ -47,8 +47,8 @@ def relocate_folder(collection: Path, old: Path, new: Path) -> int:
     """Let everything known below `old` stand below `new`, after a folder or a disk has moved.
 
     Files keep their stamps, so the next build opens none of them. Returns: how many files are concerned.
-    Raises: SourceError if there is no folder `new`, nothing known below `old`, or the moved pictures would lie in no
-        picture folder or in two.
+    Raises: SourceError if there is no folder `new`, nothing known below `old`, none of its files below `new`, or the
+        moved pictures would lie in no picture folder or in two.
     """
     new = new.resolve()
     if not new.is_dir():
@@ -57,7 +57,17 @@ def relocate_folder(collection: Path, old: Path, new: Path) -> int:
     with open_for_upkeep(collection, "seer relocate") as catalog:
         # Folders are kept as they were resolved when they were there; a link on the way may still be.
         known = spelled if catalog.has_below(spelled) else spelled.resolve()
+        _require_there(catalog.list_files_below(known), known, new)
         return catalog.relocate(known, new)
+
+
+def _require_there(files: list[Path], old: Path, new: Path) -> None:
+    """A folder that has moved has taken its files along; another one, taken for it, would lose its own."""
+    if files and not any((new / file.relative_to(old)).is_file() for file in files):
+        raise SourceError(
+            f"None of the {len(files)} files known below {old} lies below {new}. Give the folder that took its place; "
+            "if its disk is not mounted, mount it."
+        )
 
 
 def prune_collection(collection: Path, *, on_step: OnStep = lambda name: None) -> PruneReport:

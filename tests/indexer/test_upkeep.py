@@ -277,7 +277,9 @@ def test_what_was_built_at_the_new_place_already_stays(place: Path, pictures: Pa
     [
         ("pictures", "nowhere", "There is no folder .*nowhere"),
         ("never-known", "empty", "Nothing in this collection lies below .*never-known"),
-        ("pictures/a", "empty", "would lie in none of the collection's picture folders"),
+        ("pictures", "empty", "None of the 9 files known below .*pictures lies below .*empty"),
+        ("pictures", "second", "None of the 9 files known below .*pictures lies below .*second"),
+        ("pictures/a", "apart", "would lie in none of the collection's picture folders"),
         ("pictures", "second/inner", "would lie in another picture folder"),
     ],
 )
@@ -285,8 +287,14 @@ def test_a_move_that_would_lose_pictures_is_refused(old, new, said, place: Path,
     draw(tmp_path / "second" / "inner" / "s.png", 30)
     (tmp_path / "empty").mkdir()
     build(place, pictures, tmp_path / "second")
+    shutil.copytree(pictures / "a", tmp_path / "apart")
+    if new == "second/inner":
+        shutil.copytree(pictures, tmp_path / new, dirs_exist_ok=True)
     with pytest.raises(SourceError, match=said):
         relocate_folder(place, tmp_path / old, tmp_path / new)
+    if new == "second/inner":
+        shutil.rmtree(tmp_path / new / "a")
+        shutil.rmtree(tmp_path / new / "b")
     assert build(place).unchanged == 10
 
 
