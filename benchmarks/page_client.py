@@ -70,7 +70,8 @@ class View:
     @property
     def cards(self) -> list[Card]:
         """The gallery, in order."""
-        return [Card(one["image"], one["line"]) for one in json.loads(self.find_gallery().json)]
+        gallery = self.find_gallery()
+        return [Card(one["image"], one["line"]) for one in json.loads(gallery.json)] if gallery else []
 
     @property
     def pictures(self) -> list[str]:
@@ -90,10 +91,10 @@ class View:
         said = [element.alert.body for element in self._list("alert")]
         return said + [element.exception.message for element in self._list("exception")]
 
-    def find_gallery(self) -> BidiComponent:
-        """The component that draws the cards."""
+    def find_gallery(self) -> BidiComponent | None:
+        """The component that draws the cards, where there are any."""
         found = (element.bidi_component for element in self._list("bidi_component"))
-        return next(one for one in found if one.id.endswith(f"-{Key.GALLERY}"))
+        return next((one for one in found if one.id.endswith(f"-{Key.GALLERY}")), None)
 
     def find_uploader(self) -> str:
         """The widget that takes a picture."""

@@ -31,7 +31,8 @@ class UpkeepCatalog(Catalog):
             files = _list_below(connection, "files", old)
             if not (folders or files):
                 raise SourceError(f"Nothing in this collection lies below {old}. `seer status` shows its folders.")
-            for table, paths in (("folders", folders), ("files", files)):
+            mounts = _list_below(connection, "mounts", old)
+            for table, paths in (("folders", folders), ("files", files), ("mounts", mounts)):
                 _move_all(connection, table, paths, old, new)
             _require_apart(connection, folders, files, old, new)
             return len(files)

@@ -36,7 +36,7 @@ from indexer.settings import BuildSettings
 from indexer.sources import resolve_folders
 from indexer.terminal import show_progress
 from indexer.texts import describe_answer, describe_status, show_path, show_report, show_status, show_unsearchable
-from indexer.watch import follow_changes
+from indexer.watch import Watched, follow_changes
 from seer_model.durable import make_folder
 from seer_model.errors import PictureError, UserError
 from seer_model.zoo import DEFAULT_MODEL
@@ -294,8 +294,16 @@ def keep_building(
     should_stop: Callable[[], bool],
 ) -> BuildReport | None:
     """Build whenever something in the picture folders has changed, until told to stop. Returns: the last build."""
-    report, is_built = None, None
-    changes = follow_changes(lambda: list_watched(place), should_stop=should_stop)
+    report, is_built, watched = None, None, list_watched(place)
+
+    def look_again() -> Watched:
+        nonlocal watched
+        # A catalog that somebody keeps locked for a while tells nothing new; the next build says what is wrong.
+        with suppress(UserError):
+            watched = list_watched(place)
+        return watched
+
+    changes = follow_changes(look_again, should_stop=should_stop)
     click.echo("Watching for changes; Ctrl-C ends it.", err=True)
     with suppress(StopIteration):
         while True:

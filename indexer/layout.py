@@ -32,6 +32,8 @@ OURS = (LOG, LOCK, HOLDER, MARKS)
 APPLICATION = b"seer"
 """What SQLite keeps for us at the end of the first HEADER_BYTES of the catalog (`application_id`)."""
 HEADER_BYTES = 72
+LARGEST = 2**63 - 1
+"""The largest number that the catalog can hold."""
 PRIVATE = 0o700
 """Rights of a collection's folder: thumbnails and uploads are for whoever built it, as the pictures may be."""
 
@@ -113,4 +115,4 @@ def find_collection(folder: Path | None) -> Path:
 
 def clamp_time(mtime_ns: int) -> int:
     """A file's time as the catalog can hold it: some disks know times after the year 2262."""
-    return max(-(2**63), min(mtime_ns, 2**63 - 1))
+    return max(-LARGEST - 1, min(mtime_ns, LARGEST))

@@ -14,14 +14,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from indexer.errors import SourceError
-from indexer.layout import clamp_time, is_collection
+from indexer.layout import LARGEST, clamp_time, is_collection
 from seer_model.formats import PICTURE_SUFFIXES, sniff_format
 
 SKIPPED_FOLDERS = frozenset({"@eadir", "__macosx", "$recycle.bin", "system volume information", "lost+found"})
 HEAD_BYTES = 64
 SHARD_SUFFIX = ".tar"
-LARGEST = 2**63 - 1
-"""The largest number that the catalog can hold."""
 
 
 @dataclass(frozen=True)

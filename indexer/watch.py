@@ -23,9 +23,12 @@ TICK_SECONDS = 0.5
 
 log = logging.getLogger(__name__)
 
+Watched = tuple[list[Path], tuple[str, ...]]
+"""Folders, and globs of what is passed over in them."""
+
 
 def follow_changes(
-    list_watched: Callable[[], tuple[list[Path], tuple[str, ...]]],
+    list_watched: Callable[[], Watched],
     *,
     should_stop: Callable[[], bool],
     quiet_seconds: float = QUIET_SECONDS,
@@ -36,8 +39,7 @@ def follow_changes(
     What changes while the caller is at work is told when it asks again; send False to be told the same again later.
 
     Args:
-        list_watched: tells the folders, and globs of what is passed over; asked at every look, as another command may
-            have added some.
+        list_watched: asked at every look, as another command may have added a folder.
     """
     seen: set | None = None
     while not should_stop():

@@ -64,6 +64,8 @@ def test_an_answer_that_is_not_the_right_one_is_an_error(stage: Stage, page: tup
     assert "another" in judge(upload, upload.cards[0].content_hash, is_upload=False)
     assert "script" in judge(replace(first, status=1), wanted, is_upload=False)
     assert "cards" in judge(start, start.cards[0].content_hash, is_upload=False)
+    drawn = [element for element in first.elements if element.WhichOneof("type") != "bidi_component"]
+    assert judge(replace(first, elements=drawn), wanted, is_upload=False) == "0 cards"
     assert "footer" in judge(replace(first, elements=first.elements[:-3]), wanted, is_upload=False)
 
 

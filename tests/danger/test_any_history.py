@@ -117,11 +117,11 @@ class History(RuleBasedStateMachine):
         for name in (one, two):
             os.utime(self.folder / name, (self.clock, self.clock))
         self.build()
-        aside = (self.folder / one).rename(self.home / "aside")
-        (self.folder / two if two != one else aside).rename(self.folder / one)
-        if two != one:
+        if one != two:
+            aside = (self.folder / one).rename(self.home / "aside")
+            (self.folder / two).rename(self.folder / one)
             aside.rename(self.folder / two)
-        self.files[one], self.files[two] = self.files[two], self.files[one]
+            self.files[one], self.files[two] = self.files[two], self.files[one]
 
     @rule(data=st.data(), place=st.floats(0, 1))
     def corrupt(self, data: st.DataObject, place: float) -> None:

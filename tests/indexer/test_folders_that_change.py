@@ -18,6 +18,7 @@ from indexer.collection import Collection
 from indexer.errors import CollectionUnwritable, SourceError
 from indexer.layout import CATALOG, CURRENT
 from indexer.report import BuildReport, Watchers
+from indexer.upkeep import relocate_folder
 from indexer.watch import follow_changes
 from tests.indexer.making import build, draw
 
@@ -62,6 +63,19 @@ def test_a_disk_below_a_folder_that_is_not_mounted_any_more_takes_nothing_with_i
     # A folder that was no disk may be emptied.
     shutil.rmtree(pictures / "a")
     assert build(place).removed == 4
+
+
+def test_a_disk_that_moved_along_with_its_folder_is_missed_at_its_new_place(
+    place: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(sources, "_read_device", lambda path: 2 if path == str(pictures / "a") else 1)
+    build(place, pictures)
+    moved = pictures.rename(pictures.with_name("moved"))
+    assert relocate_folder(place, pictures, moved) == 9
+    shutil.rmtree(moved / "a")
+    (moved / "a").mkdir()
+    with pytest.raises(SourceError, match="moved/a held 4 pictures and holds none now"):
+        build(place)
 
 
 def test_removals_are_accepted_once_and_not_by_each_build_of_a_watch(

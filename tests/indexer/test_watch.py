@@ -14,6 +14,7 @@ from click.testing import CliRunner
 
 from indexer import cli as commands
 from indexer import watch
+from indexer.errors import CollectionBusy
 from indexer.watch import follow_changes
 from tests.indexer.making import draw
 
@@ -168,6 +169,21 @@ def test_each_change_is_built_and_a_missing_disk_is_waited_for(place: Path, pict
     ]
     assert "There is no folder" in done.stderr and "mount it" in done.stderr
     assert TOLD == [True, False, True, True]
+
+
+@pytest.mark.usefixtures("by_pixels")
+def test_a_catalog_that_is_locked_for_a_while_does_not_end_the_watch(place: Path, pictures: Path, monkeypatch):
+    known = iter([([pictures], ())])
+
+    def ask(_: Path) -> tuple:
+        for watched in known:
+            return watched
+        raise CollectionBusy("Another program keeps it locked.")
+
+    monkeypatch.setattr(commands, "list_watched", ask)
+    done = build_and_watch(place, pictures, monkeypatch, [lambda: draw(pictures / "new.png", 50)])
+    assert done.exit_code == 0, done.output
+    assert [json.loads(line)["embedded"] for line in done.stdout.splitlines()] == [9, 1]
 
 
 @pytest.mark.usefixtures("by_pixels")

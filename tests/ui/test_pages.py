@@ -62,7 +62,8 @@ def press(page: AppTest, action: Action, content_hash: str) -> AppTest:
 def read_texts(page: AppTest) -> list[str]:
     """What stands in the page as plain text, the lines under cards included."""
     cards = read_cards(page) if page.get("bidi_component") else []
-    return [text.value for text in page.text] + [card[part] for card in cards for part in ("line", "files")]
+    lines = [card[part] for card in cards for part in ("line", "files") if card[part]]
+    return [text.value for text in page.text] + lines
 
 
 def ask(gallery: Gallery, name: str, **options: object) -> list[str]:
