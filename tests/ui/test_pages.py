@@ -124,6 +124,12 @@ def test_how_many_is_changed_and_the_answer_begins_anew(shown: Gallery):
     assert list_cards(page) == ask(shown, "picture-05.jpg", count=48)
 
 
+@pytest.mark.parametrize("page", ["0000000019999999999", "000000001" + "9" * 4400, "-1", "x", "1001", "²"])
+def test_a_page_that_there_cannot_be_is_the_first(shown: Gallery, page: str):
+    image = shown.find_hash("picture-05.jpg")
+    assert list_cards(open_page(image=image, count="12", page=page)) == ask(shown, "picture-05.jpg", count=12)
+
+
 def test_paging_on_goes_through_all_neighbours_once(shown: Gallery):
     page = open_page(image=shown.find_hash("picture-05.jpg"), count="12")
     seen = list_cards(page)
