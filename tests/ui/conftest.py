@@ -123,7 +123,28 @@ def server(gallery: Gallery, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     process.communicate()
 
 
-def start_server(home: Path, *arguments: str, before: str = "", **more: str) -> tuple[subprocess.Popen, str]:
+class Server(subprocess.Popen):
+    """What it complains of is read all the while: it would wait for ever to write into a pipe that is full."""
+
+    def __init__(self, *arguments: object, **options: object) -> None:
+        super().__init__(*arguments, **options, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        self._complaints: list[str] = []
+        stream, self.stderr = self.stderr, None
+        self._reader = threading.Thread(target=self._read, args=(stream,), daemon=True)
+        self._reader.start()
+
+    def _read(self, stream) -> None:
+        with stream:
+            self._complaints.extend(stream)
+
+    def communicate(self, *arguments: object, **options: object) -> tuple[str, str]:
+        """As that of `Popen`."""
+        said, _ = super().communicate(*arguments, **options)
+        self._reader.join(30)
+        return said, "".join(self._complaints)
+
+
+def start_server(home: Path, *arguments: str, before: str = "", **more: str) -> tuple[Server, str]:
     """Start a `seer` command that ends in serving the page.
 
     Args: before: Python to run before the command; more: variables of its environment.
@@ -132,13 +153,10 @@ def start_server(home: Path, *arguments: str, before: str = "", **more: str) -> 
     environment = {**os.environ, "HOME": str(home), "SEER_HOME": str(home / "seer"), **more}
     # Whoever runs the tests in the background may have told all of them to be deaf to Ctrl-C; a terminal does not.
     hear = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
-    process = subprocess.Popen(
+    process = Server(
         [sys.executable, "-c", f"{hear}\n{before}\nfrom ui.cli import main; main(prog_name='seer')", *arguments],
         cwd=REPOSITORY,
         env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
     )
     for line in process.stdout:
         if line.startswith("The page is at "):
