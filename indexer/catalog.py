@@ -187,7 +187,7 @@ class Catalog:
 
     def read_model(self) -> str | None:
         """The model of the store that was opened last; None before the first."""
-        found = self._connection.execute(f"SELECT model {_LATEST}").fetchone()
+        found = self._connection.execute(f"SELECT CAST(model AS TEXT) {_LATEST}").fetchone()
         return found[0] if found else None
 
     def find_store(self, fingerprint: str) -> int | None:

@@ -37,6 +37,21 @@ class UpkeepCatalog(Catalog):
             _require_apart(connection, folders, files, old, new)
             return len(files)
 
+    def forget(self, folder: Path) -> int:
+        """Let go of a picture folder, and of its files that lie in no other. Returns: how many files are concerned.
+
+        Raises: SourceError if it is none of the collection's.
+        """
+        with self._transaction() as connection:
+            if not connection.execute("DELETE FROM folders WHERE path = ?", (os.fsencode(folder),)).rowcount:
+                listed = "".join(f"\n  {known}" for known in self.list_folders())
+                raise SourceError(f"{folder} is no picture folder of this collection. It has:{listed or ' none'}")
+            files = set(_list_below(connection, "files", folder))
+            for other in self.list_folders():
+                files.difference_update(_list_below(connection, "files", other))
+            connection.executemany("DELETE FROM files WHERE path = ?", [(path,) for path in files])
+            return len(files)
+
     def has_below(self, folder: Path) -> bool:
         """Whether anything known lies there."""
         return any(_list_below(self._connection, table, folder) for table in ("folders", "files"))

@@ -25,7 +25,7 @@ from PIL import Image
 from indexer import generations
 from indexer.catalog_upkeep import UpkeepCatalog
 from indexer.decode import DecodeSettings, DecodeTask, decode_file, hash_content
-from indexer.errors import CollectionDamaged, CollectionError, FingerprintMismatch
+from indexer.errors import CollectionDamaged, CollectionError, FingerprintMismatch, explain_missing_folder
 from indexer.layout import CATALOG, MARKS, STORES, THUMBNAILS, clamp_time, name_store
 from indexer.marks_upkeep import examine_marks, name_aside, save_readable
 from indexer.publish import OnStep, publish_store
@@ -65,6 +65,8 @@ class CheckReport:
     thumbnails: int = 0
     sample: int = 0
     marks: int = 0
+    waiting: int = 0
+    """Files that the next build has to read: nothing is wrong with that."""
     problems: list[Problem] = field(default_factory=list)
 
     @property
@@ -112,6 +114,8 @@ class _Check:
             self.on_step(part.__name__.removeprefix("_check_"))
         if sample:
             self.found.problems.extend(self._check_sample(sample))
+        # After the repairs: the rows that one gave up are embedded again by a build.
+        self.found.waiting = self.catalog.count_work(self.catalog.find_latest_store() or 0)
         return self.found
 
     def _check_marks(self) -> Iterator[Problem]:
@@ -124,8 +128,13 @@ class _Check:
 
     def _check_files(self) -> Iterator[Problem]:
         missing = changed = 0
+        away = [folder for folder in self.catalog.list_folders() if not folder.is_dir()]
+        for folder in away:
+            yield Problem(part="files", text=explain_missing_folder(folder))
         for path, size_bytes, mtime_ns in self.catalog.list_stamps():
             self.found.files += 1
+            if any(folder in Path(path).parents for folder in away):
+                continue
             try:
                 status = Path(path).stat()
                 changed += (status.st_size, clamp_time(status.st_mtime_ns)) != (size_bytes, mtime_ns)
@@ -162,7 +171,8 @@ class _Check:
             self._open_store(current.manifest)
         except (CollectionError, OSError) as error:
             if self.catalog.count_files():
-                yield self._settle("generations", f"Nothing answers: {error}", self._publish_anew, "")
+                wrong, _, _ = str(error).partition(" Run")  # What a build would do, this does.
+                yield self._settle("generations", f"Nothing answers: {wrong}", self._publish_anew, "")
         else:
             store = self.catalog.find_store(current.manifest["fingerprint"])
             if store not in (None, current.manifest["store"]):

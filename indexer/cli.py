@@ -1,47 +1,40 @@
-"""The command line that builds and asks: `build`, `search`, `status`, `evaluate`, `doctor`; also `python -m indexer`.
+"""The command line that asks: `search`, `status`, `evaluate`, `doctor`; also `python -m indexer`, with all others.
 
 Rule: a command parses, calls one function, prints. What the person can put right becomes text in `CommandGroup` alone.
 """
 
 import json
-import logging
-import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import asdict, replace
-from logging.handlers import RotatingFileHandler
+from dataclasses import asdict
 from pathlib import Path
 from time import perf_counter
 
 import click
 
+from indexer.cli_build import build
 from indexer.cli_learn import pretrain
 from indexer.cli_upkeep import check as check_command
-from indexer.cli_upkeep import collection_option, json_option, prune, relocate
+from indexer.cli_upkeep import collection_option, forget, json_option, prune, relocate
 from indexer.collection import Collection, show_similarity
 from indexer.doctor import examine
 from indexer.edits import KINDS
-from indexer.errors import explain_refusal
 from indexer.evaluate import evaluate
 from indexer.evaluation import LABELS_FROM_FOLDERS, EvaluateSettings, read_side_range
 from indexer.evaluation_plot import plot_evaluation, require_plot
 from indexer.evaluation_text import show_evaluation
-from indexer.interrupts import INTERRUPTED, watch_interrupt
-from indexer.job import build_collection
-from indexer.layout import LOG, PRIVATE, find_collection, require_own_place
-from indexer.places import find_place, list_watched
-from indexer.report import BuildReport, Watchers
-from indexer.settings import BuildSettings
-from indexer.sources import resolve_folders
+from indexer.interrupts import INTERRUPTED
+from indexer.layout import find_collection
 from indexer.terminal import show_progress
-from indexer.texts import describe_answer, describe_status, show_path, show_report, show_status, show_unsearchable
-from indexer.watch import Watched, follow_changes
-from seer_model.durable import make_folder
+from indexer.texts import (
+    describe_answer,
+    describe_status,
+    show_path,
+    show_status,
+    show_unsearchable,
+)
 from seer_model.errors import PictureError, UserError
 from seer_model.zoo import DEFAULT_MODEL
 
-LOG_BYTES = 1 << 20
 SHOWN_FAILURES = 20
 """Of each kind."""
 
@@ -67,7 +60,6 @@ class CommandGroup(click.Group):
         sys.exit(status if isinstance(status, int) else 0)
 
 
-verbose_option = click.option("--verbose", is_flag=True, help="Say more while it runs.")
 
 
 @click.group(cls=CommandGroup, context_settings={"help_option_names": ["-h", "--help"]})
@@ -76,76 +68,12 @@ def cli() -> None:
     """Find pictures by pictures, on your own computer."""
 
 
+cli.add_command(build)
 cli.add_command(pretrain)
 cli.add_command(check_command)
 cli.add_command(prune)
 cli.add_command(relocate)
-
-
-@cli.command()
-@click.argument("pictures", nargs=-1, type=click.Path(path_type=Path))
-@collection_option
-@click.option("--model", help="A model's name (seer models list) or a checkpoint; MODEL#projection: its head's output.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
-@click.option(
-    "--exclude", multiple=True, metavar="GLOB", help="Pass these over, now and later; may be repeated; '' ends it."
-)
-@click.option("--max-megapixels", type=float, default=200.0, show_default=True, help="Larger pictures are not read.")
-@click.option("--max-seconds", type=float, default=60.0, show_default=True, help="Slower pictures are not read.")
-@click.option("--limit", type=int, help="Read at most this many new files now; the rest stays pending.")
-@click.option("--retry-failed", is_flag=True, help="Try the pictures again that could not be read before.")
-@click.option(
-    "--accept-removals", is_flag=True, help="Believe that a folder which is empty now was emptied on purpose."
-)
-@click.option("--watch", "is_watched", is_flag=True, help="Go on: build again whenever something changes; Ctrl-C ends.")
-@click.option(
-    "--nice", "niceness", type=click.IntRange(0, 19), default=10, show_default=True,
-    help="How far to give way to the page and to other programs; 0: not at all.",
-)  # fmt: skip
-@json_option
-@verbose_option
-def build(
-    pictures: tuple[Path, ...],
-    folder: Path | None,
-    is_watched: bool,
-    niceness: int,
-    as_json: bool,
-    verbose: bool,
-    **settings: object,
-) -> None:
-    """Bring a collection up to date with the folders PICTURES.
-
-    Unchanged files are left alone. Without PICTURES the collection's own folders are looked through again.
-    """
-    give_way(niceness)
-    place = choose_collection(list(pictures), folder)
-    chosen = BuildSettings(**settings)
-
-    with watch_interrupt("Stopping after the batch in hand") as should_stop:
-
-        def build_once(added: list[Path]) -> BuildReport:
-            report = run_build(place, added, chosen, should_stop=should_stop, verbose=verbose)
-            click.echo(json.dumps(report.describe()) if as_json else show_report(report, place))
-            return report
-
-        report = build_once(list(pictures))
-        # Said of what was there when the command was given, not of whatever may come.
-        chosen = replace(chosen, accept_removals=False, retry_failed=False)
-        if is_watched:
-            report = keep_building(place, build_once, should_stop) or report
-    if report.is_stopped:
-        click.echo(
-            "Stopped before the end; what was embedded is kept, and can be searched once a build has ended. "
-            "Run again to go on.",
-            err=True,
-        )
-        sys.exit(INTERRUPTED)
-
-
-def give_way(niceness: int) -> None:
-    """Lower this process's priority, and that of every thread and process it starts from now on, where that can be."""
-    if hasattr(os, "nice"):  # Not on Windows.
-        os.nice(niceness)
+cli.add_command(forget)
 
 
 @cli.command()
@@ -218,7 +146,9 @@ def status(folder: Path | None, shows_all: bool, as_json: bool) -> None:
     metavar="LEAST-MOST",
     help="Only those whose short side is LEAST to MOST px (128-, -64, 64-127); repeated: figures for each.",
 )
-@click.option("--copies", type=int, default=1000, show_default=True, help="Edit at most this many; 0: no copies.")
+@click.option(
+    "--copies", type=click.IntRange(0), default=1000, show_default=True, help="Edit at most this many; 0: no copies."
+)
 @click.option(
     "--edit",
     "edits",
@@ -226,7 +156,7 @@ def status(folder: Path | None, shows_all: bool, as_json: bool) -> None:
     metavar="EDIT",
     help=f"Only {', '.join(KINDS)}, or one strength as in 'crop 60 %'; may be repeated.",
 )
-@click.option("--limit", type=int, help="Evaluate at most this many pictures, drawn at random.")
+@click.option("--limit", type=click.IntRange(2), help="Evaluate at most this many pictures, drawn at random.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of everything that is drawn at random.")
 @click.option("--plot", type=click.Path(path_type=Path), metavar="FILE.png", help="Draw the figures, too.")
 @json_option
@@ -273,82 +203,3 @@ def doctor(as_json: bool) -> None:
         for finding in findings:
             click.echo(f"{finding.state:4}  {finding.name:11}  {finding.text}")
     sys.exit(any(finding.state == "bad" for finding in findings))
-
-
-def choose_collection(pictures: list[Path], folder: Path | None) -> Path:
-    """Where a build goes: the folder given, the place that belongs to these pictures, or the only one there is.
-
-    Raises: SourceError, CollectionMissing, CollectionAmbiguous, CollectionPlaceTaken; nothing is made then.
-    """
-    folders = resolve_folders(pictures)
-    if not folders:
-        return find_collection(folder).absolute()
-    place = find_place(folders) if folder is None else folder.resolve()
-    require_own_place(place)
-    return place
-
-
-def keep_building(
-    place: Path,
-    build_once: Callable[[list[Path]], BuildReport],
-    should_stop: Callable[[], bool],
-) -> BuildReport | None:
-    """Build whenever something in the picture folders has changed, until told to stop. Returns: the last build."""
-    report, is_built, watched = None, None, list_watched(place)
-
-    def look_again() -> Watched:
-        nonlocal watched
-        # A catalog that somebody keeps locked for a while tells nothing new; the next build says what is wrong.
-        with suppress(UserError):
-            watched = list_watched(place)
-        return watched
-
-    changes = follow_changes(look_again, should_stop=should_stop)
-    click.echo("Watching for changes; Ctrl-C ends it.", err=True)
-    with suppress(StopIteration):
-        while True:
-            changes.send(is_built)
-            try:
-                report, is_built = build_once([]), True
-            except UserError as error:
-                # A disk that is away for a moment, another command at work: it is tried again.
-                click.echo(f"seer: {error}", err=True)
-                is_built = False
-    return report
-
-
-def run_build(
-    place: Path,
-    pictures: list[Path],
-    settings: BuildSettings,
-    *,
-    should_stop: Callable[[], bool],
-    verbose: bool = False,
-) -> BuildReport:
-    """Build with progress on stderr and a log file in the collection."""
-    with explain_refusal(place), show_progress() as on_progress, _keep_log(place, verbose) as log:
-        watchers = Watchers(on_progress=on_progress, on_step=log.debug, should_stop=should_stop)
-        report = build_collection(place, pictures, settings, watchers)
-        log.info("ended: %s", json.dumps(report.describe()))
-        return report
-
-
-@contextmanager
-def _keep_log(place: Path, verbose: bool) -> Iterator[logging.Logger]:
-    make_folder(place, PRIVATE)
-    log = logging.getLogger("indexer")
-    handlers: list[logging.Handler] = [
-        RotatingFileHandler(place / LOG, maxBytes=LOG_BYTES, backupCount=2, encoding="utf-8", errors="backslashreplace")
-    ]
-    handlers[0].setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    if verbose:
-        handlers.append(logging.StreamHandler())
-    log.setLevel(logging.DEBUG)
-    for handler in handlers:
-        log.addHandler(handler)
-    try:
-        yield log
-    finally:
-        for handler in handlers:
-            log.removeHandler(handler)
-            handler.close()

@@ -1,4 +1,4 @@
-"""The commands that look after a collection: `check`, `prune`, `relocate`.
+"""The commands that look after a collection: `check`, `prune`, `relocate`, `forget`.
 
 Rule: a command parses, calls one function, prints.
 """
@@ -12,7 +12,7 @@ import click
 from indexer.check import SAMPLE, check_collection
 from indexer.layout import find_collection
 from indexer.texts import escape, show_count, show_path
-from indexer.upkeep import prune_collection, relocate_folder
+from indexer.upkeep import forget_folder, prune_collection, relocate_folder
 
 collection_option = click.option(
     "--collection",
@@ -44,6 +44,8 @@ def check(repair: bool, sample: int, device: str, folder: Path | None, as_json: 
         for problem in report.problems:
             click.echo(f"{problem.part:12} {escape(problem.text)}")
         click.echo("All is well." if report.is_sound else "Something is left to be put right.")
+        if report.waiting:
+            click.echo(f"{show_count(report.waiting, 'file')} to be read by the next build; run seer build.")
     sys.exit(0 if report.is_sound else 1)
 
 
@@ -79,3 +81,16 @@ def relocate(old: Path, new: Path, folder: Path | None, as_json: bool) -> None:
         click.echo(json.dumps({"schema_version": 1, "files": files}))
     else:
         click.echo(f"{show_count(files, 'file')} now stand below {show_path(new.absolute())}.")
+
+
+@click.command()
+@click.argument("picture_folder", metavar="FOLDER", type=click.Path(path_type=Path))
+@collection_option
+@json_option
+def forget(picture_folder: Path, folder: Path | None, as_json: bool) -> None:
+    """Take the picture folder FOLDER out of a collection. The pictures in it are not touched."""
+    files = forget_folder(find_collection(folder), picture_folder)
+    if as_json:
+        click.echo(json.dumps({"schema_version": 1, "files": files}))
+    else:
+        click.echo(f"{show_count(files, 'file')} left the collection; seer prune gives back their space.")

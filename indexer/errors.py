@@ -87,6 +87,14 @@ class QueryError(UserError):
     """A query that cannot be answered as it stands."""
 
 
+def explain_missing_folder(folder: Path) -> str:
+    """What to do about a picture folder that is not there."""
+    return (
+        f"There is no folder {folder} any more. If its disk is not mounted, mount it; if it has moved, run seer "
+        "relocate OLD NEW; if it is gone for good, run seer build --accept-removals."
+    )
+
+
 @contextmanager
 def explain_refusal(folder: Path) -> Iterator[None]:
     """Turn the system's refusal to write a collection into CollectionUnwritable."""

@@ -24,6 +24,7 @@ from indexer.errors import (
     CollectionError,
     DiskTooSmall,
     SourceError,
+    explain_missing_folder,
     explain_refusal,
 )
 from indexer.hold import hold
@@ -85,6 +86,7 @@ class _Build:
 
     def run(self, added: list[Path]) -> BuildReport:
         """Walk, embed, publish, report."""
+        given = self.settings.exclude
         walk, gone = self._walk(added)
         self._open_backbone()
         found, unchanged = self.catalog.count_files(), self.catalog.count_unchanged(self.store)
@@ -107,6 +109,7 @@ class _Build:
             pending=self.catalog.count_work(self.store),
             images=self._count_searchable(generation),
             generation=generation.name if generation else None,
+            unmatched=tuple(glob for glob in filter(None, given) if glob not in walk.matched),
             is_stopped=self.is_stopped,
             seconds=round(seconds, 3),
             images_per_second=round(self.tally.embedded / seconds, 2) if seconds else 0.0,
@@ -137,10 +140,7 @@ class _Build:
         known = self.catalog.list_folders()
         missing = [folder for folder in known if not folder.is_dir()]
         if missing and not self.settings.accept_removals:
-            raise SourceError(
-                f"There is no folder {missing[0]} any more. If its disk is not mounted, mount it; "
-                "if it is gone for good, run again with --accept-removals."
-            )
+            raise SourceError(explain_missing_folder(missing[0]))
         for folder in missing:
             self.catalog.forget_folder(folder)
         if not (added or known):

@@ -13,7 +13,7 @@ import hashlib
 import os
 from pathlib import Path
 
-from indexer.errors import CollectionAmbiguous, CollectionMissing, CollectionPlaceTaken
+from indexer.errors import CollectionAmbiguous, CollectionDamaged, CollectionMissing, CollectionPlaceTaken
 from seer_model.zoo import read_home
 
 CATALOG = "catalog.sqlite"
@@ -27,6 +27,8 @@ LOG = "build.log"
 CURRENT = "CURRENT"
 STORES = "stores"
 GENERATIONS = "generations"
+ROWS = "rows.f16"
+"""Of a store: its embeddings."""
 OURS = (LOG, LOCK, HOLDER, MARKS)
 """How the names of those files begin that a place may hold before it is a collection."""
 APPLICATION = b"seer"
@@ -56,13 +58,29 @@ def is_collection(folder: Path) -> bool:
         return False
 
 
+def has_lost_catalog(folder: Path) -> bool:
+    """Whether a collection lies here whose catalog is gone, or so damaged that it is not known for one any more."""
+    return not is_collection(folder) and any((folder / STORES).glob(f"*/{ROWS}"))
+
+
+def refuse_lost_catalog(folder: Path) -> None:
+    """Say what is left of a collection, and what to do. Raises: CollectionDamaged."""
+    if has_lost_catalog(folder):
+        raise CollectionDamaged(
+            f"The catalog of the collection in {folder} is gone or unreadable: embeddings are there, but nothing says "
+            f"any more of which pictures. Those are untouched. Move everything but {MARKS} out of that folder, then "
+            f"run: seer build PICTURES --collection {folder}"
+        )
+
+
 def require_own_place(folder: Path) -> None:
     """A collection is kept by itself: what it removes must never be somebody's.
 
-    Raises: CollectionPlaceTaken if the folder holds something else than a collection.
+    Raises: CollectionPlaceTaken if the folder holds something else than a collection; CollectionDamaged.
     """
     if not folder.exists() or is_collection(folder):
         return
+    refuse_lost_catalog(folder)
     ours = (*OURS, *((CATALOG,) if _is_blank(folder / CATALOG) else ()))
     if not folder.is_dir() or any(not entry.name.startswith(ours) for entry in folder.iterdir()):
         raise CollectionPlaceTaken(
@@ -80,9 +98,10 @@ def _is_blank(catalog: Path) -> bool:
 
 
 def list_collections() -> list[Path]:
-    """The collections in the default place, by name."""
+    """The collections in the default place, by name, those with a lost catalog among them."""
     place = read_home() / "collections"
-    return sorted(folder for folder in place.glob("*") if is_collection(folder)) if place.is_dir() else []
+    there = place.glob("*") if place.is_dir() else ()
+    return sorted(folder for folder in there if is_collection(folder) or has_lost_catalog(folder))
 
 
 def name_collection(folders: list[Path]) -> Path:
@@ -95,15 +114,20 @@ def name_collection(folders: list[Path]) -> Path:
 def find_collection(folder: Path | None) -> Path:
     """The collection given, or the only one there is.
 
-    Raises: CollectionMissing if there is none; CollectionAmbiguous if there are several and none was given.
+    Raises: CollectionMissing if there is none; CollectionAmbiguous if there are several and none was given;
+        CollectionDamaged if its catalog is lost.
     """
-    if folder is not None:
-        if not is_collection(folder):
-            raise CollectionMissing(
-                f"There is no collection in {folder}. Make one in a new or an empty folder: "
-                "seer build PICTURES --collection FOLDER"
-            )
-        return folder
+    folder = folder or _find_only()
+    refuse_lost_catalog(folder)
+    if not is_collection(folder):
+        raise CollectionMissing(
+            f"There is no collection in {folder}. Make one in a new or an empty folder: "
+            "seer build PICTURES --collection FOLDER"
+        )
+    return folder
+
+
+def _find_only() -> Path:
     there = list_collections()
     if not there:
         raise CollectionMissing("There is no collection yet. Make one: seer build PICTURES")

@@ -57,7 +57,7 @@ BY_NAME = {kind.name: kind for kind in KINDS}
 BROKEN_OFF = "decoder failed"
 """Begins a reason whose end is a decoder's own, and says nothing of what to do."""
 UNREAD = "It has not been read yet."
-UNPUBLISHED = "It has been read, and is not in the generation that answers now."
+UNPUBLISHED = "Its content is known, and not in the generation that answers now."
 
 
 def find_kind(reason: str | None) -> str:

@@ -33,11 +33,14 @@ class BuildReport:
     embedded: int
     unchanged: int
     moved: int
+    """Whose content was known when they came to a new path: moved, copied, or back."""
     removed: int
     failed: int
     pending: int
     images: int
     generation: str | None
+    unmatched: tuple[str, ...]
+    """Globs given with this build that nothing was passed over for."""
     is_stopped: bool
     seconds: float
     images_per_second: float

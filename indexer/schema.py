@@ -28,7 +28,7 @@ from indexer.errors import (
     CollectionMissing,
     CollectionUnwritable,
 )
-from indexer.layout import APPLICATION
+from indexer.layout import APPLICATION, refuse_lost_catalog
 
 BUSY_SECONDS = 30
 FROM_SQLITE = (sqlite3.DatabaseError, UnicodeDecodeError)
@@ -101,12 +101,14 @@ def connect_to_read(path: Path) -> sqlite3.Connection:
         CollectionBusy, CollectionDamaged.
     """
     if not path.is_file():
+        refuse_lost_catalog(path.parent)
         raise CollectionMissing(f"No collection in {path.parent}. Make one: seer build PICTURES")
     connection = open_read_only(path)
     with _closed_if_unfit(connection, path):
         found = read_value(connection, "PRAGMA user_version")
         _refuse_newer(found, path)
         if not found:
+            refuse_lost_catalog(path.parent)
             raise CollectionEmpty(
                 f"A build had only begun in {path.parent}. Run: seer build PICTURES --collection {path.parent}"
             )

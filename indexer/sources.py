@@ -39,10 +39,13 @@ class Walk:
 
     folders: list[Path]
     exclude: tuple[str, ...] = ()
+    """Globs; each is compared with names, with paths below a folder, and with whole paths."""
     own: str | None = None
     """The collection that is being built, which need not be opened to be known as one (`is_collection`)."""
     ignored: int = 0
     """Files that are no pictures, or were excluded."""
+    matched: set[str] = field(default_factory=set)
+    """Globs of `exclude` that something was passed over for."""
     unreadable: list[str] = field(default_factory=list)
     """Files and folders that may not be looked at: nothing is known of what they hold."""
     mounts: list[str] = field(default_factory=list)
@@ -116,8 +119,13 @@ class Walk:
     def _is_excluded(self, root: str, entry: os.DirEntry) -> bool:
         if not self.exclude:
             return False
-        below = os.path.relpath(entry.path, root)
-        return any(fnmatch.fnmatch(entry.name, glob) or fnmatch.fnmatch(below, glob) for glob in self.exclude)
+        spellings = (entry.name, os.path.relpath(entry.path, root), entry.path)
+        for glob in self.exclude:
+            # As people write it: raw/, ./raw
+            if any(fnmatch.fnmatch(spelling, os.path.normpath(glob)) for spelling in spellings):
+                self.matched.add(glob)
+                return True
+        return False
 
 
 def _read_device(folder: str) -> int | None:

@@ -20,11 +20,17 @@ from indexer.terminal import show_duration
 def show_report(report: BuildReport, place: Path) -> str:
     """What a build did, in a few lines."""
     changes = (
-        f"{report.embedded} embedded, {report.unchanged} unchanged, {report.moved} moved, {report.removed} removed"
+        f"{report.embedded:,} embedded, {report.unchanged:,} unchanged, {report.moved:,} moved or copied, "
+        f"{report.removed:,} removed"
     )
     lines = [f"{show_count(report.images, 'image')} can be searched ({changes}) in {show_duration(report.seconds)}."]
     if not report.found:
         lines.append(f"There are no pictures in these folders ({show_count(report.ignored, 'other file')}).")
+    for glob in report.unmatched:
+        lines.append(
+            f"Nothing matches --exclude {shlex.quote(escape(glob))}: it is compared with names, with paths below a "
+            "picture folder, and with whole paths."
+        )
     if report.unreadable:
         there = show_count(report.unreadable, "place")
         lines.append(f"{there} could not be looked at (permission?); what is there cannot be found. See {place / LOG}")

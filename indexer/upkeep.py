@@ -1,5 +1,5 @@
-"""Upkeep: what is done to a collection besides building it. `relocate` follows a folder that moved, `prune` lets go of
-what is gone.
+"""Upkeep: what is done to a collection besides building it. `relocate` follows a folder that moved, `forget` lets go of
+one, `prune` of what is gone.
 
     prune   living rows -> new store (synced) -> catalog -> new generation -> thumbnails and entries of gone images
 
@@ -68,6 +68,16 @@ def _require_there(files: list[Path], old: Path, new: Path) -> None:
             f"None of the {len(files)} files known below {old} lies below {new}. Give the folder that took its place; "
             "if its disk is not mounted, mount it."
         )
+
+
+def forget_folder(collection: Path, folder: Path) -> int:
+    """Take a picture folder out of a collection: its files leave the answers at once, and are not touched themselves.
+
+    Returns: how many files are concerned. Raises: SourceError if it is none of the collection's folders.
+    """
+    spelled = Path(os.path.normpath(folder.absolute()))
+    with open_for_upkeep(collection, "seer forget") as catalog:
+        return catalog.forget(spelled if spelled in catalog.list_folders() else spelled.resolve())
 
 
 def prune_collection(collection: Path, *, on_step: OnStep = lambda name: None) -> PruneReport:

@@ -18,11 +18,12 @@ from pathlib import Path
 import numpy as np
 
 from indexer.errors import CollectionDamaged
+from indexer.layout import ROWS
 from seer_model.durable import make_folder, sync_file, sync_folder
 
 COPY_BYTES = 1 << 20
 ROWS_AT_ONCE = 1024
-ROWS, NORMS, CRCS = "rows.f16", "norms.f32", "crc.u32"
+NORMS, CRCS = "norms.f32", "crc.u32"
 ROW_TYPE, NORM_TYPE, CRC_TYPE = np.dtype("<f2"), np.dtype("<f4"), np.dtype("<u4")
 
 

@@ -31,17 +31,18 @@ def follow_changes(
     list_watched: Callable[[], Watched],
     *,
     should_stop: Callable[[], bool],
+    seen: set[FoundFile] | None = None,
     quiet_seconds: float = QUIET_SECONDS,
     poll_seconds: float = POLL_SECONDS,
 ) -> Generator[None, bool | None]:
-    """Yield when to build: at once, and each time that something below the folders has changed and is quiet again.
+    """Yield when to build: each time that something below the folders is not as it was seen last, and is quiet again.
 
     What changes while the caller is at work is told when it asks again; send False to be told the same again later.
 
     Args:
         list_watched: asked at every look, as another command may have added a folder.
+        seen: what the caller knows of already (`look`); None: nothing, and it is told at once.
     """
-    seen: set | None = None
     while not should_stop():
         folders, exclude = watched = list_watched()
         for _ in _list_moments(folders, should_stop, quiet_seconds, poll_seconds):
@@ -49,13 +50,13 @@ def follow_changes(
                 return
             if list_watched() != watched:
                 break
-            now = _look(folders, exclude)
+            now = look(folders, exclude)
             if now != seen:
                 is_done = yield
                 seen = None if is_done is False else now
 
 
-def _look(folders: list[Path], exclude: tuple[str, ...]) -> set[FoundFile]:
+def look(folders: list[Path], exclude: tuple[str, ...]) -> set[FoundFile]:
     """Every file that could be a picture, with its stamp; a folder that is gone has none."""
     there = [folder for folder in folders if folder.is_dir()]
     return set(Walk(there, exclude))

@@ -27,8 +27,9 @@ LADDERS = {
     "indexer": (
         {"__main__"},
         {"cli"},
-        # The commands by which a model learns, and those that look after a collection; the group above takes them in.
-        {"cli_learn", "cli_upkeep"},
+        # The commands that build, learn, and look after a collection; the group above takes them in.
+        {"cli_build", "cli_learn"},
+        {"cli_upkeep"},
         {"doctor", "texts"},  # look at what the conductors made, and say it
         # Conductors; terminal draws their progress.
         {"check"},  # and what upkeep puts right of it
@@ -82,7 +83,10 @@ DOORS = {
         *("indexer.schema", "indexer.catalog", "indexer.catalog_reader", "indexer.catalog_upkeep"),
         *("indexer.thumbnails", "indexer.marks", "indexer.marks_upkeep"),
     },
-    "click": {"seer_model.cli", "indexer.cli", "indexer.cli_learn", "indexer.cli_upkeep", "ui.cli"},
+    "click": {
+        *("seer_model.cli", "ui.cli", "indexer.cli"),
+        *("indexer.cli_build", "indexer.cli_learn", "indexer.cli_upkeep"),
+    },
     "streamlit": {"ui"},
     "torch": {"seer_model", "indexer.embed"},
     "sklearn": {"indexer.metrics"},
@@ -113,7 +117,7 @@ UI_KNOWS = {
     "seer_model.errors",
     "indexer.aside",  # decodes uploads, and originals that browsers cannot show, outside of the page's process
 }
-UI_COMMAND_KNOWS = UI_KNOWS | {"indexer.cli", "seer_model.cli"}
+UI_COMMAND_KNOWS = UI_KNOWS | {"indexer.cli", "indexer.cli_build", "seer_model.cli"}
 """The composed command joins the groups of the floors below."""
 
 FORBIDDEN_MODULES = re.compile(r"(^|_)(utils?|common|helpers?|misc|shared|base)($|_)")

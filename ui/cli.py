@@ -7,8 +7,9 @@ from pathlib import Path
 
 import click
 
-from indexer.cli import CommandGroup, build, choose_collection, collection_option
+from indexer.cli import CommandGroup, collection_option
 from indexer.cli import cli as indexer_group
+from indexer.cli_build import build, choose_collection
 from indexer.layout import find_collection, list_collections, read_home
 from seer_model.cli import models
 from ui.password import VARIABLE, read_password

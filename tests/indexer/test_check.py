@@ -79,9 +79,10 @@ def test_a_damage_is_found_told_and_repaired(damage: str, place: Path, pictures:
     assert not found.is_sound
     assert part in {problem.part for problem in found.problems}, found.problems
     assert all("--repair" in problem.text or part == "stores" for problem in found.problems), found.problems
+    assert all(problem.text.count("Run ") == 1 for problem in found.problems), found.problems
     repaired = check_collection(place, repair=True)
     assert repaired.is_sound, repaired.problems
-    build(place)
+    assert build(place).embedded == repaired.waiting
     assert not check_collection(place).problems
     with Collection(place) as collection:
         assert collection.read_status().images == 9
@@ -109,6 +110,29 @@ def test_a_sound_collection_is_called_so_and_left_alone(place: Path, pictures: P
     after = {path: path.read_bytes() for path in before}
     assert {path.name for path in before if before[path] != after[path]} <= {CATALOG}
     assert generations.read_current(place) == "000001"
+
+
+def test_what_a_repair_gave_up_waits_for_a_build_and_is_said(place: Path, pictures: Path):
+    build(place, pictures)
+    flip(place / STORE / "rows.f16")
+    told = CliRunner().invoke(cli, ["check", "--repair", "--collection", str(place)]).stdout
+    assert told.endswith("All is well.\n1 file to be read by the next build; run seer build.\n")
+    build(place)
+    assert CliRunner().invoke(cli, ["check", "--collection", str(place)]).stdout.endswith("All is well.\n")
+
+
+def test_a_picture_folder_that_is_away_is_told_as_one_and_not_file_by_file(
+    place: Path, pictures: Path, tmp_path: Path
+):
+    other = draw(tmp_path / "other" / "one.png", 80).parent
+    build(place, pictures, other)
+    pictures.rename(tmp_path / "away")
+    (other / "one.png").unlink()
+    texts = [problem.text for problem in check_collection(place, sample=0).problems]
+    assert [text.split(".")[0] for text in texts] == [
+        f"There is no folder {pictures} any more", "1 of 10 files are not there any more",
+    ]  # fmt: skip
+    assert "mount it" in texts[0] and "seer relocate" in texts[0]
 
 
 def test_a_thumbnail_that_is_no_picture_is_found_and_made_again(place: Path, pictures: Path):

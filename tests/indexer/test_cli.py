@@ -40,16 +40,19 @@ def test_build_prints_what_it_did_and_json_when_asked(place: Path, pictures: Pat
     told = json.loads(run("build", "--collection", place, "--json").stdout.splitlines()[-1])
     assert told | {"seconds": 0, "images_per_second": 0} == {
         "schema_version": 1, "found": 10, "ignored": 0, "unreadable": 0, "embedded": 0, "unchanged": 9, "moved": 0,
-        "removed": 0, "failed": 1, "pending": 0, "images": 9, "generation": "000001", "seconds": 0,
-        "images_per_second": 0,
+        "removed": 0, "failed": 1, "pending": 0, "images": 9, "generation": "000001", "unmatched": [],
+        "seconds": 0, "images_per_second": 0,
     }  # fmt: skip
 
 
 def test_a_build_gives_way_to_the_page_before_it_does_anything_else(
     place: Path, pictures: Path, given_way: list[int], monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("indexer.cli.run_build", lambda *_, **__: pytest.fail("not before") if not given_way else None)
-    monkeypatch.setattr("indexer.cli.show_report", lambda *_: "")
+    def run_build(*_: object, **__: object) -> None:
+        assert given_way
+
+    monkeypatch.setattr("indexer.cli_build.run_build", run_build)
+    monkeypatch.setattr("indexer.cli_build.show_report", lambda *_: "")
     run("build", pictures, "--collection", place)
     run("build", pictures, "--collection", place, "--nice", 0)
     assert given_way == [10, 0]
@@ -128,7 +131,8 @@ def test_the_only_collection_is_found_and_of_several_one_must_be_chosen(
 @pytest.mark.parametrize(("arguments", "status"), [
     (["build", "/no/such/folder"], 1),
     (["build", "--collection", "/tmp/never-made-collection-of-seer"], 1),
-    (["build", ".", "--max-megapixels", "0"], 1),
+    (["build", ".", "--max-megapixels", "0"], 2),
+    (["build", ".", "--limit", "-3"], 2),
     (["build", ".", "--device", "gpu"], 1),
     (["search", __file__, "--at-least", "2"], 2),
     (["search", __file__, "--count", "0"], 2),
@@ -145,9 +149,32 @@ def test_exit_statuses(arguments: list[str], status: int):
     assert "Traceback" not in result.output
 
 
-def test_a_failed_command_leaves_no_new_collection_behind(seer_home: Path):
+def test_a_failed_command_leaves_no_new_collection_behind(seer_home: Path, tmp_path: Path):
     assert run("build", "/no/such/folder").exit_code == 1
+    (tmp_path / "mistaken").mkdir()
+    (tmp_path / "mistaken" / "notes.txt").write_text("no picture")
+    told = run("build", tmp_path / "mistaken")
+    assert told.exit_code == 1 and "(1 other file), and no collection was made" in told.stderr
     assert not list(seer_home.rglob("*"))
+
+
+def test_a_folder_that_is_emptied_later_stays_a_collection(built: Path, pictures: Path):
+    shutil.rmtree(pictures)
+    pictures.mkdir()
+    told = run("build", pictures, "--collection", built, "--accept-removals")
+    assert told.exit_code == 0 and "0 images can be searched" in told.stdout
+
+
+def test_a_folder_is_forgotten_and_its_pictures_leave_the_answers_at_once(built: Path, pictures: Path, tmp_path: Path):
+    draw(tmp_path / "other" / "one.png", seed=77)
+    run("build", tmp_path / "other", "--collection", built)
+    unknown = run("forget", tmp_path / "elsewhere", "--collection", built)
+    assert unknown.exit_code == 1 and f"\n  {pictures}" in unknown.stderr
+    told = run("forget", pictures, "--collection", built)
+    assert told.stdout == "9 files left the collection; seer prune gives back their space.\n"
+    answer = json.loads(run("search", tmp_path / "other" / "one.png", "--collection", built, "--json").stdout)
+    assert [one["path"] for one in answer["neighbours"]] == [str(tmp_path / "other" / "one.png")]
+    assert json.loads(run("build", "--collection", built, "--json").stdout)["found"] == 1
 
 
 def test_a_name_that_is_not_utf8_is_escaped_in_json_and_whole_in_base64(built: Path, pictures: Path):

@@ -1,18 +1,23 @@
-"""A catalog with flipped bits: `seer check` tells, unless the answers are right; and no build ends in a bug."""
+"""A catalog with flipped bits, or lost: `seer check` tells, unless the answers are right; no build ends in a bug."""
 
 import random
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from indexer.check import check_collection
+from indexer.cli import cli
 from indexer.collection import Collection
 from indexer.errors import CollectionDamaged
 from indexer.job import build_collection
-from indexer.layout import CATALOG
+from indexer.layout import CATALOG, MARKS
+from indexer.places import find_place
 from indexer.settings import BuildSettings
 from seer_model.errors import UserError
-from tests.indexer.making import build
+from tests.indexer.making import build, draw
 
 pytestmark = pytest.mark.usefixtures("by_pixels")
 
@@ -80,3 +85,51 @@ def test_a_build_on_it_ends_with_a_sentence_or_well(place: Path, whole: bytes):
             build_collection(place, [], BuildSettings(workers=1, batch_size=4))
         except UserError:
             continue
+
+
+LOSSES = {
+    "gone": lambda catalog: catalog.unlink(),
+    "empty": lambda catalog: catalog.write_bytes(b""),
+    "head overwritten": lambda catalog: catalog.write_bytes(b"\xff" * 4096 + catalog.read_bytes()[4096:]),
+    "cut in its head": lambda catalog: catalog.write_bytes(catalog.read_bytes()[:50]),
+}
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_a_collection_without_its_catalog_is_told_as_one_and_the_advice_leads_on(
+    place: Path, pictures: Path, tmp_path: Path, whole: bytes, loss: str
+):
+    with Collection(place) as collection:
+        kept = collection.marks.keep_query(b"a picture", "name.jpg")
+    LOSSES[loss](place / CATALOG)
+    for command in (["status"], ["check", "--repair"], ["build"], ["build", str(pictures)], ["search", __file__]):
+        told = CliRunner().invoke(cli, [*command, "--collection", str(place)])
+        assert told.exit_code == 1, told.output
+        assert f"seer: The catalog of the collection in {place} is gone or unreadable" in told.stderr
+    with pytest.raises(CollectionDamaged):
+        Collection(place)
+    (tmp_path / "aside").mkdir()
+    for entry in place.iterdir():
+        if entry.name != MARKS:
+            entry.rename(tmp_path / "aside" / entry.name)
+    assert build(place, pictures).embedded == 9
+    with Collection(place) as collection:
+        assert collection.marks.open_query(kept).picture == b"a picture"
+
+
+def test_one_in_the_default_place_is_not_passed_over_for_another(pictures: Path, tmp_path: Path):
+    draw(tmp_path / "other" / "one.png", 1)
+    for folder in (pictures, tmp_path / "other"):
+        assert CliRunner().invoke(cli, ["build", str(folder)]).exit_code == 0
+    lost = find_place([pictures])
+    (lost / CATALOG).unlink()
+    told = CliRunner().invoke(cli, ["status"])
+    assert told.exit_code == 1 and "There are 2 collections" in told.stderr and str(lost) in told.stderr
+    told = CliRunner().invoke(cli, ["build", str(pictures)])
+    assert told.exit_code == 1 and f"The catalog of the collection in {lost} is gone" in told.stderr
+
+
+def test_a_models_name_that_a_flipped_bit_made_bytes_is_still_read(place: Path, whole: bytes):
+    with closing(sqlite3.connect(place / CATALOG)) as connection, connection:
+        connection.execute("UPDATE stores SET model = CAST(model AS BLOB)")
+    assert build(place).unchanged == 9

@@ -50,6 +50,20 @@ def test_a_name_that_is_no_text_can_be_excluded(place: Path, pictures: Path):
     assert build(place).found == 9
 
 
+@pytest.mark.parametrize("glob", ["b/", "./b", "{}/b", "b/*", "a/../b"])
+def test_a_folder_can_be_named_as_people_name_it(place: Path, pictures: Path, glob: str):
+    report = build(place, pictures, exclude=(glob.format(pictures),))
+    assert (report.found, report.unmatched) == (4, ())
+    assert build(place).found == 4
+
+
+def test_a_glob_that_matches_nothing_is_told_by_the_build_it_was_given_with(place: Path, pictures: Path):
+    given = ["build", str(pictures), "--collection", str(place), "--exclude", "B", "--exclude", "a"]
+    told = CliRunner().invoke(cli, given).stdout
+    assert "Nothing matches --exclude B:" in told and "--exclude a" not in told
+    assert "Nothing matches" not in CliRunner().invoke(cli, ["build", "--collection", str(place)]).stdout
+
+
 def test_status_shows_it(place: Path, pictures: Path):
     build(place, pictures, exclude=("b", "*.tif"))
     shown = CliRunner().invoke(cli, ["status", "--collection", str(place)]).stdout

@@ -89,7 +89,7 @@ def test_removals_are_accepted_once_and_not_by_each_build_of_a_watch(
         (tmp_path / "away").rename(pictures)
         yield
 
-    monkeypatch.setattr("indexer.cli.follow_changes", follow)
+    monkeypatch.setattr("indexer.cli_build.follow_changes", follow)
     told = run("build", pictures, other, "--collection", place, "--watch", "--accept-removals", "--json")
     assert told.exit_code == 0 and "There is no folder" in told.stderr
     with Collection(place) as collection:

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from indexer import cli as commands
-from indexer import watch
+from indexer import cli_build as commands
+from indexer import job, watch
+from indexer.cli import cli
 from indexer.errors import CollectionBusy
 from indexer.watch import follow_changes
 from tests.indexer.making import draw
@@ -142,7 +143,7 @@ def build_and_watch(place: Path, pictures: Path, monkeypatch, changes: list[Call
             TOLD.append((yield))
 
     monkeypatch.setattr(commands, "follow_changes", follow)
-    return CliRunner().invoke(commands.cli, ["build", str(pictures), "--collection", str(place), "--watch", "--json"])
+    return CliRunner().invoke(cli, ["build", str(pictures), "--collection", str(place), "--watch", "--json"])
 
 
 @pytest.mark.usefixtures("by_pixels")
@@ -190,6 +191,20 @@ def test_a_catalog_that_is_locked_for_a_while_does_not_end_the_watch(place: Path
 def test_the_watch_ends_with_ctrl_c(place: Path, pictures: Path, monkeypatch):
     threading.Timer(2, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
     given = ["build", str(pictures), "--collection", str(place), "--watch", "--json"]
-    done = CliRunner().invoke(commands.cli, given)
+    done = CliRunner().invoke(cli, given)
     assert done.exit_code == 0, done.output
     assert "Watching for changes; Ctrl-C ends it." in done.stderr
+    assert len(done.stdout.splitlines()) == 1, "nothing has changed since the first build"
+
+
+@pytest.mark.usefixtures("by_pixels")
+def test_what_comes_during_the_first_build_is_built_by_a_second(place: Path, pictures: Path, monkeypatch):
+    def draw_late(*given: object, **settings: object) -> object:
+        draw(pictures / "late.png", 60)
+        return publish(*given, **settings)
+
+    publish = job.publish_store
+    monkeypatch.setattr(job, "publish_store", draw_late)
+    threading.Timer(2, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+    done = CliRunner().invoke(cli, ["build", str(pictures), "--collection", str(place), "--watch", "--json"])
+    assert [json.loads(line)["embedded"] for line in done.stdout.splitlines()] == [9, 1]
