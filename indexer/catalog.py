@@ -23,6 +23,8 @@ LOST = "lost rows: "
 PRUNED = "pruned: "
 """Begins that of a store which another took the place of when it was pruned."""
 MOST_KNOWN = 64
+MOST_READ_AGAIN = 1000
+"""Files that are read once more, and not decoded, only because they are others than before."""
 """Candidates for known content that go along with a file."""
 
 
@@ -334,14 +336,14 @@ def _compare_with_seen(connection: sqlite3.Connection) -> list[int | None]:
 
 
 def _notice_swaps(connection: sqlite3.Connection) -> None:
-    """Files of one size and time may have changed places, which their stamps do not show: another look at each.
+    """A path of the same stamp that leads to another file may lead to another content, too: another look at each.
 
-    Of those alone: some disks number their files anew whenever they are mounted.
+    Where they are many, a disk numbers its files anew whenever it is mounted; then of those alone that share a stamp.
     """
-    connection.execute(
-        """UPDATE files SET image_id = NULL FROM seen WHERE seen.path = files.path AND files.inode != seen.inode
-        AND (size_bytes, mtime_ns) IN (SELECT size_bytes, mtime_ns FROM files GROUP BY 1, 2 HAVING count(*) > 1)"""
-    )
+    other = "FROM seen WHERE seen.path = files.path AND files.inode != seen.inode"
+    many = read_value(connection, f"SELECT count(*) FROM files WHERE EXISTS (SELECT 1 {other})") > MOST_READ_AGAIN
+    shared = "(size_bytes, mtime_ns) IN (SELECT size_bytes, mtime_ns FROM files GROUP BY 1, 2 HAVING count(*) > 1)"
+    connection.execute(f"UPDATE files SET image_id = NULL {other} AND (? OR {shared})", (not many,))
 
 
 def _record_entry(connection: sqlite3.Connection, store: int, entry: Entry) -> tuple[int | None, str | None]:

@@ -89,7 +89,6 @@ class _Build:
         given = self.settings.exclude
         walk, gone = self._walk(added)
         self._open_backbone()
-        found, unchanged = self.catalog.count_files(), self.catalog.count_unchanged(self.store)
         waiting = self.catalog.count_work(self.store)
         total = waiting if self.settings.limit is None else min(waiting, self.settings.limit)
         if total:
@@ -98,11 +97,11 @@ class _Build:
         generation = self._publish()
         seconds = time.monotonic() - self.started
         return BuildReport(
-            found=found,
+            found=self.catalog.count_files(),
             ignored=walk.ignored,
             unreadable=len(walk.unreadable),
             embedded=self.tally.embedded,
-            unchanged=unchanged + self.tally.copies,
+            unchanged=self.catalog.count_unchanged(self.store) - self.tally.embedded - self.tally.moved.total(),
             moved=self.tally.moved.total(),
             removed=(Counter(gone) - self.tally.moved).total(),
             failed=self.catalog.count_failed_files(),
@@ -270,8 +269,6 @@ class _Build:
                 self.tally.embedded += 1
             elif is_new:
                 self.tally.moved[image_id] += 1
-            else:
-                self.tally.copies += 1
 
     def _publish(self) -> generations.Generation | None:
         """Publish if there is something that the current generation does not have. Returns: the one that answers."""

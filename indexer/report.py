@@ -59,7 +59,6 @@ class Tally:
     read: int = 0
     embedded: int = 0
     failed: int = 0
-    copies: int = 0
     moved: Counter = field(default_factory=Counter)
     """Image -> files found at a new path."""
 

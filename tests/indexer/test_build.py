@@ -170,6 +170,14 @@ def test_a_folder_that_is_gone_for_good_can_be_let_go(place: Path, pictures: Pat
     assert build(place).images == 9
 
 
+def test_each_file_is_accounted_for_also_where_a_limit_cuts_copies_apart(place: Path, pictures: Path):
+    draw(pictures / "z-copy.png", seed=1)
+    build(place, pictures)
+    reports = [build(place, model="regnety-400mf", limit=1) for _ in range(9)]
+    assert [(report.embedded, report.pending) for report in reports][-1] == (1, 0)
+    assert sum(report.embedded for report in reports) == 9
+
+
 def test_copies_of_a_broken_file_are_failures_not_moves(place: Path, pictures: Path):
     for name in ("bad-1.png", "bad-2.png"):
         (pictures / name).write_bytes(b"no picture")

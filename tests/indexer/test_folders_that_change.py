@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from indexer import places, schema, sources
+from indexer import catalog, places, schema, sources
 from indexer.cli import cli
 from indexer.collection import Collection
 from indexer.errors import CollectionUnwritable, SourceError
@@ -168,9 +168,20 @@ def test_files_of_one_size_and_time_that_changed_places_are_told_apart(
     assert build(place).unchanged == moved
 
 
+def test_a_file_that_changed_places_with_one_passed_over_is_told_apart_too(place: Path, tmp_path: Path):
+    one, two = draw_alike(tmp_path / "pictures")
+    build(place, tmp_path / "pictures", exclude=("two.bmp",))
+    swap(one, two)
+    assert build(place).embedded == 1
+    with Collection(place) as collection:
+        (found,) = collection.find_similar(one.read_bytes(), count=2)
+        assert (found.paths, found.similarity) == ([one], pytest.approx(1))
+
+
 def test_a_disk_that_numbers_its_files_anew_costs_no_other_look(
     place: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
 ):
+    monkeypatch.setattr(catalog, "MOST_READ_AGAIN", 3)
     build(place, pictures)
     looked = []
     monkeypatch.setattr("indexer.job.DecodePool.decode", lambda _, tasks: looked.extend(tasks) or iter(()))
