@@ -9,7 +9,9 @@ Rule: what the model knows it knows from the operations alone, never from the co
 import fnmatch
 import os
 import shutil
+import sqlite3
 import tempfile
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
 from indexer.decode import hash_content
+from indexer.errors import SourceError
+from indexer.layout import CATALOG
 from indexer.report import BuildReport, Watchers
 from indexer.upkeep import prune_collection, relocate_folder
 from tests.danger.conftest import MEMORY
@@ -132,9 +136,17 @@ class History(RuleBasedStateMachine):
     @rule(new=st.sampled_from(["pictures", "elsewhere", "another"]))
     def move_all(self, new: str) -> None:
         old, moved = self.folder, self.home / new
-        if moved != old:
-            self.folder = old.rename(moved)
+        if moved == old:
+            return
+        self.folder = old.rename(moved)
+        try:
             relocate_folder(self.place, old, moved)
+        except SourceError:
+            # As it must be where nothing is left of what the last build knew: that could be any folder.
+            self.folder = moved.rename(old)
+            with closing(sqlite3.connect(self.place / CATALOG)) as connection:
+                known = [os.fsdecode(path) for (path,) in connection.execute("SELECT path FROM files")]
+            assert known and not any(map(os.path.exists, known))
 
     def choose(self, data: st.DataObject) -> str:
         """One of the files that are there."""
