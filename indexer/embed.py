@@ -5,13 +5,58 @@ Rule: a row is finite and of length 1, or its picture has a reason instead.
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache, partial
 
 import numpy as np
 
 from indexer.errors import QueryError
-from seer_model.backbone import Backbone, open_backbone
+from indexer.fleet import About, Fleet, start_processes
+from seer_model.backbone import Backbone, open_backbone, share_cores
 
-__all__ = ["Backbone", "embed_batch", "embed_prepared", "open_backbone"]
+__all__ = ["Backbone", "embed_batch", "embed_prepared", "open_backbone", "open_fleet"]
+
+
+def open_fleet(model: str, devices: Sequence[str], **how: object) -> Fleet:
+    """Open a model for a build: here for one device, in a process for each of several.
+
+    Args:
+        devices: as in `seer_model.backbone.BackboneSettings`; one may be named several times.
+        how: `precision`, `batch_size`, as there.
+    Raises: what `open_backbone` does.
+    """
+    if len(devices) > 1:
+        works = {
+            f"{device} ({number + 1} of {len(devices)})": partial(
+                _serve, model=model, device=device, share=len(devices), how=tuple(sorted(how.items()))
+            )
+            for number, device in enumerate(devices)
+        }
+        return start_processes(works, __name__)
+    backbone = open_backbone(model, device=devices[0], **how)
+    return Fleet(_describe(backbone), [partial(embed_batch, backbone)])
+
+
+def _serve(pixels: Sequence[np.ndarray] | None, *, model: str, device: str, share: int, how: tuple) -> object:
+    """In a process of its own: the model is opened with the first question."""
+    backbone = _open_once(model, device, share, how)
+    return _describe(backbone) if pixels is None else embed_batch(backbone, pixels)
+
+
+@lru_cache(maxsize=1)
+def _open_once(model: str, device: str, share: int, how: tuple) -> Backbone:
+    share_cores(share)
+    return open_backbone(model, device=device, **dict(how))
+
+
+def _describe(backbone: Backbone) -> About:
+    return About(
+        fingerprint=backbone.fingerprint,
+        dimension=backbone.dimension,
+        preprocessing=backbone.preprocessing,
+        batch_size=backbone.batch_size,
+        described=backbone.describe(),
+        stamps=[list(stamp) for stamp in backbone.stamps],
+    )
 
 
 def embed_batch(backbone: Backbone, pixels: Sequence[np.ndarray]) -> tuple[np.ndarray, list[bool]]:

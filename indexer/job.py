@@ -18,8 +18,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from indexer import generations
-from indexer.catalog import Catalog, Entry, Work
-from indexer.decode import DecodedFile, DecodePool, DecodeSettings, DecodeTask
+from indexer.catalog import Catalog
+from indexer.decode import DecodePool, DecodeSettings
 from indexer.errors import (
     CollectionError,
     DiskTooSmall,
@@ -29,22 +29,23 @@ from indexer.errors import (
 )
 from indexer.hold import hold
 from indexer.layout import CATALOG, PRIVATE, STORES, THUMBNAILS, name_store, require_own_place
+from indexer.pipeline import Pipeline, Sinks
 from indexer.publish import publish_store
-from indexer.report import NO_EMBEDDING, BuildReport, Progress, Tally, Watchers
+from indexer.report import BuildReport, Progress, Tally, Watchers
 from indexer.schema import explain_damage
 from indexer.settings import BuildSettings
 from indexer.sources import Walk, resolve_folders
 from indexer.thumbnails import ThumbnailWriter
 from indexer.vectors import StoreWriter, copy_rows, count_rows, measure_row
 from seer_model.durable import make_folder
+from seer_model.errors import UserError
 from seer_model.formats import list_met_needs
-from seer_model.zoo import DEFAULT_MODEL, complete_reference
+from seer_model.preprocess import PREPROCESSINGS
+from seer_model.zoo import DEFAULT_MODEL, complete_reference, find_model
 
 THUMBNAIL_BYTES = 16_000
 INDEX_NUMBER_BYTES = 4
 SPARE_BYTES = 64 << 20
-IDLE_ENTRIES = 256
-"""Files without an embedding (copies, failures) that are recorded together."""
 
 log = logging.getLogger(__name__)
 
@@ -88,13 +89,11 @@ class _Build:
         """Walk, embed, publish, report."""
         given = self.settings.exclude
         walk, gone = self._walk(added)
-        self._open_backbone()
-        waiting = self.catalog.count_work(self.store)
-        total = waiting if self.settings.limit is None else min(waiting, self.settings.limit)
-        if total:
-            self._require_disk(total)
-            self._embed_pending(total)
-        generation = self._publish()
+        generation = self._find_untouched()
+        if generation is None:
+            self._open_fleet()
+            self._embed_waiting()
+            generation = self._publish()
         seconds = time.monotonic() - self.started
         return BuildReport(
             found=self.catalog.count_files(),
@@ -154,20 +153,44 @@ class _Build:
                 self.watchers.on_progress(Progress("walking", done))
             yield file
 
-    def _open_backbone(self) -> None:
+    def _find_untouched(self) -> generations.Generation | None:
+        """The generation that answers, if this build has nothing to add to it: then the model need not be opened."""
+        current = self._read_current()
+        if current is None or current.manifest.get("weights") != self._read_stamps():
+            return None
+        store, told = self.catalog.find_latest_store(), current.manifest
+        rows = count_rows(self.folder / STORES / name_store(told["store"]), told["dimension"])
+        is_whole = rows >= told["rows"] == self.catalog.count_rows(told["store"])
+        stands = (told["store"], told["settings"]["model"], told["settings"]["max_megapixels"])
+        is_same = stands == (store, self.settings.model, self.settings.max_megapixels)
+        if not (is_whole and is_same) or self.catalog.count_work(store):
+            return None
+        self.store = store
+        return current
+
+    def _read_stamps(self) -> list[list]:
+        """What the model was read from, and how pictures are made ready for it: the fingerprint follows from these."""
+        try:
+            found = find_model(self.settings.model)
+        except UserError:
+            return []  # Opening it says what is wrong.
+        return [*map(list, found.stamps), PREPROCESSINGS[found.preprocessing].describe()]
+
+    def _open_fleet(self) -> None:
         # Imported here: `seer status` and the walk must not wait for torch.
-        from indexer.embed import open_backbone
+        from indexer.embed import open_fleet
 
         self.watchers.on_progress(Progress("loading the model"))
-        self.backbone = open_backbone(
-            self.settings.model, device=self.settings.device, batch_size=self.settings.batch_size
+        self.fleet = self.stack.enter_context(
+            closing(open_fleet(self.settings.model, self.settings.devices, batch_size=self.settings.batch_size))
         )
         if self.settings.model != self.model_before:
             # What one model could not embed, another may.
             self.catalog.retry_failed()
-        self.store = self.catalog.open_store(self.backbone.fingerprint, self.backbone.dimension, self.settings.model)
+        about = self.fleet.about
+        self.store = self.catalog.open_store(about.fingerprint, about.dimension, self.settings.model)
         rows = self._replace_if_short(self.catalog.count_rows(self.store))
-        self.writer = self.stack.enter_context(closing(StoreWriter(self._find_store(), self.backbone.dimension, rows)))
+        self.writer = self.stack.enter_context(closing(StoreWriter(self._find_store(), about.dimension, rows)))
         self.watchers.on_step("store opened")
 
     def _find_store(self) -> Path:
@@ -175,20 +198,27 @@ class _Build:
 
     def _replace_if_short(self, known: int) -> int:
         """Rows that the store has; if it lost some (power cut, damage), what is left goes on in a new store."""
-        old, there = self._find_store(), count_rows(self._find_store(), self.backbone.dimension)
+        old, there = self._find_store(), count_rows(self._find_store(), self.fleet.about.dimension)
         if there >= known:
             return known
         log.warning("%s is %d rows short; they are embedded again", old, known - there)
         new = self.catalog.find_next_store()
         # Rows first: whatever a change that was cut off has left under this number must not be taken for them.
-        copy_rows(old, self.folder / STORES / name_store(new), self.backbone.dimension, there)
+        copy_rows(old, self.folder / STORES / name_store(new), self.fleet.about.dimension, there)
         self.catalog.replace_store(self.store, new, there)
         self.store = new
         return there
 
+    def _embed_waiting(self) -> None:
+        waiting = self.catalog.count_work(self.store)
+        total = waiting if self.settings.limit is None else min(waiting, self.settings.limit)
+        if total:
+            self._require_disk(total)
+            self._embed(total)
+
     def _require_disk(self, files: int) -> None:
-        needed = SPARE_BYTES + files * (measure_row(self.backbone.dimension) + THUMBNAIL_BYTES)
-        needed += (self.writer.rows + files) * self.backbone.dimension * INDEX_NUMBER_BYTES
+        needed = SPARE_BYTES + files * (measure_row(self.fleet.about.dimension) + THUMBNAIL_BYTES)
+        needed += (self.writer.rows + files) * self.fleet.about.dimension * INDEX_NUMBER_BYTES
         free = shutil.disk_usage(self.folder).free
         if free < needed:
             raise DiskTooSmall(
@@ -196,79 +226,20 @@ class _Build:
                 "Free some space, or put the collection elsewhere with --collection."
             )
 
-    def _embed_pending(self, total: int) -> None:
+    def _embed(self, total: int) -> None:
         decoding = DecodeSettings(
-            preprocessing=self.backbone.preprocessing,
+            preprocessing=self.fleet.about.preprocessing,
             max_megapixels=self.settings.max_megapixels,
             max_seconds=self.settings.max_seconds,
             thumbnail_px=self.settings.thumbnail_px,
         )
         thumbnails = self.stack.enter_context(closing(ThumbnailWriter(self.folder / THUMBNAILS)))
         self.watchers.on_progress(Progress("embedding", 0, total))
+        sinks = Sinks(thumbnails=thumbnails, rows=self.writer, catalog=self.catalog, store=self.store)
+        pipeline = Pipeline(sinks, self.fleet.lanes, self.fleet.about.batch_size, self.watchers)
+        self.tally = pipeline.tally
         with closing(DecodePool(decoding, self.settings.workers)) as pool:
-            batches = self._form_batches(pool, total)
-            while not self.watchers.should_stop():
-                batch = next(batches, None)
-                if batch is None:
-                    return
-                self._commit(batch, thumbnails)
-                self.watchers.on_progress(Progress("embedding", self.tally.read, total, self.tally.failed))
-        self.is_stopped = True
-
-    def _form_batches(self, pool: DecodePool, total: int) -> Iterator[list[tuple[DecodedFile, bool]]]:
-        """Decoded files in order, cut so that each batch has at most `batch_size` to embed."""
-        new: dict[str, bool] = {}
-        batch: list[tuple[DecodedFile, bool]] = []
-        waiting = 0
-        for decoded in pool.decode(_list_tasks(self.catalog.list_work(self.store), total, new)):
-            batch.append((decoded, new.pop(decoded.path)))
-            waiting += decoded.pixels is not None
-            if waiting == self.settings.batch_size or len(batch) == IDLE_ENTRIES:
-                yield batch
-                batch, waiting = [], 0
-        if batch:
-            yield batch
-
-    def _commit(self, batch: list[tuple[DecodedFile, bool]], thumbnails: ThumbnailWriter) -> None:
-        """Embed a batch and make it last: rows first, the catalog after them."""
-        from indexer.embed import embed_batch
-
-        fresh = self._choose_fresh([decoded for decoded, _ in batch])
-        rows, usable = embed_batch(self.backbone, [decoded.pixels for decoded in fresh]) if fresh else ([], [])
-        self.watchers.on_step("batch embedded")
-        thumbnails.write([(decoded.content_hash, decoded.thumbnail) for decoded in fresh])
-        self.watchers.on_step("thumbnails written")
-        next_row = self.writer.append(rows) if len(rows) else self.writer.rows
-        self.watchers.on_step("rows appended")
-        placed: dict[bytes, int | None] = {}
-        for decoded, is_usable in zip(fresh, usable, strict=True):
-            placed[decoded.content_hash] = next_row if is_usable else None
-            next_row += is_usable
-        entries = [_make_entry(decoded, placed, NO_EMBEDDING) for decoded, _ in batch]
-        recorded = self.catalog.record(self.store, entries)
-        self.watchers.on_step("batch recorded")
-        self._count(batch, entries, recorded)
-
-    def _choose_fresh(self, batch: list[DecodedFile]) -> list[DecodedFile]:
-        """Those to embed: decoded, one of each content, and without a row (an earlier batch may have given it one)."""
-        distinct = {decoded.content_hash: decoded for decoded in reversed(batch) if decoded.pixels is not None}
-        return [
-            decoded
-            for decoded in batch
-            if distinct.get(decoded.content_hash) is decoded
-            and not self.catalog.has_row(self.store, decoded.content_hash)
-        ]
-
-    def _count(self, batch: list[tuple[DecodedFile, bool]], entries: list[Entry], recorded: list) -> None:
-        for (_, is_new), entry, (image_id, reason) in zip(batch, entries, recorded, strict=True):
-            self.tally.read += 1
-            if reason is not None:
-                self.tally.failed += 1
-                log.warning("%s: %s", entry.path, reason)
-            elif entry.row is not None:
-                self.tally.embedded += 1
-            elif is_new:
-                self.tally.moved[image_id] += 1
+            self.is_stopped = not pipeline.run(pool, total)
 
     def _publish(self) -> generations.Generation | None:
         """Publish if there is something that the current generation does not have. Returns: the one that answers."""
@@ -301,7 +272,7 @@ class _Build:
 
     def _is_half_way_from(self, current: generations.Generation) -> bool:
         """Another model's generation answers until the new store has everything."""
-        is_other = current.manifest["fingerprint"] != self.backbone.fingerprint
+        is_other = current.manifest["fingerprint"] != self.fleet.about.fingerprint
         return is_other and self.catalog.count_work(self.store) > 0
 
     def _count_searchable(self, generation: generations.Generation | None) -> int:
@@ -309,35 +280,9 @@ class _Build:
 
     def _describe(self) -> dict:
         return {
-            "dimension": self.backbone.dimension,
-            "fingerprint": self.backbone.fingerprint,
-            "model": self.backbone.describe(),
+            "dimension": self.fleet.about.dimension,
+            "fingerprint": self.fleet.about.fingerprint,
+            "model": self.fleet.about.described,
             "settings": self.settings.describe(),
+            "weights": [*self.fleet.about.stamps, self.fleet.about.preprocessing.describe()],
         }
-
-
-def _list_tasks(work: Iterator[Work], total: int, new: dict[str, bool]) -> Iterator[DecodeTask]:
-    for number, task in enumerate(work):
-        if number == total:
-            return
-        new[task.path] = task.is_new
-        yield DecodeTask(task.path, task.known)
-
-
-def _make_entry(decoded: DecodedFile, placed: dict[bytes, int | None], no_embedding: str) -> Entry:
-    # Of two files with one content in a batch, the first carries the row; both belong to the image.
-    row, reason = None, decoded.reason
-    if decoded.pixels is not None and decoded.content_hash in placed:
-        row = placed.pop(decoded.content_hash)
-        reason = no_embedding if row is None else None
-    return Entry(
-        path=decoded.path,
-        size_bytes=decoded.size_bytes,
-        mtime_ns=decoded.mtime_ns,
-        content_hash=decoded.content_hash,
-        width=decoded.width,
-        height=decoded.height,
-        format=decoded.format,
-        reason=reason,
-        row=row,
-    )

@@ -19,6 +19,8 @@ class Progress:
     done: int = 0
     total: int | None = None
     failed: int = 0
+    limit: str | None = None
+    """What it mostly waits for, where that is known."""
 
 
 @dataclass(frozen=True, kw_only=True)

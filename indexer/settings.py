@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass
 
 from seer_model.errors import SettingsError
 
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+
 
 @dataclass(frozen=True, kw_only=True)
 class BuildSettings:
@@ -19,9 +21,11 @@ class BuildSettings:
     model: str | None = None
     """A model's name, or the path of a checkpoint; None: the collection's own, `seer-mini` for a new one."""
     device: str = "auto"
-    """`auto`, `cpu`, `cuda` or `cuda:N`."""
-    batch_size: int = 16
-    """Pictures in one pass of the backbone; also what one commit covers at most."""
+    """`auto`, `cpu`, `cuda`, `cuda:N`, or several: `cuda:0,1`, `cpu,cpu`."""
+    batch_size: int | None = None
+    """Pictures in one pass of the backbone; also what one commit covers at most. None: as fits the device."""
+    precision: str = "auto"
+    """`fp32`, `bf16` or `fp16`, of the network; `auto`: bf16 on a GPU, fp32 on a CPU."""
     workers: int | None = None
     """Decoding processes; None: one for each processor."""
     max_megapixels: float = 200.0
@@ -42,15 +46,23 @@ class BuildSettings:
 
     def __post_init__(self) -> None:
         require(
-            re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device) is not None,
-            f"--device is {self.device}; allowed are auto, cpu, cuda and cuda:N.",
+            re.fullmatch(r"auto|cpu(,cpu)*|cuda|cuda:\d+(,\d+)*", self.device) is not None,
+            f"--device is {self.device}; allowed are auto, cpu, cuda, cuda:N, or several: cuda:0,1 or cpu,cpu.",
         )
-        require(self.batch_size >= 1, f"batch_size is {self.batch_size}; it must be 1 or more.")
-        require(self.workers is None or self.workers >= 1, f"workers is {self.workers}; it must be 1 or more.")
+        allowed = ", ".join(PRECISIONS)
+        require(self.precision in PRECISIONS, f"--precision is {self.precision}; allowed are {allowed}.")
+        for name, value in (("batch_size", self.batch_size), ("workers", self.workers)):
+            require(value is None or value >= 1, f"{name} is {value}; it must be 1 or more.")
         require(self.max_megapixels > 0, f"--max-megapixels is {self.max_megapixels:g}; it must be above 0.")
         require(self.max_seconds > 0, f"--max-seconds is {self.max_seconds:g}; it must be above 0.")
         require(16 <= self.thumbnail_px <= 2048, f"thumbnail_px is {self.thumbnail_px}; allowed are 16 to 2048.")
         require(self.limit is None or self.limit >= 0, f"--limit is {self.limit}; it must be 0 or more.")
+
+    @property
+    def devices(self) -> list[str]:
+        """The devices one by one."""
+        kind, colon, numbers = self.device.partition(":")
+        return [f"{kind}:{number}" for number in numbers.split(",")] if colon else self.device.split(",")
 
     def describe(self) -> dict:
         """The settings as JSON-able values, for the manifest."""

@@ -7,6 +7,8 @@ by shape, and another kernel rounds differently. So a row depends on its own pic
 """
 
 import json
+import math
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -24,6 +26,7 @@ from seer_model.readout import PROJECTED, Readout, choose_output, take_weights
 from seer_model.regnet import RegNet
 from seer_model.zoo import PROJECTION, FoundModel, find_model
 
+CPU_BATCH, PROBE_BATCH, MOST_BATCH = 16, 8, 256
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -34,16 +37,16 @@ class BackboneSettings:
     device: str = "auto"
     """auto (a GPU if there is one), cpu, cuda or cuda:N."""
     precision: str = "fp32"
-    """Of the network; the readout is in fp32 always."""
-    batch_size: int = 8
-    """Pictures in a batch; shorter batches are padded."""
+    """Of the network; the readout is in fp32 always. `auto`: bf16 on a GPU (fp16 on one that has none), else fp32."""
+    batch_size: int | None = 8
+    """Pictures in a batch; shorter batches are padded. None: 16, and on a GPU as many as its memory holds."""
     preprocessing: str | None = None
     """A name of `PREPROCESSINGS`; None: the model's own."""
 
     def __post_init__(self) -> None:
-        if self.precision not in PRECISIONS:
-            raise SettingsError(f"The precision is {self.precision!r}; allowed are {', '.join(PRECISIONS)}.")
-        if self.batch_size < 1:
+        if self.precision not in ("auto", *PRECISIONS):
+            raise SettingsError(f"The precision is {self.precision!r}; allowed are auto, {', '.join(PRECISIONS)}.")
+        if self.batch_size is not None and self.batch_size < 1:
             raise SettingsError(f"The batch size is {self.batch_size}; it must be 1 or more.")
         if self.preprocessing is not None and self.preprocessing not in PREPROCESSINGS:
             allowed = ", ".join(PREPROCESSINGS)
@@ -55,7 +58,7 @@ def open_backbone(
     *,
     device: str = "auto",
     precision: str = "fp32",
-    batch_size: int = 8,
+    batch_size: int | None = 8,
     preprocessing: str | None = None,
 ) -> "Backbone":
     """Load a model by its name or file, ready to embed. See `BackboneSettings` for what the rest means.
@@ -65,7 +68,11 @@ def open_backbone(
     settings = BackboneSettings(device=device, precision=precision, batch_size=batch_size, preprocessing=preprocessing)
     chosen_device = choose_device(settings.device)
     found = find_model(model)
-    settings = replace(settings, preprocessing=settings.preprocessing or found.preprocessing)
+    settings = replace(
+        settings,
+        preprocessing=settings.preprocessing or found.preprocessing,
+        precision=_choose_precision(settings.precision, chosen_device),
+    )
     return Backbone(found, read_checkpoint(found.path), chosen_device, settings)
 
 
@@ -75,14 +82,15 @@ class Backbone:
     def __init__(
         self, found: FoundModel, checkpoint: Checkpoint, device: torch.device, settings: BackboneSettings
     ) -> None:
-        self.model = found.name
+        self.model, self.stamps = found.name, found.stamps
+        """Of the files that it was read from, so that a build can tell that it is still the same."""
         self.device = str(device)
         self.settings = settings
         self.architecture = checkpoint.architecture
         self.output = choose_output(checkpoint.heads, is_projected=found.is_projected)
         self.preprocessing: Preprocessing = PREPROCESSINGS[settings.preprocessing]
         self.fingerprint = compute_fingerprint(checkpoint, self.preprocessing, self.output)
-        with _memory_as_device_error(device, settings.batch_size):
+        with _memory_as_device_error(device, 1):
             self._readout = _prepare_readout(found, checkpoint, self.output).to(device)
             self._network = _prepare_network(checkpoint, device, PRECISIONS[settings.precision])
         mean, std = (
@@ -90,6 +98,8 @@ class Backbone:
         )
         self._device = device
         self._scale, self._shift = 1 / (255 * std), -mean / std
+        self.batch_size = settings.batch_size or self._find_batch_size()
+        """Halved whenever the device's memory does not hold a batch."""
 
     @property
     def dimension(self) -> int:
@@ -118,14 +128,47 @@ class Backbone:
         Raises: DeviceError when the device's memory does not hold a batch.
         """
         rows = np.empty((len(pixels), self.dimension), dtype=np.float32)
-        with _memory_as_device_error(self._device, self.settings.batch_size):
-            for places in _group_places(pixels, self.settings.batch_size):
+        waiting = deque(_group_places(pixels))
+        while waiting:
+            places = waiting.popleft()
+            if len(places) > self.batch_size:
+                waiting.appendleft(places[self.batch_size :])
+                places = places[: self.batch_size]
+            try:
                 rows[places] = self._embed_batch([pixels[place] for place in places])
+            except RuntimeError as error:
+                self._halve(error)
+                waiting.appendleft(places)
         return rows
+
+    def _halve(self, error: RuntimeError) -> None:
+        """Go on with half the batch where memory was the trouble. Raises: DeviceError; any other error as it is."""
+        if not is_out_of_memory(error):
+            raise error
+        if self.batch_size == 1:
+            raise DeviceError(_explain_memory(self._device, 1)) from error
+        self.batch_size //= 2
+        # What the larger batch has held would be in the smaller one's way.
+        torch.cuda.empty_cache()
+
+    def _find_batch_size(self) -> int:
+        """On a GPU what its free memory holds, measured on a small batch; past a few hundred nothing is gained."""
+        if self._device.type != "cuda":
+            return CPU_BATCH
+        self.batch_size = PROBE_BATCH
+        side = self.preprocessing.crop_px or self.preprocessing.resize_px
+        torch.cuda.synchronize(self._device)
+        before = torch.cuda.memory_allocated(self._device)
+        torch.cuda.reset_peak_memory_stats(self._device)
+        self.embed([np.zeros((side, side, 3), dtype=np.uint8)])
+        used = torch.cuda.max_memory_allocated(self._device) - before
+        free, _ = torch.cuda.mem_get_info(self._device)
+        # Where even this one had to be halved, there is no room for more.
+        return fit_batch(free, used / PROBE_BATCH) if self.batch_size == PROBE_BATCH else self.batch_size
 
     @torch.inference_mode()
     def _embed_batch(self, pixels: list[np.ndarray]) -> np.ndarray:
-        batch = np.zeros((self.settings.batch_size, *pixels[0].shape), dtype=np.uint8)
+        batch = np.zeros((self.batch_size, *pixels[0].shape), dtype=np.uint8)
         batch[: len(pixels)] = pixels
         # Pictures are stored channels-last; the permuted view keeps that layout, which is the network's too.
         x = torch.from_numpy(batch).to(self._device).permute(0, 3, 1, 2)
@@ -135,6 +178,22 @@ class Backbone:
         torch.backends.cudnn.allow_tf32 = False
         maps = self._network.read_maps(x.to(PRECISIONS[self.settings.precision]))
         return self._readout(maps)[: len(pixels)].cpu().numpy()
+
+
+def fit_batch(free_bytes: float, picture_bytes: float) -> int:
+    """The largest power of two of pictures that half of the free memory holds, 1 to MOST_BATCH."""
+    most = free_bytes / 2 / max(1.0, picture_bytes)
+    return max(1, min(MOST_BATCH, 2 ** int(math.log2(max(1.0, most)))))
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a device's memory, or the processor's, was too small; torch has no class of its own for the latter."""
+    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
+
+
+def share_cores(count: int) -> None:
+    """Leave this process one of `count` parts of the threads that it would have."""
+    torch.set_num_threads(max(1, torch.get_num_threads() // count))
 
 
 def compute_fingerprint(checkpoint: Checkpoint, preprocessing: Preprocessing, output: str) -> str:
@@ -185,22 +244,34 @@ def _leave_file(network: nn.Module, checkpoint: Checkpoint) -> None:
             weight.data = weight.data.clone()
 
 
-def _group_places(pixels: Sequence[np.ndarray], batch_size: int) -> Iterator[list[int]]:
-    """Places in `pixels` of one shape, at most `batch_size` at a time."""
+def _group_places(pixels: Sequence[np.ndarray]) -> list[list[int]]:
+    """Places in `pixels`, those of one shape together."""
     groups: dict[tuple[int, ...], list[int]] = {}
     for place, picture in enumerate(pixels):
         groups.setdefault(picture.shape, []).append(place)
-    for places in groups.values():
-        for start in range(0, len(places), batch_size):
-            yield places[start : start + batch_size]
+    return list(groups.values())
 
 
 @contextmanager
 def _memory_as_device_error(device: torch.device, batch_size: int) -> Iterator[None]:
     try:
         yield
-    except torch.cuda.OutOfMemoryError as error:
-        raise DeviceError(
-            f"The memory of {device} does not hold this model with batches of {batch_size}. "
-            "Use a smaller batch, --device cpu, or a smaller model."
-        ) from error
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        raise DeviceError(_explain_memory(device, batch_size)) from error
+
+
+def _explain_memory(device: torch.device, batch_size: int) -> str:
+    return (
+        f"The memory of {device} does not hold this model with batches of {batch_size}. "
+        "Use --device cpu, or a smaller model."
+    )
+
+
+def _choose_precision(asked: str, device: torch.device) -> str:
+    if asked != "auto":
+        return asked
+    if device.type != "cuda":
+        return "fp32"
+    return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"

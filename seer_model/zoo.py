@@ -99,6 +99,8 @@ class FoundModel:
     """None for a file of the person's own."""
     is_projected: bool = False
     """Whether its projection makes the embedding."""
+    stamps: tuple[tuple, ...] = ()
+    """(name, bytes, mtime in nanoseconds, inode) of each of its files, before any was opened."""
 
     @property
     def preprocessing(self) -> str:
@@ -245,7 +247,15 @@ def find_model(name: str | Path) -> FoundModel:
         since they were fetched.
     """
     given, is_projected = _split_reference(str(name))
-    return replace(_find_weights_of(given), name=str(name), is_projected=is_projected)
+    found = _find_weights_of(given)
+    return replace(found, name=str(name), is_projected=is_projected, stamps=_read_stamps(found.path))
+
+
+def _read_stamps(path: Path) -> tuple[tuple, ...]:
+    folder = path if path.is_dir() else path.parent if path.name in INDEXES else None
+    files = sorted(file for file in folder.iterdir() if file.is_file()) if folder else [path]
+    known = [(file.name, file.stat()) for file in files]
+    return tuple((name, status.st_size, status.st_mtime_ns, status.st_ino) for name, status in known)
 
 
 def complete_reference(name: str) -> str:

@@ -4,12 +4,17 @@ Importing this module changes nothing; `install` puts it in the place of `indexe
 """
 
 import sys
+from contextlib import suppress
+from functools import partial
 
 import numpy as np
 
 from indexer.aside import prepare_picture
 from indexer.errors import QueryError
+from indexer.fleet import About, Fleet
+from seer_model.errors import UserError
 from seer_model.preprocess import PREPROCESSINGS
+from seer_model.zoo import find_model
 
 
 class PixelBackbone:
@@ -17,6 +22,7 @@ class PixelBackbone:
 
     dimension = 192
     preprocessing = PREPROCESSINGS["vissl"]
+    stamps: tuple = ()
 
     def __init__(self, model: str) -> None:
         self.model = model
@@ -39,6 +45,22 @@ Backbone = PixelBackbone
 def open_backbone(model: str, **_: object) -> PixelBackbone:
     """As the real one."""
     return PixelBackbone(model)
+
+
+def open_fleet(model: str, devices: list[str], *, batch_size: int | None, **_: object) -> Fleet:
+    """As the real one, in this process whatever the devices are."""
+    backbone = PixelBackbone(model)
+    with suppress(UserError):
+        backbone.stamps = find_model(model).stamps
+    about = About(
+        fingerprint=backbone.fingerprint,
+        dimension=backbone.dimension,
+        preprocessing=backbone.preprocessing,
+        batch_size=batch_size or 16,
+        described=backbone.describe(),
+        stamps=[list(stamp) for stamp in backbone.stamps],
+    )
+    return Fleet(about, [partial(embed_batch, backbone)])
 
 
 def embed_batch(backbone: PixelBackbone, pixels: list) -> tuple[np.ndarray, list[bool]]:
