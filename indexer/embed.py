@@ -36,14 +36,14 @@ def open_fleet(model: str, devices: Sequence[str], **how: object) -> Fleet:
     return Fleet(_describe(backbone), [partial(embed_batch, backbone)])
 
 
-def _serve(pixels: Sequence[np.ndarray] | None, *, model: str, device: str, share: int, how: tuple) -> object:
+def _serve(pixels: Sequence[np.ndarray] | None, **opening: object) -> object:
     """In a process of its own: the model is opened with the first question."""
-    backbone = _open_once(model, device, share, how)
+    backbone = _open_once(**opening)
     return _describe(backbone) if pixels is None else embed_batch(backbone, pixels)
 
 
 @lru_cache(maxsize=1)
-def _open_once(model: str, device: str, share: int, how: tuple) -> Backbone:
+def _open_once(*, model: str, device: str, share: int, how: tuple) -> Backbone:
     share_cores(share)
     return open_backbone(model, device=device, **dict(how))
 

@@ -145,7 +145,7 @@ class Pipeline:
         """Leave a lane to itself from now on; the last one stays, so that nobody waits for it in vain."""
         with self._lock:
             self._able -= 1
-            if not self._able:
+            if self._able < 1:
                 self._lanes.put(lane)
             return self._able > 0
 

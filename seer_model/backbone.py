@@ -71,7 +71,7 @@ def open_backbone(
     settings = replace(
         settings,
         preprocessing=settings.preprocessing or found.preprocessing,
-        precision=_choose_precision(settings.precision, chosen_device),
+        precision=choose_precision(settings.precision, chosen_device),
     )
     return Backbone(found, read_checkpoint(found.path), chosen_device, settings)
 
@@ -191,6 +191,15 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
 
 
+def choose_precision(asked: str, device: torch.device) -> str:
+    """`auto` by what the device computes well: bf16, fp16 where a GPU has none, fp32 on a CPU."""
+    if asked != "auto":
+        return asked
+    if device.type != "cuda":
+        return "fp32"
+    return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+
+
 def share_cores(count: int) -> None:
     """Leave this process one of `count` parts of the threads that it would have."""
     torch.set_num_threads(max(1, torch.get_num_threads() // count))
@@ -267,11 +276,3 @@ def _explain_memory(device: torch.device, batch_size: int) -> str:
         f"The memory of {device} does not hold this model with batches of {batch_size}. "
         "Use --device cpu, or a smaller model."
     )
-
-
-def _choose_precision(asked: str, device: torch.device) -> str:
-    if asked != "auto":
-        return asked
-    if device.type != "cuda":
-        return "fp32"
-    return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"

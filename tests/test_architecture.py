@@ -38,14 +38,14 @@ LADDERS = {
         # When to walk again stands above the walk, the table of failures and marks above what they read.
         {
             *("publish", "snapshot", "pile", "gallery", "labels", "figures", "evaluation_plot", "curves", "watch"),
-            *("failures", "marks", "places"),
+            *("failures", "marks", "places", "pipeline"),
         },
         {
             *("sources", "catalog_reader", "catalog_upkeep", "decode", "embed", "vectors", "index", "generations"),
             *("aside", "thumbnails", "shards", "edits", "metrics", "evaluation_text"),
         },
-        # As a build writes it; as upkeep sees it stands above. What its reasons mean to a person.
-        {"catalog", "reasons"},
+        # As a build writes it; as upkeep sees it stands above. What its reasons mean to a person. Several devices.
+        {"catalog", "reasons", "fleet"},
         # How the three SQLite files are opened, decoding processes, what an evaluation is: below their steps.
         # And who may change a collection.
         {"schema", "workers", "evaluation", "hold"},
