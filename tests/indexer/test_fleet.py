@@ -97,7 +97,7 @@ def test_rows_and_their_order_are_those_of_one_device_whatever_happens_to_anothe
 def test_when_the_last_device_is_lost_the_build_ends_with_a_sentence_and_keeps_what_it_has(
     place: Path, photos: Path, weights: str, alone: Rows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    build(place, photos, model=weights, limit=9)
+    kept = build(place, photos, model=weights, limit=9).embedded
     how = {"model": weights, "device": "cpu", "share": 2, "how": (("batch_size", BATCH),)}
     broken = partial(failing_lanes.serve_and_die_always, marker=tmp_path / "has failed", **how)
     with monkeypatch.context() as patched:
@@ -106,7 +106,7 @@ def test_when_the_last_device_is_lost_the_build_ends_with_a_sentence_and_keeps_w
         )
         with pytest.raises(DeviceError, match="ended twice on one batch"):
             build(place)
-    assert build(place).embedded == 24 - 9
+    assert build(place).embedded == 24 - kept
     assert np.array_equal(read_rows(place)[1], alone[1])
 
 

@@ -1,0 +1,82 @@
+"""A backbone whose device is short of memory, and what it chooses by its device."""
+
+import numpy as np
+import pytest
+import torch
+
+from seer_model.backbone import CPU_BATCH, choose_precision, fit_batch, open_backbone
+from seer_model.checkpoint import write_checkpoint
+from seer_model.errors import DeviceError
+from tests.seer_model import making_weights as making
+
+
+@pytest.fixture(scope="module")
+def weights_path(tmp_path_factory):
+    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
+    write_checkpoint(making.make_checkpoint(), path)
+    return path
+
+
+def draw_pictures(count: int, *, width: int = 64, seed: int = 0) -> list[np.ndarray]:
+    return list(np.random.default_rng(seed).integers(0, 256, (count, 64, width, 3), dtype=np.uint8))
+
+
+@pytest.mark.parametrize("error", [
+    torch.OutOfMemoryError("2 GiB short"),
+    RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory"),
+])  # fmt: skip
+def test_a_batch_too_large_for_the_device_is_halved_until_it_fits(weights_path, monkeypatch, error: RuntimeError):
+    backbone, sizes = open_backbone(str(weights_path), device="cpu", batch_size=16), []
+    pictures = [*draw_pictures(11), *draw_pictures(2, width=96), *draw_pictures(6, seed=1)]
+    whole, expected = backbone._embed_batch, backbone.embed(pictures)
+
+    def fall_short(pixels: list[np.ndarray]) -> np.ndarray:
+        sizes.append(backbone.batch_size)
+        if backbone.batch_size > 4:
+            raise error
+        return whole(pixels)
+
+    monkeypatch.setattr(backbone, "_embed_batch", fall_short)
+    rows = backbone.embed(pictures)
+    assert sizes == [16, 8, *[4] * 6] and backbone.batch_size == 4
+    assert float((rows * expected).sum(1).min()) > 1 - 1e-5
+
+
+def test_where_not_one_picture_fits_it_is_a_sentence_and_other_errors_stay_what_they_are(weights_path, monkeypatch):
+    backbone = open_backbone(str(weights_path), device="cpu", batch_size=4)
+
+    def fail(pixels: list[np.ndarray]) -> np.ndarray:
+        raise error
+
+    monkeypatch.setattr(backbone, "_embed_batch", fail)
+    error = torch.OutOfMemoryError("2 GiB short")
+    with pytest.raises(DeviceError, match="batches of 1.*smaller model"):
+        backbone.embed(draw_pictures(2))
+    error = RuntimeError("a bug")
+    with pytest.raises(RuntimeError, match="a bug"):
+        backbone.embed(draw_pictures(2))
+
+
+@pytest.mark.parametrize(("free", "picture", "batch"), [
+    (80e9, 40e6, 256), (8e9, 40e6, 64), (1e9, 40e6, 8), (40e6, 40e6, 1), (0, 40e6, 1), (8e9, 0, 256),
+])  # fmt: skip
+def test_a_batch_fills_half_of_the_free_memory_at_most(free: float, picture: float, batch: int):
+    assert fit_batch(free, picture) == batch
+
+
+def test_precision_and_batch_size_are_chosen_by_the_device(weights_path, monkeypatch):
+    backbone = open_backbone(str(weights_path), device="cpu", precision="auto", batch_size=None)
+    assert (backbone.settings.precision, backbone.batch_size) == ("fp32", CPU_BATCH)
+    for is_there, precision in ((True, "bf16"), (False, "fp16")):
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *, including_emulation, told=is_there: told)
+        assert choose_precision("auto", torch.device("cuda")) == precision
+    assert choose_precision("fp32", torch.device("cuda")) == "fp32"
+
+
+def test_a_model_too_large_for_the_device_is_a_sentence(weights_path, monkeypatch):
+    def fail(network: torch.nn.Module, *device: object, **options: object) -> None:
+        raise torch.cuda.OutOfMemoryError("2 GiB short")
+
+    monkeypatch.setattr(torch.nn.Module, "to", fail)
+    with pytest.raises(DeviceError, match="smaller model"):
+        open_backbone(str(weights_path), device="cpu")
