@@ -9,6 +9,7 @@ from enum import StrEnum
 class Key(StrEnum):
     """A widget, or a container that the style sheet knows."""
 
+    MENU = "menu"
     UPLOAD = "upload"
     COUNT = "count"
     AT_LEAST = "at_least"
@@ -20,6 +21,7 @@ class Key(StrEnum):
     FORGET_ALL = "forget_all"
     KIND = "kind"
     LIST_PAGE = "list_page"
+    TABLE = "table"
     FAILURE_TABLE = "failure_table"
     GALLERY = "gallery"
     RAIL = "rail"
