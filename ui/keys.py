@@ -16,7 +16,7 @@ class Key(StrEnum):
     PAGE = "page"
     START_OVER = "start_over"
     OPEN_QUERY = "open_query"
-    NOT_KEPT = "not_kept"
+    OWN = "own"
     FORGET = "forget"
     FORGET_ALL = "forget_all"
     KIND = "kind"

@@ -58,6 +58,7 @@ CARDS, RAIL, QUERY = f".st-key-{Key.GALLERY} ul", f".st-key-{Key.RAIL}", f".st-k
 FOOTER, LARGE, CONTROLS = f".st-key-{Key.FOOTER}", f".st-key-{Key.LARGE}", f".st-key-{Key.CONTROLS}"
 FRAME = '[data-testid="stFullScreenFrame"] > div'
 SIMILAR, OPEN = (f"{CARDS} button[name={action}]" for action in (Action.SIMILAR, Action.OPEN))
+POINTED = "ul:not([data-pointer=rests]) :hover"
 OPEN_MASK = (
     "url(\"data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 16 16' fill='none' "
     "stroke='black' stroke-width='1.6'%3E%3Cpath d='M9 1h6v6M15 1L1 15M1 9v6h6'/%3E%3C/svg%3E\") center / contain"
@@ -85,8 +86,8 @@ STYLE = f"""<style>
 
 /* The whole tile is the button that searches on. */
 {SIMILAR} {{ position: relative; display: block; width: 100%; border-radius: 8px; }}
-{SIMILAR}:is(:hover, :focus-visible) {{ outline: 2px solid {ACCENT}; outline-offset: -2px; }}
-{SIMILAR}:is(:hover, :focus-visible)::after {{
+{SIMILAR}:is({POINTED}, :focus-visible) {{ outline: 2px solid {ACCENT}; outline-offset: -2px; }}
+{SIMILAR}:is({POINTED}, :focus-visible)::after {{
   content: "Find similar" / ""; position: absolute; left: 50%; bottom: 0.5rem; transform: translateX(-50%);
   padding: 0.15rem 0.7rem; border-radius: 1rem; font-size: 0.8rem; white-space: nowrap;
   background: {ACCENT}; color: #fff;
@@ -103,8 +104,8 @@ STYLE = f"""<style>
 {OPEN}::before {{
   content: ""; width: 0.8rem; height: 0.8rem; background: currentColor; opacity: 0.6; mask: {OPEN_MASK};
 }}
-{OPEN}:is(:hover, :focus-visible) {{ outline: 2px solid {ACCENT}; outline-offset: -2px; }}
-{OPEN}:is(:hover, :focus-visible)::before {{ opacity: 1; }}
+{OPEN}:is({POINTED}, :focus-visible) {{ outline: 2px solid {ACCENT}; outline-offset: -2px; }}
+{OPEN}:is({POINTED}, :focus-visible)::before {{ opacity: 1; }}
 
 /* What is searched from stays in sight beside a long answer. */
 @media (min-width: 900px) {{

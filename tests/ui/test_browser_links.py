@@ -78,7 +78,7 @@ def test_back_leaves_the_upload_and_forward_returns_to_it(visit: Visit, near_cop
     drop(visit, near_copy)
     found = visit.list_names()
     visit.page.go_back()
-    visit.page.get_by_text("Or begin with one of these").wait_for()
+    visit.page.get_by_text("Begin with one of these").wait_for()
     assert visit.list_names() == start
     visit.page.go_forward()
     visit.wait_for_query(near_copy.name)

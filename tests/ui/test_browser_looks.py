@@ -1,4 +1,4 @@
-"""How the pages look in a real Chromium: in light, in dark, and on a phone.
+"""How the pages look in a real Chromium: in light, in dark, and on a visit.
 
 Rule: what is measured is what is drawn; no test knows a colour of the theme.
 """
@@ -8,12 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.ui.conftest import Gallery, select_button
+from tests.ui.conftest import CARDS, Gallery, select_button
 from tests.ui.test_browser import Visit
 from ui.keys import Action, Key
 
 pytestmark = pytest.mark.browser
-PHONE = {"width": 390, "height": 844}
 TEXTS = """() => {
   const brush = Object.assign(document.createElement('canvas'), {width: 1, height: 1})
     .getContext('2d', {willReadFrequently: true});
@@ -62,21 +61,17 @@ TEXTS = """() => {
 """Every text in sight, and how far it stands out from what lies under it (WCAG 2, relative luminance)."""
 
 
-@pytest.fixture(params=["light", "dark"])
+@pytest.fixture(params=[{}])
 def visit(browser, server: str, request: pytest.FixtureRequest) -> Iterator[Visit]:
-    visit = Visit(browser, server, color_scheme=request.param)
-    visit.is_dark = request.param == "dark"
+    """A tab; a test may say what its browser is like."""
+    visit = Visit(browser, server, **request.param)
     yield visit
     visit.context.close()
     assert not visit.complaints
 
 
-@pytest.fixture
-def phone(browser, server: str) -> Iterator[Visit]:
-    visit = Visit(browser, server, viewport=PHONE, has_touch=True)
-    yield visit
-    visit.context.close()
-    assert not visit.complaints
+PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True}
+LIGHT, DARK = {"color_scheme": "light"}, {"color_scheme": "dark"}
 
 
 def require_contrast(visit: Visit, *expected: str) -> list[dict]:
@@ -89,12 +84,16 @@ def require_contrast(visit: Visit, *expected: str) -> list[dict]:
     return shown
 
 
+@pytest.mark.parametrize("visit", [LIGHT, DARK], indirect=True, ids=["light", "dark"])
 def test_every_text_stands_out_from_its_ground(visit: Visit, gallery: Gallery, tmp_path: Path):
     image = gallery.find_hash("picture-05.jpg")
+    is_dark = visit.page.evaluate("matchMedia('(prefers-color-scheme: dark)').matches")
     visit.open(f"/?image={image}")
+    visit.settle()
+    visit.page.mouse.move(0, 0)
     visit.page.locator(select_button(Action.SIMILAR, image)).hover()
     shown = require_contrast(visit, "24", "no bound", "1.000", '"Find similar" / ""', "Start over")
-    assert {one["is_dark"] for one in shown if one["text"] == "1.000"} == {visit.is_dark}
+    assert {one["is_dark"] for one in shown if one["text"] == "1.000"} == {is_dark}
     visit.page.locator(select_button(Action.OPEN, image)).click()
     visit.page.get_by_role("dialog").get_by_role("button", name="Find similar").wait_for()
     visit.wait_for_pictures()
@@ -110,32 +109,48 @@ def test_every_text_stands_out_from_its_ground(visit: Visit, gallery: Gallery, t
     (tmp_path / "no picture.jpg").write_bytes(b"no picture")
     visit.page.locator("input[type=file]").set_input_files(tmp_path / "no picture.jpg")
     visit.page.get_by_role("alert").wait_for()
-    require_contrast(visit)
+    require_contrast(visit, "Start over", "Begin with one of these")
 
 
-def test_on_a_phone_the_ways_to_the_pages_are_in_sight_and_cover_nothing(phone: Visit):
-    phone.open()
+@pytest.mark.parametrize("visit", [PHONE], indirect=True, ids=["phone"])
+def test_on_a_phone_the_ways_to_the_pages_are_in_sight_and_cover_nothing(visit: Visit):
+    visit.open()
     for name in ("Status", "Not searchable"):
-        phone.page.get_by_role("link", name=name, exact=True).tap()
-        heading = phone.page.get_by_role("heading", name=name)
+        visit.page.get_by_role("link", name=name, exact=True).tap()
+        heading = visit.page.get_by_role("heading", name=name)
         heading.wait_for()
         box = heading.bounding_box()
         place = [box["x"] + box["width"] / 2, box["y"] + box["height"] / 2]
-        assert phone.page.evaluate("place => document.elementFromPoint(...place).innerText", place) == name
-    boxes = [link.bounding_box() for link in phone.page.locator(f".st-key-{Key.MENU} a").all()]
-    logo = phone.page.get_by_test_id("stHeaderLogo").bounding_box()
+        assert visit.page.evaluate("place => document.elementFromPoint(...place).innerText", place) == name
+    boxes = [link.bounding_box() for link in visit.page.locator(f".st-key-{Key.MENU} a").all()]
+    logo = visit.page.get_by_test_id("stHeaderLogo").bounding_box()
     edges = [logo["x"] + logo["width"], *(x for box in boxes for x in (box["x"], box["x"] + box["width"])), 390]
     assert len(boxes) == 3 and edges == sorted(edges)
 
 
-def test_on_a_phone_the_table_is_read_from_top_to_bottom(phone: Visit):
-    phone.page.goto(phone.server + "/not-searchable")
-    cells = phone.page.locator(f".st-key-{Key.TABLE} tbody tr:first-child td")
+@pytest.mark.parametrize("visit", [PHONE], indirect=True, ids=["phone"])
+def test_on_a_phone_the_table_is_read_from_top_to_bottom(visit: Visit):
+    visit.open()
+    visit.page.get_by_role("link", name="Not searchable", exact=True).tap()
+    cells = visit.page.locator(f".st-key-{Key.TABLE} tbody tr:first-child td")
     cells.first.wait_for()
     boxes = [cell.bounding_box() for cell in cells.all()]
     assert len(boxes) == 4 and cells.nth(2).get_attribute("data-name") == "What to do"
     assert all(box["x"] >= 0 and box["width"] > 300 and box["x"] + box["width"] <= 390 for box in boxes)
     assert all(upper["y"] + upper["height"] <= lower["y"] for upper, lower in zip(boxes, boxes[1:], strict=False))
-    assert phone.page.evaluate(
+    assert visit.page.evaluate(
         f"[...document.querySelectorAll('.st-key-{Key.TABLE} td')].every(cell => cell.scrollWidth <= cell.clientWidth)"
     )
+
+
+def test_no_card_is_framed_before_somebody_points_at_it(visit: Visit):
+    visit.open()
+    names, frames = visit.list_names(), f"{CARDS} button[name={Action.SIMILAR}]"
+    framed = f"[...document.querySelectorAll('{frames}')].filter(one => getComputedStyle(one).outlineStyle !== 'none')"
+    visit.page.locator(frames).nth(8).click()
+    visit.wait_for_query(names[8])
+    visit.settle()
+    box = visit.page.locator(frames).nth(8).bounding_box()
+    assert visit.page.evaluate(f"{framed}.length") == 0
+    visit.page.mouse.move(box["x"] + 20, box["y"] + 30)
+    visit.wait_until(f"{framed}.length === 1")
