@@ -24,11 +24,13 @@ TEXTS = """() => {
     return [r, g, b, a / 255];
   };
   const lay = (top, share, ground) => ground.map((under, i) => top[i] * share + under * (1 - share));
+  const drawn = new Map([[null, [255, 255, 255]]]);
   const draw = (element) => {
-    if (!element) return [255, 255, 255];
-    const under = draw(element.parentElement), style = getComputedStyle(element);
-    const color = read(style.backgroundColor);
-    return lay(color, color[3] * style.opacity, under);
+    if (!drawn.has(element)) {
+      const style = getComputedStyle(element), color = read(style.backgroundColor);
+      drawn.set(element, lay(color, color[3] * style.opacity, draw(element.parentElement)));
+    }
+    return drawn.get(element);
   };
   const shine = (color) => color.slice(0, 3)
     .map((part) => part / 255)
@@ -77,7 +79,7 @@ LIGHT, DARK = {"color_scheme": "light"}, {"color_scheme": "dark"}
 def require_contrast(visit: Visit, *expected: str) -> list[dict]:
     """These texts are in sight, and no text is fainter than 4.5 : 1. Returns: what `TEXTS` found."""
     visit.page.locator('.stApp[data-test-script-state="notRunning"]').wait_for()
-    visit.page.wait_for_timeout(400)  # What fades in has done so.
+    visit.page.wait_for_timeout(250)  # What fades in has done so.
     shown = visit.page.evaluate(TEXTS)
     assert set(expected) <= {one["text"] for one in shown}, shown
     assert not [one for one in shown if one["ratio"] < 4.5]
