@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 import streamlit as st
 from streamlit.runtime.scriptrunner import get_script_run_ctx
+from streamlit.runtime.uploaded_file_manager import UploadedFile
 
 from indexer.collection import Collection, CollectionUnwritable
 from seer_model.errors import PictureError, UserError
@@ -45,7 +46,7 @@ def ask_for_picture() -> None:
 def take_upload(upload_key: str) -> None:
     """A picture was dropped: search from it. That has a place of its own in the page, so the uploader is emptied."""
     given = st.session_state[upload_key]
-    if given is None:  # Taken away again before its turn came.
+    if not isinstance(given, UploadedFile):  # Taken before, and a browser that was busy tells of it once more.
         return
     own = st.session_state[Key.OWN] = _keep(Upload(name=given.name, picture=given.getvalue()))
     address.empty_uploader()

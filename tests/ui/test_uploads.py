@@ -84,6 +84,16 @@ def test_the_uploader_is_empty_once_its_picture_is_searched_from(own: Gallery, n
     assert len(list_cards(page)) == 30
 
 
+def test_a_browser_that_tells_of_the_picture_once_more_changes_nothing(own: Gallery, near_copy: Path):
+    page = open_page()
+    page.file_uploader[0].upload(near_copy.name, near_copy.read_bytes(), "image/jpeg")
+    told = page._tree.get_widget_states()
+    found = list_cards(page.run())
+    # What it tells of is no longer there.
+    page._run(told)
+    assert not page.error and list_cards(page) == found
+
+
 def test_what_was_dropped_is_not_held_twice(own: Gallery, near_copy: Path, monkeypatch: pytest.MonkeyPatch):
     managers = []
 
