@@ -164,7 +164,6 @@ class PageSession:
         self._cookie = self._session_id = self._page = ""
         self.query = ""
         """What the address bar shows behind the question mark."""
-        self._uploaded: tuple[str, UploadedFileInfo] | None = None
         self._kept_messages: set[str] = set()
         self._cache: set[str] = set()
         self.view = View()
@@ -208,10 +207,8 @@ class PageSession:
         return await self._run(perf_counter(), pressed)
 
     async def upload(self, name: str, picture: bytes) -> View:
-        """Drop a picture; one that was dropped before is taken away, as the uploader holds one."""
+        """Drop a picture. The page empties the uploader, so its state is sent once."""
         started = perf_counter()
-        if self._uploaded is not None:
-            await self._ask("DELETE", self._uploaded[1].file_urls.delete_url, 204)
         request = BackMsg()
         request.file_urls_request.request_id = uuid.uuid4().hex
         request.file_urls_request.session_id = self._session_id
@@ -220,21 +217,17 @@ class PageSession:
         (urls,) = (await self._receive("file_urls_response")).file_urls_response.file_urls
         await self._ask("PUT", urls.upload_url, 204, *_make_form(name, picture))
         info = UploadedFileInfo(name=name, size=len(picture), file_id=urls.file_id, file_urls=urls)
-        self._uploaded = self.view.find_uploader(), info
-        return await self._run(started)
+        dropped = FileUploaderState(uploaded_file_info=[info])
+        return await self._run(started, WidgetState(id=self.view.find_uploader(), file_uploader_state_value=dropped))
 
-    async def _run(self, started: float, *pressed: WidgetState) -> View:
+    async def _run(self, started: float, *changed: WidgetState) -> View:
         """Let the script run, read what it draws, and fetch the pictures in view."""
         state = ClientState(query_string=self.query, page_script_hash=self._page)
         state.cached_message_hashes.extend(self._kept_messages)
         state.context_info.CopyFrom(
             ContextInfo(timezone="UTC", locale="en", url=f"{self._origin}/?{self.query}", color_scheme="light")
         )
-        state.widget_states.widgets.extend(pressed)
-        if self._uploaded is not None:
-            key, info = self._uploaded
-            held = FileUploaderState(uploaded_file_info=[info])
-            state.widget_states.widgets.append(WidgetState(id=key, file_uploader_state_value=held))
+        state.widget_states.widgets.extend(changed)
         await self._socket.send(BackMsg(rerun_script=state).SerializeToString())
         self.view = await self._read_view()
         self.view.drawn_seconds = perf_counter() - started

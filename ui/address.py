@@ -78,6 +78,7 @@ def write_address(address: Address) -> None:
 
 def go_to_image(content_hash: str) -> None:
     """Search on from an image of the collection."""
+    empty_uploader()
     write_address(replace(read_address(), image=content_hash, query=None, page=1))
 
 
@@ -94,12 +95,18 @@ def take_page() -> None:
 
 def start_over() -> None:
     """Forget the image and the upload; how many and the bound stay."""
+    empty_uploader()
+    st.session_state.pop(Key.OWN, None)
     write_address(replace(read_address(), image=None, query=None, page=1))
+
+
+def empty_uploader() -> None:
+    """What is in it, or was too large for it, is not what is searched from now."""
     st.session_state[Key.UPLOADS_SO_FAR] = st.session_state.get(Key.UPLOADS_SO_FAR, 0) + 1
 
 
 def name_upload() -> str:
-    """The uploader's key: a new one after each fresh start, since an uploader cannot be emptied."""
+    """The uploader's key: an uploader can only be emptied by putting another one in its place."""
     return f"{Key.UPLOAD}-{st.session_state.get(Key.UPLOADS_SO_FAR, 0)}"
 
 

@@ -3,6 +3,7 @@
 Rule: a command parses, calls one function, prints. What the person can put right becomes text in `CommandGroup` alone.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -82,12 +83,14 @@ def find_or_wait(folder: Path | None) -> Path | None:
 
 def serve_page(place: Path | None, host: str, port: int, password: str | None, **options: object) -> None:
     """Serve until Ctrl-C, which is the way to end it and so is said nothing about."""
-    serve(place, host, port, lambda address: say_ready(address, host, password), password=password, **options)
+    serve(place, host, port, lambda addresses: say_ready(addresses, host, password), password=password, **options)
 
 
-def say_ready(address: str, host: str, password: str | None) -> None:
+def say_ready(addresses: Sequence[str], host: str, password: str | None) -> None:
     """Where the page is, and what stands between it and others."""
-    click.echo(f"The page is at {address} (Ctrl-C ends it)")
+    click.echo(f"The page is at {addresses[0]} (Ctrl-C ends it)")
+    for address in addresses[1:]:
+        click.echo(f"        and at {address}")
     if password is not None:
         click.echo("It asks for a password; the user's name is free.")
     if not is_loopback(host):

@@ -37,7 +37,12 @@ export default ({{ data, parentElement, setTriggerValue }}) => {{
   if (list.wanted !== wanted) {{
     list.wanted = wanted;
     list.replaceChildren(...data.map(draw));
+    // Whatever lies under a pointer that rests was not pointed at.
+    list.dataset.pointer = "rests";
   }}
+  list.onpointermove = ({{ movementX, movementY }}) => {{
+    if (movementX || movementY) delete list.dataset.pointer;
+  }};
   list.onclick = ({{ target }}) => {{
     const button = target.closest("button");
     if (button) setTriggerValue(button.name, button.value);

@@ -43,7 +43,7 @@ SENTENCES = {
     405: "Nothing here answers to this method.",
     413: f"This is larger than {UPLOAD_MB} MB.",
     500: BUG,
-    TOO_MANY: "Too many wrong passwords. Wait a minute.",
+    TOO_MANY: "Too many wrong passwords. Wait a minute, then load this page again.",
 }
 DETAILS = {
     WRONG: {"WWW-Authenticate": 'Basic realm="seer", charset="UTF-8"'},

@@ -57,8 +57,9 @@ def _read_file(path: Path) -> str:
                 raise PasswordRefused(f"Other users can read {path}. Take that from them: chmod 600 {path}")
             text = file.read(MOST_BYTES + 1).decode()
     except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror or error if isinstance(error, OSError) else "no text in UTF-8"
         raise PasswordRefused(
-            f"The password file {path} cannot be read: {error}. Name a text file with the password as its one line."
+            f"The password file {path} cannot be read ({reason}). Name a text file with the password as its one line."
         ) from error
     return text.removesuffix("\n").removesuffix("\r")
 

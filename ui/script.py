@@ -10,25 +10,21 @@ if __name__ == "__main__":
     import streamlit as st
 
     from seer_model.errors import UserError
-    from ui.components import show_error
+    from ui.components import show_error, show_menu
     from ui.theme import ICON, LOGO, STYLE
 
     st.set_page_config(page_title="seer", page_icon=ICON, layout="wide")
     st.logo(LOGO)
     st.html(STYLE)
-    page = st.navigation(
-        [
-            st.Page("views/find.py", title="Find similar", icon=":material/image_search:", default=True),
-            st.Page(
-                "views/not_searchable.py",
-                title="Not searchable",
-                icon=":material/hide_image:",
-                url_path="not-searchable",
-            ),
-            st.Page("views/status.py", title="Status", icon=":material/database:", url_path="status"),
-        ],
-        position="top",
-    )
+    pages = [
+        st.Page("views/find.py", title="Find similar", icon=":material/image_search:", default=True),
+        st.Page(
+            "views/not_searchable.py", title="Not searchable", icon=":material/hide_image:", url_path="not-searchable"
+        ),
+        st.Page("views/status.py", title="Status", icon=":material/database:", url_path="status"),
+    ]
+    page = st.navigation(pages, position="hidden")
+    show_menu(pages)
     try:
         page.run()
     except UserError as error:

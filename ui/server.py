@@ -33,7 +33,7 @@ def serve(
     folder: Path | None,
     host: str,
     port: int,
-    on_ready: Callable[[str], None],
+    on_ready: Callable[[list[str]], None],
     *,
     password: str | None = None,
     names: Sequence[str] = (),
@@ -44,7 +44,7 @@ def serve(
     Args:
         folder: the collection; None: the only one there is, also if it is made later.
         port: 0 for any that is free.
-        on_ready: called with the page's address once it answers.
+        on_ready: called with the page's addresses once it answers, the one to show first.
         password: asked of everybody, also on this computer; None: nothing is asked.
         names: by which the page may be called besides its own.
         keeps_uploads: whether a picture that is dropped is kept for the link to its answer.
@@ -61,7 +61,7 @@ def serve(
 
     choose_collection(folder, keeps=keeps_uploads)
     app = make_app(
-        known, password, on_ready=lambda: on_ready(show_address(known[0], streamlit.get_option("server.port")))
+        known, password, on_ready=lambda: on_ready(list_addresses(host, names, streamlit.get_option("server.port")))
     )
     status = 0
     try:
@@ -71,6 +71,14 @@ def serve(
     sys.stdout.flush()
     # Not an orderly exit: a model that is still loading in its thread would turn it into an abort.
     os._exit(status)
+
+
+def list_addresses(host: str, names: Sequence[str], port: int) -> list[str]:
+    """The URLs by which the page can be opened, the one to show first. Behind a proxy it has others, known to that."""
+    if is_loopback(host):
+        return [show_address(host, port)]
+    loopback = ["::1" if ":" in host else "127.0.0.1"] if _is_everywhere(host) else []
+    return [show_address(name, port) for name in dict.fromkeys([*list_names(host, names), *loopback])]
 
 
 def show_address(host: str, port: int) -> str:
@@ -107,8 +115,12 @@ def list_names(host: str, names: Sequence[str]) -> list[str]:
     for name in names:
         if not NAME.fullmatch(name) and not _is_address(name):
             raise HostRefused(f"--allow-host {name} is no name. Give one without port and http://, as in pictures.lan.")
-    own = socket.gethostname() if _is_address(host) and ipaddress.ip_address(host).is_unspecified else host
+    own = socket.gethostname() if _is_everywhere(host) else host
     return [name.lower() for name in (*names, own)]
+
+
+def _is_everywhere(host: str) -> bool:
+    return _is_address(host) and ipaddress.ip_address(host).is_unspecified
 
 
 def _is_address(host: str) -> bool:

@@ -44,7 +44,7 @@ ICON = (
     '<path d="M4 16q12-14 24 0q-12 14-24 0z" fill="#fff"/><circle cx="16" cy="16" r="5" fill="#1f6f5c"/></svg>'
 )
 
-ACCENT = "#2f8a73"
+ACCENT = "#2c846f"
 """Seen on light and on dark ground alike."""
 LOGO = (
     '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 108 32">'
@@ -53,10 +53,12 @@ LOGO = (
     f'<text x="40" y="24" font-family="sans-serif" font-size="24" font-weight="600" fill="{ACCENT}">seer</text></svg>'
 )
 
+MENU, TABLE = f".st-key-{Key.MENU}", f".st-key-{Key.TABLE}"
 CARDS, RAIL, QUERY = f".st-key-{Key.GALLERY} ul", f".st-key-{Key.RAIL}", f".st-key-{Key.QUERY}"
 FOOTER, LARGE, CONTROLS = f".st-key-{Key.FOOTER}", f".st-key-{Key.LARGE}", f".st-key-{Key.CONTROLS}"
 FRAME = '[data-testid="stFullScreenFrame"] > div'
 SIMILAR, OPEN = (f"{CARDS} button[name={action}]" for action in (Action.SIMILAR, Action.OPEN))
+POINTED = "ul:not([data-pointer=rests]) :hover"
 OPEN_MASK = (
     "url(\"data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 16 16' fill='none' "
     "stroke='black' stroke-width='1.6'%3E%3Cpath d='M9 1h6v6M15 1L1 15M1 9v6h6'/%3E%3C/svg%3E\") center / contain"
@@ -64,7 +66,11 @@ OPEN_MASK = (
 """Two arrows that draw apart: what it was in a size of its own."""
 STYLE = f"""<style>
 /* The page: as wide as a gallery, without the empty band that a document has. */
-.stMainBlockContainer {{ padding: 4.75rem 2.25rem 1.5rem; max-width: 112rem; }}
+.stMainBlockContainer {{ padding: 3.75rem 2.25rem 1.5rem; max-width: 112rem; }}
+
+/* The ways to the pages stand in the header, beside the name. */
+{MENU} {{ position: fixed; top: 0; left: 7rem; z-index: 999990; width: auto; height: 3.75rem; align-items: center; }}
+{MENU} p {{ white-space: nowrap; }}
 
 /* A card: a quiet square of one size for every picture, the whole picture in it. */
 {CARDS} {{
@@ -80,8 +86,8 @@ STYLE = f"""<style>
 
 /* The whole tile is the button that searches on. */
 {SIMILAR} {{ position: relative; display: block; width: 100%; border-radius: 8px; }}
-{SIMILAR}:is(:hover, :focus-visible) {{ outline: 2px solid {ACCENT}; outline-offset: -2px; }}
-{SIMILAR}:is(:hover, :focus-visible)::after {{
+{SIMILAR}:is({POINTED}, :focus-visible) {{ outline: 2px solid {ACCENT}; outline-offset: -2px; }}
+{SIMILAR}:is({POINTED}, :focus-visible)::after {{
   content: "Find similar" / ""; position: absolute; left: 50%; bottom: 0.5rem; transform: translateX(-50%);
   padding: 0.15rem 0.7rem; border-radius: 1rem; font-size: 0.8rem; white-space: nowrap;
   background: {ACCENT}; color: #fff;
@@ -98,8 +104,8 @@ STYLE = f"""<style>
 {OPEN}::before {{
   content: ""; width: 0.8rem; height: 0.8rem; background: currentColor; opacity: 0.6; mask: {OPEN_MASK};
 }}
-{OPEN}:is(:hover, :focus-visible) {{ outline: 2px solid {ACCENT}; outline-offset: -2px; }}
-{OPEN}:is(:hover, :focus-visible)::before {{ opacity: 1; }}
+{OPEN}:is({POINTED}, :focus-visible) {{ outline: 2px solid {ACCENT}; outline-offset: -2px; }}
+{OPEN}:is({POINTED}, :focus-visible)::before {{ opacity: 1; }}
 
 /* What is searched from stays in sight beside a long answer. */
 @media (min-width: 900px) {{
@@ -118,7 +124,35 @@ STYLE = f"""<style>
   content: "{UPLOAD_MB} MB at most; it goes nowhere but to this page"; font-size: 0.8rem; white-space: normal;
 }}
 {FOOTER} .stText {{ font-size: 0.8rem; color: color-mix(in srgb, currentColor 65%, transparent); }}
+
+/* White on the accent stands out in light and in dark; on the dark theme's own green it would not. */
+button[kind="primary"][data-testid] {{ background: {ACCENT}; border-color: {ACCENT}; color: #fff; }}
+button[kind="primary"][data-testid]:hover {{ filter: brightness(0.92); }}
+[data-testid="stCaptionContainer"] {{ opacity: 1; color: color-mix(in srgb, currentColor 72%, transparent); }}
+[aria-label="Pagination"] span {{ color: inherit; }}
+
+/* A table of sentences: rows as high as their text. */
+{TABLE} table {{ width: 100%; table-layout: fixed; border-collapse: collapse; font-size: 0.9rem; }}
+{TABLE} :is(th, td) {{
+  padding: 0.6rem 1rem 0.6rem 0; text-align: left; vertical-align: top; overflow-wrap: anywhere;
+  border: solid color-mix(in srgb, currentColor 15%, transparent); border-width: 0 0 1px;
+}}
+{TABLE} th {{ font-weight: 600; }}
+{TABLE} th:nth-child(2) {{ width: 36%; }}
+{TABLE} th:last-child {{ width: 9.5rem; }}
+
 @media (max-width: 640px) {{
+  /* On a phone a row's cells stand below one another, each with its column's name. */
+  {TABLE} thead {{ display: none; }}
+  {TABLE} :is(tr, td) {{ display: block; }}
+  {TABLE} tr {{ padding: 0.75rem 0; border-bottom: 1px solid color-mix(in srgb, currentColor 15%, transparent); }}
+  {TABLE} td {{ padding: 0.1rem 0; border: none; }}
+  {TABLE} td:first-child {{ font-weight: 600; }}
+  {TABLE} td:nth-child(n + 3)::before {{
+    content: attr(data-name) ": "; color: color-mix(in srgb, currentColor 72%, transparent);
+  }}
+  {MENU} {{ left: auto; right: 0.5rem; }}
+  {MENU} a > span:first-child {{ display: none; }}
   .stMainBlockContainer {{ padding-left: 1rem; padding-right: 1rem; }}
   {QUERY} img {{ max-height: 14rem; }}
 }}

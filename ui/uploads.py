@@ -1,18 +1,17 @@
 """A picture that a person dropped: searched from, and kept for the link to its answer where that can be and is wanted.
 
-A kept one is named by the URL; the uploader's is searched from where it could not be kept.
+A kept one is named by the URL; one that could not be kept is searched from as long as its tab is open.
 
 Rule: whatever keeping comes to, the search goes on, and the page says what became of the link.
 """
 
 from dataclasses import dataclass, replace
-from datetime import datetime
 
 import streamlit as st
+from streamlit.runtime.scriptrunner import get_script_run_ctx
 from streamlit.runtime.uploaded_file_manager import UploadedFile
 
-from indexer.aside import PICTURE_SUFFIXES
-from indexer.collection import Collection, CollectionUnwritable, hash_content
+from indexer.collection import Collection, CollectionUnwritable
 from seer_model.errors import PictureError, UserError
 from ui import address
 from ui.keys import Key
@@ -34,63 +33,58 @@ class Upload:
     picture: bytes
     content_hash: str | None = None
     """Under which it is kept; None: it is not."""
-    until: datetime | None = None
-    """When it is forgotten, unless it is used."""
+    told: str = ""
+    """Until when it is kept for its link, or why it is not."""
 
 
-def ask_for_picture() -> UploadedFile | None:
-    """The place to drop a picture."""
-    key, kinds = address.name_upload(), ["image/*", *sorted(PICTURE_SUFFIXES)]
-    return st.file_uploader("Drop a picture, or choose one", kinds, key=key, on_change=take_upload, args=(key,))
+def ask_for_picture() -> None:
+    """The place to drop a picture: of any name, since what it is stands in its bytes."""
+    key = address.name_upload()
+    st.file_uploader("Drop a picture, or choose one", key=key, on_change=take_upload, args=(key,))
 
 
 def take_upload(upload_key: str) -> None:
-    """A picture was dropped: search from it. One that was taken away takes its answer with it."""
+    """A picture was dropped: search from it. That has a place of its own in the page, so the uploader is emptied."""
     given = st.session_state[upload_key]
-    here = replace(address.read_address(), query=None, page=1)
-    if given is None:
-        address.write_address(here)
-    else:
-        content_hash, st.session_state[Key.NOT_KEPT] = _keep(given)
-        address.write_address(replace(here, image=None, query=content_hash))
+    if not isinstance(given, UploadedFile):  # Taken before, and a browser that was busy tells of it once more.
+        return
+    own = st.session_state[Key.OWN] = _keep(Upload(name=given.name, picture=given.getvalue()))
+    address.empty_uploader()
+    # Streamlit would hold the bytes until the tab is closed.
+    context = get_script_run_ctx()
+    context.uploaded_file_mgr.remove_file(context.session_id, given.file_id)
+    address.write_address(replace(address.read_address(), image=None, query=own.content_hash, page=1))
 
 
-def _keep(given: UploadedFile) -> tuple[str | None, str | None]:
-    """Returns: the hash under which a link finds it, or why there is no link."""
+def _keep(own: Upload) -> Upload:
+    """Returns: it, with the hash under which a link finds it, or with why there is no link."""
     if not keeps_uploads():
-        return None, NOT_WANTED
+        return replace(own, told=NOT_WANTED)
     try:
-        make_preview(given.getvalue())  # Only what is a picture is worth a link; the page says what is wrong.
-        return the_collection().marks.keep_query(given.getvalue(), given.name), None
+        make_preview(own.picture)  # Only what is a picture is worth a link; the page says what is wrong.
+        return replace(own, content_hash=the_collection().marks.keep_query(own.picture, own.name))
     except (PictureError, CollectionUnwritable):
-        return None, NO_LINK
+        return replace(own, told=NO_LINK)
     except UserError as error:
-        return None, f"{NO_LINK} {error}"
+        return replace(own, told=f"{NO_LINK} {error}")
 
 
-def find_upload(collection: Collection, here: address.Address, given: UploadedFile | None) -> Upload | None:
-    """The picture that the link names, or the one in the uploader; says so where there is none any more."""
-    own = Upload(name=given.name, picture=given.getvalue()) if given else None
+def find_upload(collection: Collection, here: address.Address) -> Upload | None:
+    """The picture that the link names, or this tab's own; says so where there is none any more."""
+    own: Upload | None = st.session_state.get(Key.OWN)
     if here.query is None:
-        return own if st.session_state.get(Key.NOT_KEPT) else None
+        return own if own and own.content_hash is None else None
     told = GONE
     try:
         if kept := collection.marks.open_query(here.query):
-            return Upload(name=kept.name, picture=kept.picture, content_hash=kept.content_hash, until=kept.until)
+            until = f"Kept for its link until {show_date(kept.until)}."
+            return Upload(name=kept.name, picture=kept.picture, content_hash=kept.content_hash, told=until)
     except UserError as error:
         told = str(error)
-    if own is not None and hash_content(own.picture).hex() == here.query:
-        st.session_state[Key.NOT_KEPT] = NO_LONGER if told == GONE else f"{NO_LINK} {told}"
-        return own
+    if own and own.content_hash == here.query:
+        return replace(own, content_hash=None, told=NO_LONGER if told == GONE else f"{NO_LINK} {told}")
     st.warning(quote(told), icon=":material/link_off:")
     return None
-
-
-def explain_keeping(upload: Upload) -> str:
-    """Until when it is kept for its link, or why it is not."""
-    if upload.content_hash is None:
-        return st.session_state[Key.NOT_KEPT]
-    return f"Kept for its link until {show_date(upload.until)}."
 
 
 def offer_forgetting(upload: Upload) -> None:

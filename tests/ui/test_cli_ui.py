@@ -15,7 +15,7 @@ import ui.cli
 from tests.indexer.making import build, draw
 from tests.ui.conftest import REPOSITORY, Gallery, start_server
 from ui.samples import SampleCounts
-from ui.server import PortTaken, require_free, show_address, try_port
+from ui.server import PortTaken, list_addresses, require_free, show_address, try_port
 
 
 def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
@@ -138,3 +138,16 @@ def test_demo_gathers_samples_builds_them_and_then_serves(seer_home: Path, monke
 def test_an_address_is_one_that_a_browser_understands():
     assert show_address("127.0.0.1", 8501) == "http://127.0.0.1:8501"
     assert show_address("::1", 80) == "http://[::1]:80"
+
+
+def test_every_address_by_which_the_page_can_be_opened_is_said(capsys: pytest.CaptureFixture):
+    named = list_addresses("0.0.0.0", ["pictures.lan"], 8501)
+    assert named[0] == "http://pictures.lan:8501" and named[-1] == "http://127.0.0.1:8501"
+    assert list_addresses("::", ["a.lan", "A.lan"], 80)[0::2] == ["http://a.lan:80", "http://[::1]:80"]
+    assert list_addresses("192.168.1.7", [], 80) == ["http://192.168.1.7:80"]
+    # There a name is a proxy's, which has a port of its own.
+    assert list_addresses("127.0.0.1", ["pictures.lan"], 80) == ["http://127.0.0.1:80"]
+    ui.cli.say_ready(named, "0.0.0.0", "a password of ours")
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == "The page is at http://pictures.lan:8501 (Ctrl-C ends it)"
+    assert [line.split() for line in said[1 : len(named)]] == [["and", "at", address] for address in named[1:]]

@@ -5,7 +5,7 @@ from collections.abc import Coroutine, Iterable
 import pytest
 
 from tests.ui.test_password import PASSWORD, basic
-from ui.guard import LARGEST_BODY, Guard, is_same_address, limit_body, read_host
+from ui.guard import LARGEST_BODY, Guard, is_same_address, limit_body, read_host, refuse
 from ui.headers import list_headers
 from ui.password import Lock
 from ui.server import HostRefused, list_names, require_password
@@ -158,7 +158,7 @@ def test_who_guesses_is_made_to_wait_and_told_so():
     lock = Lock(PASSWORD)
     answers = [call(Inside(), lock=lock, authorization=basic(f"guess {number}")) for number in range(11)]
     assert [status for status, _ in answers] == [401] * 10 + [429]
-    assert ("retry-after", "60") in answers[-1][1]
+    assert ("retry-after", "60") in answers[-1][1] and b"Wait a minute" in refuse(429, {"type": "http"}).body
 
 
 def test_the_page_brings_a_ticket_that_opens_the_websocket_and_nothing_else():

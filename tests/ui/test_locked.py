@@ -244,6 +244,6 @@ def test_the_password_is_no_argument():
 
 
 def test_who_opens_the_page_to_others_is_told_that_nothing_is_encrypted(capsys: pytest.CaptureFixture):
-    say_ready("http://pictures.lan:8501", "0.0.0.0", PASSWORD)
+    say_ready(["http://pictures.lan:8501"], "0.0.0.0", PASSWORD)
     said = capsys.readouterr().out
     assert "It asks for a password" in said and "Nothing is encrypted" in said and PASSWORD not in said

@@ -69,8 +69,9 @@ def test_what_is_no_password_file_is_refused_in_a_sentence(tmp_path: Path):
     (tmp_path / "latin").touch(mode=0o600)
     (tmp_path / "latin").write_bytes(b"\xe9" * 20)
     for name in ("folder", "missing", "latin", "password"):
-        with pytest.raises(PasswordRefused, match=str(tmp_path / name)):
+        with pytest.raises(PasswordRefused, match=str(tmp_path / name)) as refusal:
             read_password(tmp_path / name)
+        assert "Errno" not in str(refusal.value) and "codec" not in str(refusal.value)
 
 
 # --- who knows it ------------------------------------------------------------------------------------------------

@@ -7,13 +7,14 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
+from streamlit.runtime.memory_uploaded_file_manager import MemoryUploadedFileManager
 
 from indexer.check import check_collection
 from indexer.collection import hash_content
 from indexer.layout import MARKS
 from tests.ui.conftest import HOSTILE_NAMES, Gallery
-from tests.ui.test_pages import list_cards, open_page, open_status, read_texts, upload
-from ui.keys import Key
+from tests.ui.test_pages import UPLOAD, list_cards, open_page, open_status, press, read_texts, upload
+from ui.keys import Action, Key
 from ui.resources import choose_collection, opened_early
 from ui.texts import UNSEEN_BREAK, show_date
 from ui.uploads import FORGOTTEN, GONE, NO_LINK, NOT_WANTED
@@ -66,10 +67,44 @@ def test_start_over_leaves_the_link_as_it_is(own: Gallery, near_copy: Path):
     assert list_cards(open_page(query=content_hash))[0] == own.find_hash("picture-07.jpg")
 
 
-def test_an_upload_that_is_taken_out_of_the_uploader_is_no_longer_searched_from(own: Gallery, near_copy: Path):
-    page = upload(open_page(count="12"), near_copy)
-    page.file_uploader(key=f"{Key.UPLOAD}-0").set_value([]).run()
-    assert page.query_params == {"count": "12"} and len(list_cards(page)) == 30
+def test_the_uploader_is_empty_once_its_picture_is_searched_from(own: Gallery, near_copy: Path):
+    page = upload(open_page(), near_copy)
+    assert page.file_uploader[0].value is None
+    with pytest.raises(KeyError):
+        page.file_uploader(key=UPLOAD)
+    assert not page.session_state[Key.OWN].told
+    choose_collection(own.place, keeps=False)
+    page = upload(open_page(), near_copy)
+    press(page, Action.SIMILAR, list_cards(page)[1])
+    assert page.file_uploader[0].value is None
+    # The browser's way back: to an address that names nothing.
+    page.query_params.clear()
+    assert list_cards(page.run())[0] == own.find_hash("picture-07.jpg")
+    page.button(key=Key.START_OVER).click().run()
+    assert len(list_cards(page)) == 30
+
+
+def test_a_browser_that_tells_of_the_picture_once_more_changes_nothing(own: Gallery, near_copy: Path):
+    page = open_page()
+    page.file_uploader[0].upload(near_copy.name, near_copy.read_bytes(), "image/jpeg")
+    told = page._tree.get_widget_states()
+    found = list_cards(page.run())
+    # What it tells of is no longer there.
+    page._run(told)
+    assert not page.error and list_cards(page) == found
+
+
+def test_what_was_dropped_is_not_held_twice(own: Gallery, near_copy: Path, monkeypatch: pytest.MonkeyPatch):
+    managers = []
+
+    def watch(endpoint: str) -> MemoryUploadedFileManager:
+        managers.append(MemoryUploadedFileManager(endpoint))
+        return managers[-1]
+
+    monkeypatch.setattr("streamlit.testing.v1.local_script_runner.MemoryUploadedFileManager", watch)
+    page = upload(open_page(), near_copy)
+    assert page.query_params["query"] and "test session id" in managers[-1].file_storage
+    assert not any(managers[-1].file_storage.values())
 
 
 @pytest.mark.parametrize("query", ["0" * 64, "no hash", "../../etc/passwd", "\0"])
@@ -134,6 +169,17 @@ def test_what_is_no_picture_is_not_kept(own: Gallery, tmp_path: Path):
     page = upload(open_page(), tmp_path / "film.jpg")
     assert "cannot be searched with" in page.error[0].value
     assert not page.query_params and not (own.place / MARKS).exists()
+
+
+def test_from_what_is_no_picture_there_are_ways_on(own: Gallery, tmp_path: Path, near_copy: Path):
+    (tmp_path / "film.jpg").write_bytes(b"no picture")
+    page = upload(open_page(count="12"), tmp_path / "film.jpg")
+    assert len(list_cards(page)) == 30
+    page.button(key=Key.START_OVER).click().run()
+    assert not page.error and page.query_params == {"count": "12"}
+    page = upload(open_page(), tmp_path / "film.jpg")
+    page.file_uploader[0].upload(near_copy.name, near_copy.read_bytes(), "image/jpeg").run()
+    assert not page.error and list_cards(page)[0] == own.find_hash("picture-07.jpg")
 
 
 # --- all of them -------------------------------------------------------------------------------------------------

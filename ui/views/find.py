@@ -10,7 +10,6 @@ from math import ceil
 from time import perf_counter
 
 import streamlit as st
-from streamlit.runtime.uploaded_file_manager import UploadedFile
 
 from indexer.collection import Collection, CollectionStatus, ImageDetails, Neighbour
 from seer_model.errors import PictureError
@@ -27,7 +26,7 @@ from ui.gallery import show_gallery
 from ui.keys import Key
 from ui.resources import make_preview, the_collection
 from ui.texts import quote, show_path, show_size
-from ui.uploads import Upload, ask_for_picture, explain_keeping, find_upload, offer_forgetting
+from ui.uploads import Upload, ask_for_picture, find_upload, offer_forgetting
 
 START_COUNT = 48
 GONE = "The image that this link names is not, or no longer, in the collection. Choose another one, or drop a picture."
@@ -37,15 +36,33 @@ LOADING = "The model is loading; the answer comes as soon as it is there."
 Query = ImageDetails | Upload | None
 
 
-def choose_query(collection: Collection, here: address.Address, given: UploadedFile | None) -> Query:
+def choose_query(collection: Collection, here: address.Address) -> Query:
     """What to search from; says so where a link names what is gone."""
     if here.image is None:
-        return find_upload(collection, here, given)
+        return require_picture(find_upload(collection, here))
     image_id = collection.find_image(here.image)
     if image_id is None:
         st.warning(GONE, icon=":material/link_off:")
         return None
     return collection.read_image(image_id)
+
+
+def require_picture(upload: Upload | None) -> Upload | None:
+    """The upload; None, with the reason and a way on, if it is no picture."""
+    try:
+        if upload is not None:
+            make_preview(upload.picture)
+        return upload
+    except PictureError as error:
+        name = show_path(upload.name)
+        st.error(quote(f"{name} cannot be searched with. {error} Choose another picture."), icon=":material/error:")
+        offer_start()
+        return None
+
+
+def offer_start() -> None:
+    """The way back to the beginning."""
+    st.button("Start over", key=Key.START_OVER, icon=":material/restart_alt:", on_click=address.start_over)
 
 
 def show_query(query: Query) -> str | None:
@@ -59,28 +76,18 @@ def show_query(query: Query) -> str | None:
             show_thumbnail(query.content_hash, alt=f"Query: {name}")
         else:
             name, facts = show_path(query.name), f"{show_size(len(query.picture))} · your picture"
-            st.image(read_preview(query), alt=f"Query: {name}", width="stretch")
+            st.image(make_preview(query.picture), alt=f"Query: {name}", width="stretch")
         st.text(name, wrap=False, width="stretch")
         st.text(facts)
         if isinstance(query, Upload):
-            st.text(explain_keeping(query))
+            st.text(query.told)
         with st.container(horizontal=True, gap="small"):
             if isinstance(query, ImageDetails) and st.button("Open", key=Key.OPEN_QUERY, icon=OPEN_ICON):
                 opened = query.content_hash
-            st.button("Start over", key=Key.START_OVER, icon=":material/restart_alt:", on_click=address.start_over)
+            offer_start()
             if isinstance(query, Upload):
                 offer_forgetting(query)
     return opened
-
-
-def read_preview(upload: Upload) -> bytes:
-    """A small picture of the upload; one that cannot be read ends the page with the reason."""
-    try:
-        return make_preview(upload.picture)
-    except PictureError as error:
-        name = show_path(upload.name)
-        st.error(quote(f"{name} cannot be searched with. {error} Choose another picture."), icon=":material/error:")
-        st.stop()
 
 
 def show_controls() -> None:
@@ -150,7 +157,7 @@ def show_start(collection: Collection, status: CollectionStatus) -> str | None:
             icon=":material/photo_library:",
         )
         return None
-    st.markdown("#### Or begin with one of these")
+    st.markdown("#### Begin with one of these")
     opened = show_gallery(images)
     show_footer(status)
     return opened
@@ -164,7 +171,8 @@ def show_page() -> None:
     address.set_widgets(here)
     rail, answer = st.columns([1, 3.6], gap="medium")
     with rail, st.container(key=Key.RAIL):
-        query = choose_query(collection, here, ask_for_picture())
+        ask_for_picture()
+        query = choose_query(collection, here)
         opened = show_query(query)
     with answer:
         if query is None:

@@ -11,6 +11,7 @@ from indexer.collection import Collection, UnsearchableFile
 from ui import address
 from ui.keys import Key
 from ui.resources import the_collection
+from ui.table import show_table
 from ui.texts import show_path
 
 FILES_ON_PAGE = 50
@@ -46,28 +47,14 @@ def offer_table(collection: Collection) -> None:
     )
 
 
-def show_files(files: list[UnsearchableFile]) -> None:
-    """The table of one page."""
-    rows = [
-        {
-            "File": show_path(file.path),
-            "Reason": file.reason,
-            "What to do": file.advice,
-            "Seen": f"{file.seen:%Y-%m-%d %H:%M}",
-        }
-        for file in files
-    ]
-    text = st.column_config.TextColumn
-    columns = {"File": text(width="medium"), "Reason": text(width="large"), "What to do": text(width="medium")}
-    # Rows of three lines: a reason is a sentence.
-    st.dataframe(
-        rows,
-        hide_index=True,
-        width="stretch",
-        height="content",
-        row_height=64,
-        column_config={**columns, "Seen": text(width="small")},
-    )
+def describe_file(file: UnsearchableFile) -> dict[str, str]:
+    """A row of the table."""
+    return {
+        "File": show_path(file.path),
+        "Reason": file.reason,
+        "What to do": file.advice,
+        "Seen": f"{file.seen:%Y-%m-%d %H:%M}",
+    }
 
 
 def show_list(collection: Collection, counts: dict[str, int]) -> None:
@@ -78,7 +65,8 @@ def show_list(collection: Collection, counts: dict[str, int]) -> None:
     kind = here.kind if here.kind in counts else None
     pages = ceil((counts[kind] if kind else sum(counts.values())) / FILES_ON_PAGE)
     page = min(here.page, pages)
-    show_files(collection.list_unsearchable((page - 1) * FILES_ON_PAGE, FILES_ON_PAGE, kind=kind))
+    files = collection.list_unsearchable((page - 1) * FILES_ON_PAGE, FILES_ON_PAGE, kind=kind)
+    show_table(list(map(describe_file, files)))
     if pages > 1:
         st.session_state[Key.LIST_PAGE] = page
         st.pagination(pages, key=Key.LIST_PAGE, on_change=address.take_list_page, width="stretch")
