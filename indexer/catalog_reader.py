@@ -98,6 +98,17 @@ class CatalogReader:
             return []
         return [os.fsdecode(glob) for (glob,) in self._ask("SELECT glob FROM excluded ORDER BY glob")]
 
+    def read_stamps(self, model: str | None) -> dict[bytes, tuple[int, int]]:
+        """Path -> (bytes, mtime in nanoseconds) of the files that a build with this model would leave alone.
+
+        None: the model of the store in use. What could not be read is among them.
+        """
+        query = """SELECT f.path, f.size_bytes, f.mtime_ns FROM files f JOIN images i USING (image_id)
+            WHERE i.reason IS NOT NULL OR EXISTS (SELECT 1 FROM rows r WHERE r.image_id = f.image_id AND r.store = (
+                SELECT store FROM stores WHERE model = coalesce(?, model) ORDER BY opened_at DESC, store DESC LIMIT 1
+            ))"""
+        return {path: (size_bytes, mtime_ns) for path, size_bytes, mtime_ns in self._ask(query, (model,))}
+
     def list_living(self, image_ids: list[int]) -> set[int]:
         """Those of these images that still have a file."""
         living: set[int] = set()

@@ -17,15 +17,16 @@ import click
 
 from indexer.cli_upkeep import collection_option, json_option
 from indexer.errors import SourceError, explain_refusal
+from indexer.estimate import estimate_build
 from indexer.interrupts import INTERRUPTED, watch_interrupt
 from indexer.job import build_collection
 from indexer.layout import LOG, PRIVATE, find_collection, is_collection, require_own_place
 from indexer.places import find_place, list_watched
 from indexer.report import BuildReport, Watchers
-from indexer.settings import BuildSettings
+from indexer.settings import PRECISIONS, BuildSettings
 from indexer.sources import FoundFile, Walk, resolve_folders
 from indexer.terminal import show_progress
-from indexer.texts import show_count, show_path, show_report
+from indexer.texts import show_count, show_estimate, show_path, show_report
 from indexer.watch import Watched, follow_changes, look
 from seer_model.durable import make_folder
 from seer_model.errors import UserError
@@ -38,7 +39,13 @@ ABOVE_0 = click.FloatRange(0, min_open=True)
 @click.argument("pictures", nargs=-1, type=click.Path(path_type=Path))
 @collection_option
 @click.option("--model", help="A model's name (seer models list) or a checkpoint; MODEL#projection: its head's output.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N, or several: cuda:0,1.")
+@click.option(
+    "--precision", type=click.Choice(PRECISIONS), default="auto", show_default=True,
+    help="Of the network; auto: bf16 on a GPU, fp32 on a CPU.",
+)  # fmt: skip
+@click.option("--batch-size", type=click.IntRange(1), help="Pictures at a time; left out, as many as suit the device.")
+@click.option("--workers", type=click.IntRange(1), help="Decoding processes; left out, one for each core.")
 @click.option(
     "--exclude",
     multiple=True,
@@ -53,6 +60,7 @@ ABOVE_0 = click.FloatRange(0, min_open=True)
 @click.option(
     "--accept-removals", is_flag=True, help="Believe that a folder which is empty now was emptied on purpose."
 )
+@click.option("--estimate", "is_estimated", is_flag=True, help="Say what it would take, from a try, and do nothing.")
 @click.option("--watch", "is_watched", is_flag=True, help="Go on: build again whenever something changes; Ctrl-C ends.")
 @click.option(
     "--nice", "niceness", type=click.IntRange(0, 19), default=10, show_default=True,
@@ -63,6 +71,7 @@ ABOVE_0 = click.FloatRange(0, min_open=True)
 def build(
     pictures: tuple[Path, ...],
     folder: Path | None,
+    is_estimated: bool,
     is_watched: bool,
     niceness: int,
     as_json: bool,
@@ -78,6 +87,11 @@ def build(
     chosen = BuildSettings(**settings)
     if not (is_watched or is_collection(place)):
         require_pictures(list(pictures), chosen.exclude)
+    if is_estimated:
+        with show_progress() as on_progress:
+            estimate = estimate_build(place, list(pictures), chosen, on_progress)
+        click.echo(json.dumps(estimate.describe()) if as_json else show_estimate(estimate))
+        return
     seen = look_before(place, list(pictures), chosen.exclude) if is_watched else None
 
     with watch_interrupt("Stopping as soon as nothing is in hand") as should_stop:

@@ -35,7 +35,7 @@ class BuildReport:
     embedded: int
     unchanged: int
     moved: int
-    """Whose content was known when they came to a new path: moved, copied, or back."""
+    """Whose content was known when they came to a new path, or to a new date: moved, copied, back, or touched."""
     removed: int
     failed: int
     pending: int

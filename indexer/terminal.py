@@ -30,7 +30,7 @@ def show_progress() -> Iterator[Callable[[Progress], None]]:
         return
     columns = (
         TextColumn("{task.description}"),
-        BarColumn(bar_width=30),
+        BarColumn(bar_width=None),  # what is left of the line
         TextColumn("{task.fields[count]}"),
         TextColumn("{task.fields[rate]}"),
         TimeRemainingColumn(compact=True),
@@ -48,10 +48,14 @@ class _Bar:
     def __call__(self, progress: Progress) -> None:
         if progress.stage != self._stage:
             self._stage, self._started = progress.stage, time.monotonic()
-            self._bars.reset(self._task, description=progress.stage, total=progress.total, rate="", count="")
-        rate = show_rate(progress, time.monotonic() - self._started)
+            self._bars.reset(self._task, total=progress.total)
         self._bars.update(
-            self._task, completed=progress.done, total=progress.total, rate=rate, count=show_done(progress)
+            self._task,
+            completed=progress.done,
+            total=progress.total,
+            description=show_stage(progress),
+            count=show_done(progress),
+            rate=show_rate(progress, time.monotonic() - self._started),
         )
 
 
@@ -167,7 +171,12 @@ def show_line(progress: Progress, seconds: float) -> str:
     left = (
         f", {show_duration(seconds / progress.done * (progress.total - progress.done))} left" if progress.done else ""
     )
-    return f"{progress.stage} {show_done(progress)} {show_rate(progress, seconds)}{left}"
+    return f"{show_stage(progress)} {show_done(progress)} {show_rate(progress, seconds)}{left}"
+
+
+def show_stage(progress: Progress) -> str:
+    """What is being done, and what that waits for."""
+    return f"{progress.stage} ({progress.limit} limits)" if progress.limit else progress.stage
 
 
 def show_rate(progress: Progress, seconds: float) -> str:

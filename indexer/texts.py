@@ -12,6 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from indexer.collection import CollectionStatus, Neighbour, UnsearchableFile
+from indexer.estimate import Estimate
 from indexer.layout import LOG
 from indexer.report import BuildReport
 from indexer.terminal import show_duration
@@ -40,6 +41,27 @@ def show_report(report: BuildReport, place: Path) -> str:
         told = f"seer status --collection {shlex.quote(show_path(place))}"
         lines.append(f"{show_count(report.failed, 'file')} cannot be searched; the reasons: {told}")
     return "\n".join([*lines, f"Collection: {show_path(place)}"])
+
+
+def show_estimate(estimate: Estimate) -> str:
+    """What a build would take, in a few lines."""
+    lines = [f"{show_count(estimate.found, 'file')} found, {estimate.waiting:,} to be read."]
+    if estimate.tried:
+        limit = f"; {estimate.limit} limits" if estimate.limit else ""
+        lines += [
+            f"Tried {show_count(estimate.tried, 'file')}: {estimate.images_per_second:.1f}/s{limit}; "
+            f"{estimate.failed} cannot be searched.",
+            f"Time    about {show_duration(estimate.seconds)}",
+            f"Disk    about {show_bytes(estimate.disk_bytes)}; {show_bytes(estimate.free_bytes)} are free",
+        ]
+    if estimate.memory_bytes:
+        lines.append(f"Memory  about {show_bytes(estimate.memory_bytes)}, however many files there are")
+    return "\n".join([*lines, "Nothing was changed."])
+
+
+def show_bytes(count: int) -> str:
+    """A size for people: 12 MB, 1.2 GB."""
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{max(1, round(count / 1e6))} MB"
 
 
 def show_status(told: CollectionStatus) -> str:

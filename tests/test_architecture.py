@@ -32,7 +32,7 @@ LADDERS = {
         {"cli_upkeep"},
         {"doctor", "texts"},  # look at what the conductors made, and say it
         # Conductors; terminal draws their progress.
-        {"check"},  # and what upkeep puts right of it
+        {"check", "estimate"},  # and what upkeep puts right of it; a build that is tried
         {"job", "collection", "upkeep", "marks_upkeep", "learn", "evaluate", "terminal"},
         # One generation, opened; pictures to learn from; an evaluation's parts: steps introduced to each other.
         # When to walk again stands above the walk, the table of failures and marks above what they read.
