@@ -63,7 +63,7 @@ def _check_faiss() -> Finding:
 
 
 def _check_torch() -> Finding:
-    from seer_model.backbone import list_devices, read_cuda_version
+    from seer_model.devices import list_devices, read_cuda_version
 
     built_for = read_cuda_version()
     devices = list_devices()

@@ -11,7 +11,8 @@ import numpy as np
 
 from indexer.errors import QueryError
 from indexer.fleet import About, Fleet, start_processes
-from seer_model.backbone import Backbone, open_backbone, share_cores
+from seer_model.backbone import Backbone, open_backbone
+from seer_model.devices import share_cores
 
 __all__ = ["Backbone", "embed_batch", "embed_prepared", "open_backbone", "open_fleet"]
 

@@ -7,7 +7,6 @@ by shape, and another kernel rounds differently. So a row depends on its own pic
 """
 
 import json
-import math
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from blake3 import blake3
 from torch import nn
 
 from seer_model.checkpoint import Checkpoint, build_network, drop_counters, read_checkpoint
+from seer_model.devices import CPU_BATCH, PRECISIONS, choose_precision, fit_batch, is_out_of_memory, measure_free
 from seer_model.errors import CheckpointError, DeviceError, SettingsError
 from seer_model.preprocess import PREPROCESSINGS, Preprocessing
 from seer_model.ranks import choose_device
@@ -26,8 +26,9 @@ from seer_model.readout import PROJECTED, Readout, choose_output, take_weights
 from seer_model.regnet import RegNet
 from seer_model.zoo import PROJECTION, FoundModel, find_model
 
-CPU_BATCH, PROBE_BATCH, MOST_BATCH = 16, 8, 256
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+PROBE_BATCH = 8
+COMPILING = {"cpu": "default", "cuda": "max-autotune"}
+"""How torch.compile goes about it; on a GPU with kernels chosen by trial, and replayed as one CUDA graph."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +43,8 @@ class BackboneSettings:
     """Pictures in a batch; shorter batches are padded. None: 16, and on a GPU as many as its memory holds."""
     preprocessing: str | None = None
     """A name of `PREPROCESSINGS`; None: the model's own."""
+    is_compiled: bool = False
+    """By torch.compile: minutes before the first batch, for more pictures a second afterwards."""
 
     def __post_init__(self) -> None:
         if self.precision not in ("auto", *PRECISIONS):
@@ -60,12 +63,19 @@ def open_backbone(
     precision: str = "fp32",
     batch_size: int | None = 8,
     preprocessing: str | None = None,
+    is_compiled: bool = False,
 ) -> "Backbone":
     """Load a model by its name or file, ready to embed. See `BackboneSettings` for what the rest means.
 
     Raises: SettingsError, DeviceError, ModelUnknown, ModelMissing, CheckpointError.
     """
-    settings = BackboneSettings(device=device, precision=precision, batch_size=batch_size, preprocessing=preprocessing)
+    settings = BackboneSettings(
+        device=device,
+        precision=precision,
+        batch_size=batch_size,
+        preprocessing=preprocessing,
+        is_compiled=is_compiled,
+    )
     chosen_device = choose_device(settings.device)
     found = find_model(model)
     settings = replace(
@@ -89,6 +99,7 @@ class Backbone:
         self.architecture = checkpoint.architecture
         self.output = choose_output(checkpoint.heads, is_projected=found.is_projected)
         self.preprocessing: Preprocessing = PREPROCESSINGS[settings.preprocessing]
+        _require_memory(found, checkpoint, device, settings.precision)
         self.fingerprint = compute_fingerprint(checkpoint, self.preprocessing, self.output)
         with _memory_as_device_error(device, 1):
             self._readout = _prepare_readout(found, checkpoint, self.output).to(device)
@@ -98,6 +109,10 @@ class Backbone:
         )
         self._device = device
         self._scale, self._shift = 1 / (255 * std), -mean / std
+        self._compute = self._compute_rows
+        if settings.is_compiled:
+            self._compute = torch.compile(self._compute_rows, dynamic=False, mode=COMPILING[device.type])
+        self._filled: torch.Tensor | None = None
         self.batch_size = settings.batch_size or self._find_batch_size()
         """Halved whenever the device's memory does not hold a batch."""
 
@@ -168,41 +183,24 @@ class Backbone:
 
     @torch.inference_mode()
     def _embed_batch(self, pixels: list[np.ndarray]) -> np.ndarray:
-        batch = np.zeros((self.batch_size, *pixels[0].shape), dtype=np.uint8)
-        batch[: len(pixels)] = pixels
-        # Pictures are stored channels-last; the permuted view keeps that layout, which is the network's too.
-        x = torch.from_numpy(batch).to(self._device).permute(0, 3, 1, 2)
-        x = x * self._scale[:, None, None] + self._shift[:, None, None]
+        batch = self._take_buffer((self.batch_size, *pixels[0].shape))
+        batch.numpy()[: len(pixels)] = pixels
         # TF32 would keep 10 of fp32's 23 bits, and a row from a GPU would not find its twin from a CPU. The switch is
         # the whole process's: set each time and never set back, no thread can undo it under another's batch.
         torch.backends.cudnn.allow_tf32 = False
-        maps = self._network.read_maps(x.to(PRECISIONS[self.settings.precision]))
-        return self._readout(maps)[: len(pixels)].cpu().numpy()
+        return self._compute(batch.to(self._device, non_blocking=True))[: len(pixels)].cpu().numpy()
 
+    def _take_buffer(self, shape: tuple[int, ...]) -> torch.Tensor:
+        """Memory for a batch, uint8, the same one each time, from which a GPU may read by itself."""
+        if self._filled is None or self._filled.shape != shape:
+            self._filled = torch.zeros(shape, dtype=torch.uint8, pin_memory=self._device.type == "cuda")
+        return self._filled
 
-def fit_batch(free_bytes: float, picture_bytes: float) -> int:
-    """The largest power of two of pictures that half of the free memory holds, 1 to MOST_BATCH."""
-    most = free_bytes / 2 / max(1.0, picture_bytes)
-    return max(1, min(MOST_BATCH, 2 ** int(math.log2(max(1.0, most)))))
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether a device's memory, or the processor's, was too small; torch has no class of its own for the latter."""
-    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
-
-
-def choose_precision(asked: str, device: torch.device) -> str:
-    """`auto` by what the device computes well: bf16, fp16 where a GPU has none, fp32 on a CPU."""
-    if asked != "auto":
-        return asked
-    if device.type != "cuda":
-        return "fp32"
-    return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
-
-
-def share_cores(count: int) -> None:
-    """Leave this process one of `count` parts of the threads that it would have."""
-    torch.set_num_threads(max(1, torch.get_num_threads() // count))
+    def _compute_rows(self, batch: torch.Tensor) -> torch.Tensor:
+        """uint8 (B, H, W, 3) on the device -> float32 (B, D)."""
+        # Pictures are stored channels-last; the permuted view keeps that layout, which is the network's too.
+        x = batch.permute(0, 3, 1, 2) * self._scale[:, None, None] + self._shift[:, None, None]
+        return self._readout(self._network.read_maps(x.to(PRECISIONS[self.settings.precision])))
 
 
 def compute_fingerprint(checkpoint: Checkpoint, preprocessing: Preprocessing, output: str) -> str:
@@ -215,17 +213,14 @@ def compute_fingerprint(checkpoint: Checkpoint, preprocessing: Preprocessing, ou
     return digest.hexdigest()
 
 
-def read_cuda_version() -> str | None:
-    """The CUDA version that this torch was built for; None for a build without CUDA."""
-    return torch.version.cuda
-
-
-def list_devices() -> list[str]:
-    """The devices that can be chosen, each with what a bug report should know of it."""
-    gpus = range(torch.cuda.device_count()) if torch.cuda.is_available() else ()
-    properties = [torch.cuda.get_device_properties(gpu) for gpu in gpus]
-    described = [f"cuda:{n} ({p.name}, {p.total_memory / 2**30:.0f} GiB)" for n, p in enumerate(properties)]
-    return [f"cpu ({torch.get_num_threads()} threads)", *described]
+def _require_memory(found: FoundModel, checkpoint: Checkpoint, device: torch.device, precision: str) -> None:
+    needed = sum(weight.numel() for weight in checkpoint.trunk.values()) * PRECISIONS[precision].itemsize
+    free = measure_free(device)
+    if free is not None and needed > free:
+        raise DeviceError(
+            f"{found.name} needs {needed / 1e9:.1f} GB in {precision} on {device}, where {free / 1e9:.1f} GB are free. "
+            "Take another device, --precision bf16 if it is not that already, or a smaller model."
+        )
 
 
 def _prepare_readout(found: FoundModel, checkpoint: Checkpoint, output: str) -> Readout:
@@ -239,7 +234,8 @@ def _prepare_readout(found: FoundModel, checkpoint: Checkpoint, output: str) -> 
 
 def _prepare_network(checkpoint: Checkpoint, device: torch.device, precision: torch.dtype) -> RegNet:
     network = build_network(checkpoint).eval().requires_grad_(False)
-    network.fold_norms()
+    # One convolution after the other goes to the device: the file's own bytes are mapped, and never all in memory.
+    network.fold_norms(lambda folded: folded.to(device=device, dtype=precision, memory_format=torch.channels_last))
     network.to(device=device, dtype=precision, memory_format=torch.channels_last)
     _leave_file(network, checkpoint)
     return network

@@ -14,6 +14,7 @@ Source: RegNet, arXiv:2003.13678; rounding as in ClassyVision, which the SEER we
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -195,11 +196,16 @@ class RegNet(nn.Module):
             maps.append(x)
         return maps
 
-    def fold_norms(self) -> None:
-        """Fold every batch normalisation into its convolution; from then on the network can only infer."""
+    def fold_norms(self, on_folded: Callable[[nn.Module], object] = lambda module: None) -> None:
+        """Fold every batch normalisation into its convolution; from then on the network can only infer.
+
+        Args:
+            on_folded: is given each convolution, before the next one is folded.
+        """
         for module in self.modules():
             if isinstance(module, ConvNorm):
                 module.fold()
+                on_folded(module)
 
     @torch.no_grad()
     def _draw_weights(self, generator: torch.Generator | None) -> None:

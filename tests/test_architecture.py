@@ -70,7 +70,7 @@ LADDERS = {
         {"preprocess", "squares"},
         {"pictures"},
         {"formats", "extra_decoders"},  # what bytes are; how what Pillow does not know is read
-        {"durable", "ranks"},  # writes files so that a power cut leaves the old one or the new one; processes of a run
+        {"durable", "ranks", "devices"},  # writes that a power cut does not break; processes of a run; what devices can
         {"errors"},
     ),
 }

@@ -10,14 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from seer_model.backbone import (
-    Backbone,
-    choose_device,
-    list_devices,
-    open_backbone,
-    read_cuda_version,
-)
+from seer_model.backbone import Backbone, choose_device, open_backbone
 from seer_model.checkpoint import Checkpoint, build_network, read_checkpoint, write_checkpoint
+from seer_model.devices import list_devices, read_cuda_version
 from seer_model.errors import CheckpointError, DeviceError, ModelMissing, ModelUnknown, SettingsError
 from seer_model.preprocess import PREPROCESSINGS
 from seer_model.zoo import BUNDLED_WEIGHTS, MODELS

@@ -1,12 +1,19 @@
 """A backbone whose device is short of memory, and what it chooses by its device."""
 
+import os
+import sys
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 
-from seer_model.backbone import CPU_BATCH, choose_precision, fit_batch, open_backbone
+from seer_model import backbone as backbone_module
+from seer_model.backbone import open_backbone
 from seer_model.checkpoint import write_checkpoint
+from seer_model.devices import CPU_BATCH, choose_precision, fit_batch, measure_free
 from seer_model.errors import DeviceError
+from seer_model.regnet import ARCHITECTURES, ConvNorm, RegNet
 from tests.seer_model import making_weights as making
 
 
@@ -80,3 +87,47 @@ def test_a_model_too_large_for_the_device_is_a_sentence(weights_path, monkeypatc
     monkeypatch.setattr(torch.nn.Module, "to", fail)
     with pytest.raises(DeviceError, match="smaller model"):
         open_backbone(str(weights_path), device="cpu")
+
+
+def test_a_model_larger_than_what_is_free_is_refused_with_both_numbers(weights_path, monkeypatch):
+    needed = sum(weight.numel() for weight in making.make_checkpoint().trunk.values()) * 4
+    monkeypatch.setattr(backbone_module, "measure_free", lambda device: needed)
+    open_backbone(str(weights_path), device="cpu")
+    monkeypatch.setattr(backbone_module, "measure_free", lambda device: needed - 1)
+    with pytest.raises(DeviceError, match=r"needs 0\.0 GB in fp32 on cpu, where 0\.0 GB are free"):
+        open_backbone(str(weights_path), device="cpu")
+    assert open_backbone(str(weights_path), device="cpu", precision="bf16").dimension
+    monkeypatch.setattr(backbone_module, "measure_free", lambda device: None)
+    open_backbone(str(weights_path), device="cpu")
+
+
+def test_the_largest_model_needs_what_it_needs(monkeypatch):
+    with torch.device("meta"):
+        trunk = RegNet(ARCHITECTURES["10B"]).state_dict()
+    checkpoint, found = SimpleNamespace(trunk=trunk), SimpleNamespace(name="seer-10b")
+    monkeypatch.setattr(backbone_module, "measure_free", lambda device: 24e9)
+    with pytest.raises(DeviceError, match=r"seer-10b needs 37\.\d GB in fp32 on cuda, where 24\.0 GB are free"):
+        backbone_module._require_memory(found, checkpoint, torch.device("cuda"), "fp32")
+    backbone_module._require_memory(found, checkpoint, torch.device("cuda"), "bf16")
+
+
+def test_no_more_than_one_convolution_waits_for_the_device(weights_path, monkeypatch):
+    fold, waiting = ConvNorm.fold, []
+
+    def count(convolution: ConvNorm) -> None:
+        fold(convolution)
+        folded = [one for one in convolutions if isinstance(one.norm, torch.nn.Identity)]
+        waiting.append(sum(one.conv.weight.dtype == torch.float32 for one in folded))
+
+    convolutions: list[ConvNorm] = []
+    make = ConvNorm.__init__
+    monkeypatch.setattr(ConvNorm, "__init__", lambda self, *a, **k: (make(self, *a, **k), convolutions.append(self))[0])
+    monkeypatch.setattr(ConvNorm, "fold", count)
+    open_backbone(str(weights_path), device="cpu", precision="bf16")
+    assert waiting == [1] * len(waiting) and len(waiting) > 5
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="read from /proc")
+def test_free_memory_is_what_the_system_says():
+    free = measure_free(torch.device("cpu"))
+    assert 1 << 20 < free < os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

@@ -1,0 +1,64 @@
+"""What a device computes well, and how much it holds.
+
+Rule: this module asks and reckons; nothing is allocated here.
+"""
+
+from pathlib import Path
+
+import torch
+
+CPU_BATCH, MOST_BATCH = 16, 256
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+MEMORY_TABLE = Path("/proc/meminfo")
+
+
+def choose_precision(asked: str, device: torch.device) -> str:
+    """`auto` by what the device computes well: bf16, fp16 where a GPU has none, fp32 on a CPU."""
+    if asked != "auto":
+        return asked
+    if device.type != "cuda":
+        return "fp32"
+    return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+
+
+def fit_batch(free_bytes: float, picture_bytes: float) -> int:
+    """The largest power of two of pictures that half of the free memory holds, 1 to MOST_BATCH."""
+    most, batch = free_bytes / 2 / max(1.0, picture_bytes), 1
+    while 2 * batch <= min(most, MOST_BATCH):
+        batch *= 2
+    return batch
+
+
+def measure_free(device: torch.device) -> int | None:
+    """Bytes of memory that are free on a device; None where the system does not tell."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    try:
+        lines = MEMORY_TABLE.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return None
+    found = [int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable:")]
+    return found[0] if found else None
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a device's memory, or the processor's, was too small; torch has no class of its own for the latter."""
+    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
+
+
+def share_cores(count: int) -> None:
+    """Leave this process one of `count` parts of the threads that it would have."""
+    torch.set_num_threads(max(1, torch.get_num_threads() // count))
+
+
+def read_cuda_version() -> str | None:
+    """The CUDA version that this torch was built for; None for a build without CUDA."""
+    return torch.version.cuda
+
+
+def list_devices() -> list[str]:
+    """The devices that can be chosen, each with what a bug report should know of it."""
+    gpus = range(torch.cuda.device_count()) if torch.cuda.is_available() else ()
+    properties = [torch.cuda.get_device_properties(gpu) for gpu in gpus]
+    described = [f"cuda:{n} ({p.name}, {p.total_memory / 2**30:.0f} GiB)" for n, p in enumerate(properties)]
+    return [f"cpu ({torch.get_num_threads()} threads)", *described]
