@@ -42,7 +42,7 @@ ABOVE_0 = click.FloatRange(0, min_open=True)
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N, or several: cuda:0,1.")
 @click.option(
     "--precision", type=click.Choice(PRECISIONS), default="auto", show_default=True,
-    help="Of the network; auto: bf16 on a GPU, fp32 on a CPU.",
+    help="Of the network; auto: fp16 on a GPU, fp32 on a CPU.",
 )  # fmt: skip
 @click.option("--batch-size", type=click.IntRange(1), help="Pictures at a time; left out, as many as suit the device.")
 @click.option("--workers", type=click.IntRange(1), help="Decoding processes; left out, one for each core.")

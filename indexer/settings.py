@@ -25,7 +25,7 @@ class BuildSettings:
     batch_size: int | None = None
     """Pictures in one pass of the backbone; also what one commit covers at most. None: as fits the device."""
     precision: str = "auto"
-    """`fp32`, `bf16` or `fp16`, of the network; `auto`: bf16 on a GPU, fp32 on a CPU."""
+    """`fp32`, `bf16` or `fp16`, of the network; `auto`: fp16 on a GPU, fp32 on a CPU."""
     workers: int | None = None
     """Decoding processes; None: one for each processor."""
     max_megapixels: float = 200.0

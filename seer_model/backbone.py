@@ -38,7 +38,7 @@ class BackboneSettings:
     device: str = "auto"
     """auto (a GPU if there is one), cpu, cuda or cuda:N."""
     precision: str = "fp32"
-    """Of the network; the readout is in fp32 always. `auto`: bf16 on a GPU (fp16 on one that has none), else fp32."""
+    """Of the network; the readout is in fp32 always. `auto`: fp16 on a GPU, else fp32."""
     batch_size: int | None = 8
     """Pictures in a batch; shorter batches are padded. None: 16, and on a GPU as many as its memory holds."""
     preprocessing: str | None = None
@@ -219,7 +219,7 @@ def _require_memory(found: FoundModel, checkpoint: Checkpoint, device: torch.dev
     if free is not None and needed > free:
         raise DeviceError(
             f"{found.name} needs {needed / 1e9:.1f} GB in {precision} on {device}, where {free / 1e9:.1f} GB are free. "
-            "Take another device, --precision bf16 if it is not that already, or a smaller model."
+            "Take another device, --precision fp16 if it is not that already, or a smaller model."
         )
 
 

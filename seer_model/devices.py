@@ -13,12 +13,10 @@ MEMORY_TABLE = Path("/proc/meminfo")
 
 
 def choose_precision(asked: str, device: torch.device) -> str:
-    """`auto` by what the device computes well: bf16, fp16 where a GPU has none, fp32 on a CPU."""
+    """`auto`: fp16 on a GPU, whose matrix units take it as fast as bf16 while it keeps three bits more; fp32 on a CPU."""
     if asked != "auto":
         return asked
-    if device.type != "cuda":
-        return "fp32"
-    return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+    return "fp16" if device.type == "cuda" else "fp32"
 
 
 def fit_batch(free_bytes: float, picture_bytes: float) -> int:

@@ -71,13 +71,11 @@ def test_a_batch_fills_half_of_the_free_memory_at_most(free: float, picture: flo
     assert fit_batch(free, picture) == batch
 
 
-def test_precision_and_batch_size_are_chosen_by_the_device(weights_path, monkeypatch):
+def test_precision_and_batch_size_are_chosen_by_the_device(weights_path):
     backbone = open_backbone(str(weights_path), device="cpu", precision="auto", batch_size=None)
     assert (backbone.settings.precision, backbone.batch_size) == ("fp32", CPU_BATCH)
-    for is_there, precision in ((True, "bf16"), (False, "fp16")):
-        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *, including_emulation, told=is_there: told)
-        assert choose_precision("auto", torch.device("cuda")) == precision
-    assert choose_precision("fp32", torch.device("cuda")) == "fp32"
+    assert choose_precision("auto", torch.device("cuda")) == "fp16"
+    assert choose_precision("bf16", torch.device("cuda")) == "bf16"
 
 
 def test_a_model_too_large_for_the_device_is_a_sentence(weights_path, monkeypatch):
