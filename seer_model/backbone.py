@@ -20,6 +20,7 @@ from torch import nn
 from seer_model.checkpoint import Checkpoint, build_network, drop_counters, read_checkpoint
 from seer_model.devices import CPU_BATCH, PRECISIONS, choose_precision, fit_batch, is_out_of_memory, measure_free
 from seer_model.errors import CheckpointError, DeviceError, SettingsError
+from seer_model.packing import pack_convolutions
 from seer_model.preprocess import PREPROCESSINGS, Preprocessing
 from seer_model.ranks import choose_device
 from seer_model.readout import PROJECTED, Readout, choose_output, take_weights
@@ -109,12 +110,14 @@ class Backbone:
         )
         self._device = device
         self._scale, self._shift = 1 / (255 * std), -mean / std
-        self._compute = self._compute_rows
-        if settings.is_compiled:
-            self._compute = torch.compile(self._compute_rows, dynamic=False, mode=COMPILING[device.type])
         self._filled: torch.Tensor | None = None
         self.batch_size = settings.batch_size or self._find_batch_size()
         """Halved whenever the device's memory does not hold a batch."""
+        self._compute = self._compute_rows
+        if settings.is_compiled:
+            self._compute = torch.compile(self._compute_rows, dynamic=False, mode=COMPILING[device.type])
+        elif device.type == "cpu":
+            pack_convolutions(self._network, self._normalise(self._take_buffer(self._measure_batch())))
 
     @property
     def dimension(self) -> int:
@@ -171,11 +174,10 @@ class Backbone:
         if self._device.type != "cuda":
             return CPU_BATCH
         self.batch_size = PROBE_BATCH
-        side = self.preprocessing.crop_px or self.preprocessing.resize_px
         torch.cuda.synchronize(self._device)
         before = torch.cuda.memory_allocated(self._device)
         torch.cuda.reset_peak_memory_stats(self._device)
-        self.embed([np.zeros((side, side, 3), dtype=np.uint8)])
+        self.embed([np.zeros(self._measure_batch()[1:], dtype=np.uint8)])
         used = torch.cuda.max_memory_allocated(self._device) - before
         free, _ = torch.cuda.mem_get_info(self._device)
         # Where even this one had to be halved, there is no room for more.
@@ -198,9 +200,17 @@ class Backbone:
 
     def _compute_rows(self, batch: torch.Tensor) -> torch.Tensor:
         """uint8 (B, H, W, 3) on the device -> float32 (B, D)."""
+        return self._readout(self._network.read_maps(self._normalise(batch)))
+
+    def _normalise(self, batch: torch.Tensor) -> torch.Tensor:
         # Pictures are stored channels-last; the permuted view keeps that layout, which is the network's too.
         x = batch.permute(0, 3, 1, 2) * self._scale[:, None, None] + self._shift[:, None, None]
-        return self._readout(self._network.read_maps(x.to(PRECISIONS[self.settings.precision])))
+        return x.to(PRECISIONS[self.settings.precision])
+
+    def _measure_batch(self) -> tuple[int, int, int, int]:
+        """(B, H, W, 3) of most batches; with a resize of the long side the one of square pictures."""
+        side = self.preprocessing.crop_px or self.preprocessing.resize_px
+        return self.batch_size, side, side, 3
 
 
 def compute_fingerprint(checkpoint: Checkpoint, preprocessing: Preprocessing, output: str) -> str:

@@ -127,6 +127,14 @@ class ConvNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return self.norm(self.conv(x))
 
+    def rectify(self, x: Tensor) -> Tensor:
+        """With a ReLU behind it."""
+        return torch.relu_(self(x))
+
+    def join(self, x: Tensor, other: Tensor) -> Tensor:
+        """With another map added, and a ReLU behind that."""
+        return torch.relu_(self(x) + other)
+
     @torch.no_grad()
     def fold(self) -> None:
         """Move the normalisation, with the statistics it has now, into the convolution. For inference only."""
@@ -167,8 +175,8 @@ class Block(nn.Module):
         self.shortcut: nn.Module = nn.Identity() if is_same_shape else ConvNorm(width_in, width, stride=stride)
 
     def forward(self, x: Tensor) -> Tensor:
-        inner = torch.relu_(self.b(torch.relu_(self.a(x))))
-        return torch.relu_(self.c(self.squeeze(inner)) + self.shortcut(x))
+        inner = self.b.rectify(self.a.rectify(x))
+        return self.c.join(self.squeeze(inner), self.shortcut(x))
 
 
 class RegNet(nn.Module):
@@ -186,11 +194,11 @@ class RegNet(nn.Module):
         self._draw_weights(generator)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.stages(torch.relu_(self.stem(x)))
+        return self.stages(self.stem.rectify(x))
 
     def read_maps(self, x: Tensor) -> list[Tensor]:
         """The map of each stage; the last is what `forward` returns."""
-        x, maps = torch.relu_(self.stem(x)), []
+        x, maps = self.stem.rectify(x), []
         for stage in self.stages:
             x = stage(x)
             maps.append(x)

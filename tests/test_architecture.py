@@ -65,7 +65,7 @@ LADDERS = {
         {"download"},  # the bytes of one file from elsewhere
         {"zoo", "weight_files"},  # names and places of models; the bytes of one file
         {"key_tables"},
-        {"recompute", "sharding"},  # how a network is trained where memory is short
+        {"recompute", "sharding", "packing"},  # how a network is trained where memory is short, and infers on a CPU
         {"regnet", "sync_norm"},
         {"preprocess", "squares"},
         {"pictures"},

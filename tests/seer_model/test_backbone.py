@@ -4,13 +4,14 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from seer_model.backbone import Backbone, choose_device, open_backbone
+from seer_model.backbone import Backbone, _prepare_network, choose_device, open_backbone
 from seer_model.checkpoint import Checkpoint, build_network, read_checkpoint, write_checkpoint
 from seer_model.devices import list_devices, read_cuda_version
 from seer_model.errors import CheckpointError, DeviceError, ModelMissing, ModelUnknown, SettingsError
@@ -82,12 +83,16 @@ def test_pictures_of_several_shapes_come_back_in_their_order(backbone):
         assert np.array_equal(row, backbone.embed([picture])[0])
 
 
-def test_every_batch_has_the_one_padded_shape(backbone):
+def watch_network(backbone: Backbone, monkeypatch: pytest.MonkeyPatch, look: Callable) -> None:
+    """Let somebody look at what the network is given, just before it is."""
+    read_maps = backbone._network.read_maps
+    monkeypatch.setattr(backbone._network, "read_maps", lambda x: (look(x), read_maps(x))[1])
+
+
+def test_every_batch_has_the_one_padded_shape(backbone, monkeypatch):
     shapes = []
-    stem = backbone._network.stem
-    hook = stem.register_forward_pre_hook(lambda module, inputs: shapes.append(tuple(inputs[0].shape)))
+    watch_network(backbone, monkeypatch, lambda x: shapes.append(tuple(x.shape)))
     backbone.embed([*draw_pictures(5), *draw_pictures(1, width=96)])
-    hook.remove()
     assert shapes == [(4, 3, 64, 64), (4, 3, 64, 64), (4, 3, 64, 96)]
 
 
@@ -135,24 +140,23 @@ def test_in_a_batch_cudnn_is_on_and_tf32_off_whatever_was_set(backbone, monkeypa
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
     seen = []
 
-    def look(module: torch.nn.Module, inputs: tuple) -> None:
+    def look(_: torch.Tensor) -> None:
         seen.append((torch.backends.cudnn.enabled, torch.backends.cudnn.allow_tf32))
 
-    hook = backbone._network.stem.register_forward_pre_hook(look)
+    watch_network(backbone, monkeypatch, look)
     backbone.embed(draw_pictures(1))
-    hook.remove()
     assert seen == [(True, False)]
     assert not torch.backends.cudnn.allow_tf32, "set back, it would be on under another thread's batch"
 
 
-def test_pictures_and_weights_have_one_memory_layout(backbone):
+def test_pictures_and_weights_have_one_memory_layout(backbone, weights_path, monkeypatch):
     """Else every convolution brings the one into the other's; channels-last is the faster of the two."""
     inputs = []
-    hook = backbone._network.stem.register_forward_pre_hook(lambda module, given: inputs.append(given[0]))
+    watch_network(backbone, monkeypatch, inputs.append)
     backbone.embed(draw_pictures(1))
-    hook.remove()
-    weights = [weight for weight in backbone._network.parameters() if weight.ndim == 4]
-    assert all(tensor.is_contiguous(memory_format=torch.channels_last) for tensor in (*inputs, *weights))
+    network = _prepare_network(read_checkpoint(weights_path), torch.device("cpu"), torch.float32)
+    weights = [weight for weight in network.parameters() if weight.ndim == 4]
+    assert weights and all(tensor.is_contiguous(memory_format=torch.channels_last) for tensor in [*inputs, *weights])
 
 
 # Fingerprint
