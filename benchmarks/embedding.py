@@ -19,7 +19,7 @@ from seer_model.regnet import name_architecture
 
 
 @click.command()
-@click.option("--model", default="seer-mini", show_default=True, help="A size (32GF: random weights), a name or a file.")
+@click.option("--model", default="seer-mini", show_default=True, help="A name, a file, or a size: random weights.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option("--precision", default="auto", show_default=True, help="Of ours: auto, fp32, bf16 or fp16.")
 @click.option("--batch-size", type=click.IntRange(1), help="For all; what the backbone chooses if left out.")

@@ -38,7 +38,13 @@ CEILING = "both parts combined"
 @click.option("--rounds", type=click.IntRange(1), default=5, show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON with all rounds.")
 def main(
-    pictures: Path, device: str, limit: int | None, megapixels: float | None, rounds: int, as_json: bool, **given: object
+    pictures: Path,
+    device: str,
+    limit: int | None,
+    megapixels: float | None,
+    rounds: int,
+    as_json: bool,
+    **given: object,
 ) -> None:
     """Measure `seer build` beside a script written the obvious way, and its two parts alone."""
     from benchmarks.job_parts import Setting
@@ -144,7 +150,10 @@ def find_ratios(found: "dict[str, list[Round]]", jobs: "tuple[Job, Job]") -> "di
     from benchmarks.race import Round, spread_ratio
 
     whole = [
-        [Round(images=one.images, seconds=one.seconds + start) for one, start in zip(found[job.name], job.starts)]
+        [
+            Round(images=one.images, seconds=one.seconds + start)
+            for one, start in zip(found[job.name], job.starts, strict=True)
+        ]
         for job in jobs
     ]
     return {
