@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from benchmarks.job_parts import Job, Setting
     from benchmarks.race import Round, Spread
+    from seer_model.backbone import Backbone
 
 CEILING = "both parts combined"
 
@@ -87,10 +88,11 @@ def measure(setting: "Setting", rounds: int, megapixels: float | None) -> dict:
     from benchmarks.machine import describe_machine
     from benchmarks.race import race, summarise
 
-    machine = describe_machine(setting.device)
+    machine, backbone = describe_machine(setting.device), setting.open_backbone()
+    how = backbone.preprocessing
     jobs = parts.Job(parts.OURS, parts.run_ours, setting), parts.Job(parts.SCRIPT, parts.run_script, setting)
     try:
-        others = parts.Decoding(setting), parts.PlainDecoding(setting), parts.Network(setting)
+        others = parts.Decoding(setting, how), parts.PlainDecoding(setting, how), parts.Network(setting, backbone)
         found = race([*jobs, *others], rounds=rounds, steps=1, tell=lambda text: click.echo(text, err=True))
         cosines = parts.measure_agreement(setting, *(job.made for job in jobs))
     finally:
@@ -102,7 +104,7 @@ def measure(setting: "Setting", rounds: int, megapixels: float | None) -> dict:
     ]
     return {
         "schema_version": 1,
-        **describe_setting(setting, megapixels),
+        **describe_setting(setting, backbone, megapixels),
         "machine": machine,
         "agreement": describe_cosines(cosines),
         "start_seconds": {job.name: job.starts for job in jobs},
@@ -112,7 +114,7 @@ def measure(setting: "Setting", rounds: int, megapixels: float | None) -> dict:
     }
 
 
-def describe_setting(setting: "Setting", megapixels: float | None) -> dict:
+def describe_setting(setting: "Setting", backbone: "Backbone", megapixels: float | None) -> dict:
     """What was measured on, as JSON-able values."""
     from benchmarks.plain_job import has_faiss
     from indexer.workers import count_cores
@@ -120,8 +122,8 @@ def describe_setting(setting: "Setting", megapixels: float | None) -> dict:
     return {
         "model": setting.model,
         "device": str(setting.device),
-        "precision": setting.backbone.settings.precision,
-        "batch_size": setting.backbone.batch_size,
+        "precision": backbone.settings.precision,
+        "batch_size": backbone.batch_size,
         "workers": setting.workers or count_cores(),
         "pictures": len(setting.files),
         "megapixels": megapixels,

@@ -16,7 +16,6 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +35,7 @@ from indexer.vectors import Store, count_rows
 from indexer.workers import count_cores
 from seer_model.backbone import Backbone
 from seer_model.errors import PictureError
+from seer_model.preprocess import Preprocessing
 
 OURS, SCRIPT = "ours", "script"
 DECODING, PLAIN_DECODING, NETWORK = "decoding alone, ours", "decoding alone, DataLoader", "network alone, ours"
@@ -47,7 +47,7 @@ WARMING_EACH = 8
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """What all have in common."""
+    """What all have in common. It is sent to the processes of the jobs: values only."""
 
     folder: Path
     """Holds the files, and no other pictures."""
@@ -65,17 +65,16 @@ class Setting:
             model=self.model, device=str(self.device), precision=self.precision, workers=self.workers
         )
 
-    @cached_property
-    def backbone(self) -> Backbone:
+    def open_backbone(self) -> Backbone:
         """As a build opens it, for what is measured in this process."""
         device = str(self.device)
         return open_backbone(self.model, device=device, precision=self.precision, batch_size=None)
 
-    def make_decode_settings(self) -> DecodeSettings:
+    def make_decode_settings(self, how: Preprocessing) -> DecodeSettings:
         """As a build has them."""
         settings = self.make_build_settings()
         return DecodeSettings(
-            preprocessing=self.backbone.preprocessing,
+            preprocessing=how,
             max_megapixels=settings.max_megapixels,
             thumbnail_px=settings.thumbnail_px,
         )
@@ -155,13 +154,13 @@ class Decoding:
 
     name = DECODING
 
-    def __init__(self, setting: Setting) -> None:
-        self._setting = setting
+    def __init__(self, setting: Setting, how: Preprocessing) -> None:
+        self._setting, self._how = setting, how
         self._tasks = [DecodeTask(str(file)) for file in setting.files]
 
     def take_round(self, steps: int) -> Round:
         """As `Contender` has it: all files once."""
-        with closing(DecodePool(self._setting.make_decode_settings(), self._setting.workers)) as pool:
+        with closing(DecodePool(self._setting.make_decode_settings(self._how), self._setting.workers)) as pool:
             for _ in pool.decode(self._tasks[: WARMING_EACH * (self._setting.workers or count_cores())]):
                 pass
             started = time.perf_counter()
@@ -175,14 +174,13 @@ class PlainDecoding:
 
     name = PLAIN_DECODING
 
-    def __init__(self, setting: Setting) -> None:
-        self._setting = setting
+    def __init__(self, setting: Setting, how: Preprocessing) -> None:
+        self._setting, self._how = setting, how
 
     def take_round(self, steps: int) -> Round:
         """As `Contender` has it: all files once."""
-        how = self._setting.backbone.preprocessing
         started = time.perf_counter()
-        for _ in load_pictures(self._setting.files, how, self._setting.device, self._setting.workers):
+        for _ in load_pictures(self._setting.files, self._how, self._setting.device, self._setting.workers):
             pass
         return Round(images=len(self._setting.files), seconds=time.perf_counter() - started)
 
@@ -192,10 +190,10 @@ class Network:
 
     name = NETWORK
 
-    def __init__(self, setting: Setting) -> None:
-        self._backbone, self._device = setting.backbone, setting.device
-        files = setting.files[: READY_BATCHES * self._backbone.batch_size]
-        with closing(DecodePool(setting.make_decode_settings(), setting.workers)) as pool:
+    def __init__(self, setting: Setting, backbone: Backbone) -> None:
+        self._backbone, self._device = backbone, setting.device
+        files = setting.files[: READY_BATCHES * backbone.batch_size]
+        with closing(DecodePool(setting.make_decode_settings(backbone.preprocessing), setting.workers)) as pool:
             self._ready = [decoded.pixels for decoded in pool.decode([DecodeTask(str(file)) for file in files])]
         if any(pixels is None for pixels in self._ready):
             raise PictureError("One of the pictures cannot be read. Measure on good pictures.")
