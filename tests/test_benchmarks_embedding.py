@@ -125,7 +125,7 @@ def test_the_work_of_a_network_is_that_of_the_published_one():
 
 
 def test_the_command_prints_ratios_agreement_and_who_is_absent(model: str, alone: None, monkeypatch):
-    monkeypatch.setattr("benchmarks.ceilings.SIZES", {"cpu": ((64, 64, 64), (128, 64, 64))})
+    monkeypatch.setattr("benchmarks.ceilings.SIZES", {"cpu": ((256, 256, 256), (512, 256, 256))})
     monkeypatch.setattr("benchmarks.ceilings.TRIAL_SECONDS", 0.01)
     report = run(embedding.main, "--model", model, "--device", "cpu", "--batch-size", 2, "--rounds", 1, "--steps", 1)
     assert set(report["rounds"]) == {"ours", "GEMM", TRANSFORMERS.name}
