@@ -20,13 +20,13 @@ import click
 import torch
 
 from benchmarks.machine import describe_machine, show_machine
+from benchmarks.memory import read_memory
 from benchmarks.page_client import PageFailed, PageSession, View
 from benchmarks.page_stage import (
     Builds,
     Stage,
     find_result,
     make_copy,
-    read_memory,
     read_processor_seconds,
     show_page,
     unpack,
@@ -178,7 +178,7 @@ async def act(plan: Plan, page: tuple, files: Sequence[Path]) -> Outcome:
     """Open all sessions, let them warm up, and measure their searches."""
     process, host, port = page
     outcome = Outcome(plan=plan)
-    outcome.memory["before"] = read_memory(process)
+    outcome.memory["before"] = read_memory(process.pid)
     sessions = [PageSession(host, port) for _ in range(plan.sessions)]
     people = [
         Person(page=one, plan=plan, chance=random.Random(f"{plan.seed} {number}"), files=files, number=number)
@@ -186,13 +186,13 @@ async def act(plan: Plan, page: tuple, files: Sequence[Path]) -> Outcome:
     ]
     try:
         await asyncio.gather(*map(_arrive, people))
-        outcome.memory["warm"] = read_memory(process)
+        outcome.memory["warm"] = read_memory(process.pid)
         started = perf_counter(), process_time(), read_processor_seconds(process)
         found = await asyncio.gather(*(person.search(plan.searches) for person in people))
         outcome.seconds = perf_counter() - started[0]
         outcome.client_processors = (process_time() - started[1]) / outcome.seconds
         outcome.page_processors = (read_processor_seconds(process) - started[2]) / outcome.seconds
-        outcome.memory["end"] = read_memory(process)
+        outcome.memory["end"] = read_memory(process.pid)
     finally:
         await asyncio.gather(*(one.close() for one in sessions))
     outcome.searches = [search for one in found for search in one]

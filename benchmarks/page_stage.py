@@ -27,7 +27,6 @@ READY = "The page is at "
 END_SECONDS = 60
 SEER = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from ui.cli import main; main()"
 """The command, hearing Ctrl-C also where a shell that starts it in the background has made it deaf."""
-RESIDENT, PROPORTIONAL = "Rss", "Pss"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,13 +157,6 @@ class Builds:
             if not self.reports[-1]["pending"]:
                 self.error = "the builds ran out of pictures"
                 return
-
-
-def read_memory(process: subprocess.Popen) -> dict[str, int]:
-    """A process's memory in bytes: resident, and proportional, which counts a shared page in parts. Linux only."""
-    lines = Path(f"/proc/{process.pid}/smaps_rollup").read_text(encoding="ascii").splitlines()
-    found = {name.rstrip(":"): int(value.split()[0]) for name, _, value in (line.partition(" ") for line in lines[1:])}
-    return {name.lower(): found[name] << 10 for name in (RESIDENT, PROPORTIONAL)}
 
 
 def read_processor_seconds(process: subprocess.Popen) -> float:

@@ -17,7 +17,8 @@ import torch
 class Round:
     """One contender's part of one round."""
 
-    images: int
+    images: float
+    """Pictures; of a ceiling, as many as could have been done with the work that it did."""
     seconds: float
     waiting_share: float = 0.0
     """Part of the time in which no batch was ready to be handed to the device."""
@@ -72,6 +73,24 @@ def spread(values: Iterable[float]) -> Spread:
 def spread_ratio(above: Sequence[Round], below: Sequence[Round]) -> Spread:
     """How many times faster one is than another, round by round."""
     return spread(one.rate / other.rate for one, other in zip(above, below, strict=True))
+
+
+def summarise(rounds: Sequence[Round]) -> dict[str, float]:
+    """Images/s of some rounds and the share that was waited, as JSON-able values."""
+    waiting = spread(one.waiting_share for one in rounds).median
+    return asdict(spread(one.rate for one in rounds)) | {"waiting_share": waiting}
+
+
+def show_rate(name: str, rate: dict[str, float]) -> str:
+    """One line of what `summarise` gives; waiting is only told where there was any."""
+    extent = f"({rate['least']:,.1f} to {rate['most']:,.1f})"
+    waiting = f"waiting {rate['waiting_share']:.0%}" if rate["waiting_share"] else ""
+    return f"  {name:<36} {rate['median']:>9,.1f} images/s  {extent:<24} {waiting}".rstrip()
+
+
+def show_ratio(name: str, ratio: dict[str, float]) -> str:
+    """One line of a ratio, as `Spread` has it."""
+    return f"  {name:<52} {ratio['median']:.2f}  ({ratio['least']:.2f} to {ratio['most']:.2f})"
 
 
 def read_clock(device: torch.device) -> float:

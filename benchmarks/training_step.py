@@ -54,6 +54,7 @@ def measure(setting: "Setting", preset: str) -> dict:
     """Run the race, and describe it as JSON-able values."""
     from benchmarks.contenders import compete
     from benchmarks.machine import describe_machine
+    from benchmarks.race import summarise
 
     machine = describe_machine(setting.device)
     found = compete(setting, tell=lambda text: click.echo(text, err=True))
@@ -66,16 +67,9 @@ def measure(setting: "Setting", preset: str) -> dict:
         "recipe": setting.recipe.describe(),
         "machine": machine,
         "rounds": {name: [one.describe() for one in rounds] for name, rounds in found.items()},
-        "images_per_second": {name: _summarise(rounds) for name, rounds in found.items()},
+        "images_per_second": {name: summarise(rounds) for name, rounds in found.items()},
         "ratios": {name: asdict(ratio) for name, ratio in find_ratios(found).items()},
     }
-
-
-def _summarise(rounds: "list[Round]") -> dict[str, float]:
-    from benchmarks.race import spread
-
-    waiting = spread(one.waiting_share for one in rounds).median
-    return asdict(spread(one.rate for one in rounds)) | {"waiting_share": waiting}
 
 
 def find_ratios(found: "dict[str, list[Round]]") -> "dict[str, Spread]":
@@ -90,6 +84,7 @@ def find_ratios(found: "dict[str, list[Round]]") -> "dict[str, Spread]":
 def show_report(report: dict) -> str:
     """The figures as text."""
     from benchmarks.machine import show_machine
+    from benchmarks.race import show_rate, show_ratio
 
     recipe = report["recipe"]
     crops = " + ".join(f"{kind['count']} x {kind['side_px']} px" for kind in recipe["crops"])
@@ -99,19 +94,10 @@ def show_report(report: dict) -> str:
         f"batch {recipe['batch_size']}, {recipe['precision']}, on {report['device']}, {report['workers']} workers",
         show_machine(report["machine"]),
         f"Median of {rounds} rounds of {report['steps']} steps (least to most):",
-        *(_show_rate(name, rate) for name, rate in report["images_per_second"].items()),
-        *(_show_ratio(name, ratio) for name, ratio in report["ratios"].items()),
+        *(show_rate(name, rate) for name, rate in report["images_per_second"].items()),
+        *(show_ratio(name, ratio) for name, ratio in report["ratios"].items()),
     ]
     return "\n".join(lines)
-
-
-def _show_rate(name: str, rate: dict[str, float]) -> str:
-    extent = f"({rate['least']:,.1f} to {rate['most']:,.1f})"
-    return f"  {name:<30} {rate['median']:>9,.1f} images/s  {extent:<24} waiting {rate['waiting_share']:.0%}"
-
-
-def _show_ratio(name: str, ratio: dict[str, float]) -> str:
-    return f"  {name:<36} {ratio['median']:.2f}  ({ratio['least']:.2f} to {ratio['most']:.2f})"
 
 
 if __name__ == "__main__":

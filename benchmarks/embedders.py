@@ -1,0 +1,223 @@
+"""Who takes part in the measurement of the network: our Backbone, the peers that are here, and a matrix product.
+
+Pictures lie ready on the device: ours as uint8, which it normalises itself; the peers' already normalised, in the
+format and layout that each wants.
+
+Rule: nobody is timed whose embeddings are not ours; who is left out is told, with the reason.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor, nn
+
+from benchmarks.ceilings import Gemm, Work, count_flops
+from benchmarks.peers import MODES, Absent, Mode, make_peer, normalise_for, run_peer
+from benchmarks.race import Contender, Round, race, read_clock
+from seer_model.backbone import PRECISIONS, Backbone, BackboneSettings, choose_precision
+from seer_model.checkpoint import Checkpoint, drop_counters, read_checkpoint
+from seer_model.preprocess import PREPROCESSINGS
+from seer_model.regnet import ARCHITECTURES, Block, RegNet
+from seer_model.zoo import FoundModel, find_model
+
+OURS = "ours"
+FITTED, FITTED_PX = 8, 128
+"""Pictures, and their side, that the normalisations of random weights are fitted to."""
+LEAD_STEPS = 3
+"""Untimed, in the beginning of a round."""
+AGREEMENT = 0.999
+"""The least cosine with our embedding of the same picture."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """What all have in common."""
+
+    model: str
+    """A size of `ARCHITECTURES`, with random weights; else a model's name or file."""
+    device: torch.device
+    precision: str = "auto"
+    """Of ours; a peer's is its mode's."""
+    batch_size: int | None = None
+    """None: what the Backbone chooses."""
+    rounds: int = 5
+    steps: int = 10
+
+
+@dataclass(kw_only=True)
+class Outcome:
+    """What the race gave."""
+
+    backbone: Backbone
+    flops: int
+    """Of one picture."""
+    gemm: Gemm
+    rounds: dict[str, list[Round]]
+    agreement: dict[str, float] = field(default_factory=dict)
+    """Peer -> the least cosine of its embedding with ours of the same picture."""
+    apart: float
+    """The mean cosine of our embeddings of different pictures: what an agreement of 0.999 is worth."""
+    absent: dict[str, str] = field(default_factory=dict)
+    """Peer -> why it did not take part."""
+
+
+class Runner:
+    """Whoever does the same thing again and again."""
+
+    def __init__(
+        self, name: str, run: Callable[[], Tensor], images: int, device: torch.device, *, is_tuned: bool = False
+    ) -> None:
+        self.name, self._run, self._images, self._device, self._is_tuned = name, run, images, device, is_tuned
+
+    def take_round(self, steps: int) -> Round:
+        """As `Contender` has it."""
+        # Switches of the whole process: nobody runs under another's. Ours forbids TF32 itself.
+        torch.backends.cudnn.allow_tf32, torch.backends.cudnn.benchmark = True, self._is_tuned
+        for _ in range(LEAD_STEPS):
+            self._run()
+        started = read_clock(self._device)
+        for _ in range(steps):
+            self._run()
+        return Round(images=steps * self._images, seconds=read_clock(self._device) - started)
+
+
+def open_network(setting: Setting) -> tuple[Checkpoint, Backbone]:
+    """The weights, and ours as a build opens it.
+
+    Raises: SettingsError, ModelError, CheckpointError, DeviceError.
+    """
+    precision = choose_precision(setting.precision, setting.device)
+    if setting.model in ARCHITECTURES:
+        found = FoundModel(name=f"RegNetY-{setting.model}, random weights", path=Path(), entry=None)
+        checkpoint = draw_checkpoint(setting.model)
+    else:
+        found = find_model(setting.model)
+        checkpoint = read_checkpoint(found.path)
+    how = BackboneSettings(
+        device=str(setting.device),
+        precision=precision,
+        batch_size=setting.batch_size,
+        preprocessing=found.preprocessing,
+    )
+    return checkpoint, Backbone(found, checkpoint, setting.device, how)
+
+
+@torch.no_grad()
+def draw_checkpoint(size: str) -> Checkpoint:
+    """Random weights, and normalisations that fit them, as those of a trained network do.
+
+    With others all pictures have almost the same embedding, and a peer that embeds otherwise would not be noticed.
+    """
+    generator = torch.Generator().manual_seed(0)
+    network = RegNet(ARCHITECTURES[size], generator=generator).train()
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = 1.0  # What one batch measures is kept.
+            module.weight.uniform_(0.5, 1.5, generator=generator)
+            module.bias.normal_(0, 0.2, generator=generator)
+    for module in network.modules():
+        if isinstance(module, Block):
+            # Blocks that add little, as trained ones do: else each rounding would grow from block to block.
+            module.c.norm.weight *= 0.2
+    how = PREPROCESSINGS["vissl"]
+    pixels = torch.from_numpy(draw_pictures(FITTED, FITTED_PX))
+    network(normalise_for(MODES[0], pixels, torch.tensor(how.mean), torch.tensor(how.std)))
+    trunk = {key: weight.detach() for key, weight in drop_counters(network.state_dict()).items()}
+    return Checkpoint(architecture=ARCHITECTURES[size], trunk=trunk, heads={}, layout="drawn")
+
+
+def draw_pictures(count: int, side_px: int) -> np.ndarray:
+    """uint8 (count, side, side, 3): soft colours under grain, another picture each."""
+    chance = np.random.default_rng(0)
+    pictures = np.empty((count, side_px, side_px, 3), dtype=np.uint8)
+    for picture in pictures:
+        cells = Image.fromarray(chance.integers(0, 256, (*chance.integers(2, 12, 2), 3), dtype=np.uint8))
+        grain = Image.fromarray(chance.integers(0, 256, picture.shape, dtype=np.uint8))
+        soft = cells.resize((side_px, side_px), Image.Resampling.BICUBIC)
+        picture[:] = np.asarray(Image.blend(soft, grain, chance.uniform(0, 0.4)))
+    return pictures
+
+
+@torch.inference_mode()
+def embed_ready(backbone: Backbone, pixels: Tensor) -> Tensor:
+    """What `Backbone.embed` does with a batch once it is on the device.
+
+    Args:
+        pixels: uint8 (B, H, W, 3).
+    Returns: float32 (B, D), on the device.
+    """
+    x = pixels.permute(0, 3, 1, 2)
+    x = x * backbone._scale[:, None, None] + backbone._shift[:, None, None]
+    torch.backends.cudnn.allow_tf32 = False
+    return backbone._readout(backbone._network.read_maps(x.to(PRECISIONS[backbone.settings.precision])))
+
+
+def compete(setting: Setting, tell: Callable[[str], None] = lambda text: None) -> Outcome:
+    """Let all take part that can.
+
+    Raises: as `open_network`.
+    """
+    checkpoint, backbone = open_network(setting)
+    how, device = backbone.preprocessing, setting.device
+    side_px = how.crop_px or how.resize_px
+    pixels = torch.from_numpy(draw_pictures(backbone.batch_size, side_px)).to(device)
+    work = Work(flops=count_flops(checkpoint.architecture, side_px), batch_size=backbone.batch_size)
+    rows = embed_ready(backbone, pixels)
+    gemm = Gemm(device, PRECISIONS[backbone.settings.precision], work)
+    outcome = Outcome(backbone=backbone, flops=work.flops, gemm=gemm, rounds={}, apart=measure_apart(rows))
+    peers = admit_peers(outcome, checkpoint, pixels, rows, tell)
+    ours = Runner(OURS, lambda: embed_ready(backbone, pixels), len(pixels), device)
+    outcome.rounds = race([ours, gemm, *peers], rounds=setting.rounds, steps=setting.steps, tell=tell)
+    return outcome
+
+
+def admit_peers(
+    outcome: Outcome, checkpoint: Checkpoint, pixels: Tensor, rows: Tensor, tell: Callable[[str], None]
+) -> list[Contender]:
+    """The peers that are here, fit the device and embed as we do; the others are noted in the outcome."""
+    admitted: list[Contender] = []
+    for mode in MODES:
+        try:
+            run = prepare_peer(mode, checkpoint, pixels, outcome.backbone)
+            agreement = outcome.agreement[mode.name] = measure_agreement(rows, run())
+            require_agreement(agreement)
+        except (Absent, torch.OutOfMemoryError) as error:
+            outcome.absent[mode.name] = str(error).splitlines()[0]
+            tell(f"{mode.name}: left out, {outcome.absent[mode.name]}")
+            continue
+        tell(f"{mode.name}: cosine with ours {agreement:.6f} or more")
+        admitted.append(Runner(mode.name, run, len(pixels), pixels.device, is_tuned=mode.is_tuned))
+    return admitted
+
+
+def prepare_peer(mode: Mode, checkpoint: Checkpoint, pixels: Tensor, backbone: Backbone) -> Callable[[], Tensor]:
+    """One step of a peer. Raises: Absent; torch.OutOfMemoryError."""
+    device, how = pixels.device, backbone.preprocessing
+    if mode.needs_gpu and device.type != "cuda":
+        raise Absent("measured on a GPU alone")
+    peer = make_peer(mode, checkpoint, device)
+    mean, std = (torch.tensor(values, device=device) for values in (how.mean, how.std))
+    pictures = normalise_for(mode, pixels, mean, std)
+    return lambda: run_peer(peer, mode, pictures)
+
+
+def measure_agreement(ours: Tensor, theirs: Tensor) -> float:
+    """The least cosine of two embeddings of one picture; NaN if one is not finite."""
+    return float(F.cosine_similarity(ours.double(), theirs.double(), dim=1).min())
+
+
+def measure_apart(rows: Tensor) -> float:
+    """The mean cosine of embeddings of different pictures; 1 for one picture alone."""
+    count, cosines = len(rows), rows.double() @ rows.double().T
+    return float((cosines.sum() - cosines.trace()) / (count * (count - 1))) if count > 1 else 1.0
+
+
+def require_agreement(found: float) -> None:
+    """Refuse who embeds otherwise. Raises: Absent."""
+    if not found >= AGREEMENT:
+        raise Absent(f"its embeddings are others: cosine {found:.4f} with ours, {AGREEMENT} is the least allowed")
