@@ -19,8 +19,9 @@ from torch import Tensor, nn
 from benchmarks.ceilings import Gemm, Work, count_flops
 from benchmarks.peers import MODES, Absent, Mode, make_peer, normalise_for, run_peer
 from benchmarks.race import Contender, Round, race, read_clock
-from seer_model.backbone import PRECISIONS, Backbone, BackboneSettings, choose_precision
+from seer_model.backbone import Backbone, BackboneSettings
 from seer_model.checkpoint import Checkpoint, drop_counters, read_checkpoint
+from seer_model.devices import PRECISIONS, choose_precision
 from seer_model.preprocess import PREPROCESSINGS
 from seer_model.regnet import ARCHITECTURES, Block, RegNet
 from seer_model.zoo import FoundModel, find_model
@@ -143,20 +144,6 @@ def draw_pictures(count: int, side_px: int) -> np.ndarray:
     return pictures
 
 
-@torch.inference_mode()
-def embed_ready(backbone: Backbone, pixels: Tensor) -> Tensor:
-    """What `Backbone.embed` does with a batch once it is on the device.
-
-    Args:
-        pixels: uint8 (B, H, W, 3).
-    Returns: float32 (B, D), on the device.
-    """
-    x = pixels.permute(0, 3, 1, 2)
-    x = x * backbone._scale[:, None, None] + backbone._shift[:, None, None]
-    torch.backends.cudnn.allow_tf32 = False
-    return backbone._readout(backbone._network.read_maps(x.to(PRECISIONS[backbone.settings.precision])))
-
-
 def compete(setting: Setting, tell: Callable[[str], None] = lambda text: None) -> Outcome:
     """Let all take part that can.
 
@@ -167,11 +154,11 @@ def compete(setting: Setting, tell: Callable[[str], None] = lambda text: None) -
     side_px = how.crop_px or how.resize_px
     pixels = torch.from_numpy(draw_pictures(backbone.batch_size, side_px)).to(device)
     work = Work(flops=count_flops(checkpoint.architecture, side_px), batch_size=backbone.batch_size)
-    rows = embed_ready(backbone, pixels)
+    rows = backbone.embed_ready(pixels)
     gemm = Gemm(device, PRECISIONS[backbone.settings.precision], work)
     outcome = Outcome(backbone=backbone, flops=work.flops, gemm=gemm, rounds={}, apart=measure_apart(rows))
     peers = admit_peers(outcome, checkpoint, pixels, rows, tell)
-    ours = Runner(OURS, lambda: embed_ready(backbone, pixels), len(pixels), device)
+    ours = Runner(OURS, lambda: backbone.embed_ready(pixels), len(pixels), device)
     outcome.rounds = race([ours, gemm, *peers], rounds=setting.rounds, steps=setting.steps, tell=tell)
     return outcome
 

@@ -45,6 +45,7 @@ ABOVE_0 = click.FloatRange(0, min_open=True)
     help="Of the network; auto: fp16 on a GPU, fp32 on a CPU.",
 )  # fmt: skip
 @click.option("--batch-size", type=click.IntRange(1), help="Pictures at a time; left out, as many as suit the device.")
+@click.option("--compile", "is_compiled", is_flag=True, help="Compile the network first: for very many pictures.")
 @click.option("--workers", type=click.IntRange(1), help="Decoding processes; left out, one for each core.")
 @click.option(
     "--exclude",

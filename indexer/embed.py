@@ -22,7 +22,7 @@ def open_fleet(model: str, devices: Sequence[str], **how: object) -> Fleet:
 
     Args:
         devices: as in `seer_model.backbone.BackboneSettings`; one may be named several times.
-        how: `precision`, `batch_size`, as there.
+        how: `precision`, `batch_size`, `is_compiled`, as there.
     Raises: what `open_backbone` does.
     """
     if len(devices) > 1:

@@ -182,7 +182,15 @@ class _Build:
 
         self.watchers.on_progress(Progress("loading the model"))
         self.fleet = self.stack.enter_context(
-            closing(open_fleet(self.settings.model, self.settings.devices, batch_size=self.settings.batch_size))
+            closing(
+                open_fleet(
+                    self.settings.model,
+                    self.settings.devices,
+                    batch_size=self.settings.batch_size,
+                    precision=self.settings.precision,
+                    is_compiled=self.settings.is_compiled,
+                )
+            )
         )
         if self.settings.model != self.model_before:
             # What one model could not embed, another may.

@@ -26,6 +26,8 @@ class BuildSettings:
     """Pictures in one pass of the backbone; also what one commit covers at most. None: as fits the device."""
     precision: str = "auto"
     """`fp32`, `bf16` or `fp16`, of the network; `auto`: fp16 on a GPU, fp32 on a CPU."""
+    is_compiled: bool = False
+    """Let torch.compile make the network faster: minutes before the first picture."""
     workers: int | None = None
     """Decoding processes; None: one for each processor."""
     max_megapixels: float = 200.0

@@ -7,6 +7,7 @@ by shape, and another kernel rounds differently. So a row depends on its own pic
 """
 
 import json
+import os
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -25,7 +26,7 @@ from seer_model.preprocess import PREPROCESSINGS, Preprocessing
 from seer_model.ranks import choose_device
 from seer_model.readout import PROJECTED, Readout, choose_output, take_weights
 from seer_model.regnet import RegNet
-from seer_model.zoo import PROJECTION, FoundModel, find_model
+from seer_model.zoo import PROJECTION, FoundModel, find_model, read_home
 
 PROBE_BATCH = 8
 COMPILING = {"cpu": "default", "cuda": "max-autotune"}
@@ -115,6 +116,8 @@ class Backbone:
         """Halved whenever the device's memory does not hold a batch."""
         self._compute = self._compute_rows
         if settings.is_compiled:
+            # Kept for the next build: torch's own place for it is gone with the next start of the system.
+            os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(read_home() / "compiled"))
             self._compute = torch.compile(self._compute_rows, dynamic=False, mode=COMPILING[device.type])
         elif device.type == "cpu":
             pack_convolutions(self._network, self._normalise(self._take_buffer(self._measure_batch())))
@@ -184,13 +187,19 @@ class Backbone:
         return fit_batch(free, used / PROBE_BATCH) if self.batch_size == PROBE_BATCH else self.batch_size
 
     @torch.inference_mode()
+    def embed_ready(self, batch: torch.Tensor) -> torch.Tensor:
+        """Embed pictures that are on the device: uint8 (B, H, W, 3) -> float32 (B, D), there, as `embed` does."""
+        # TF32 would keep 10 of fp32's 23 bits, and a row from a GPU would not find its twin from a CPU. Both switches
+        # are the whole process's: set each time and never set back, no thread can undo them under another's batch.
+        torch.backends.cudnn.allow_tf32 = False
+        # Kernels are chosen by trial, once for each shape: where pictures keep their aspect there are too many.
+        torch.backends.cudnn.benchmark = self.preprocessing.resize != "long"
+        return self._compute(batch)
+
     def _embed_batch(self, pixels: list[np.ndarray]) -> np.ndarray:
         batch = self._take_buffer((self.batch_size, *pixels[0].shape))
         batch.numpy()[: len(pixels)] = pixels
-        # TF32 would keep 10 of fp32's 23 bits, and a row from a GPU would not find its twin from a CPU. The switch is
-        # the whole process's: set each time and never set back, no thread can undo it under another's batch.
-        torch.backends.cudnn.allow_tf32 = False
-        return self._compute(batch.to(self._device, non_blocking=True))[: len(pixels)].cpu().numpy()
+        return self.embed_ready(batch.to(self._device, non_blocking=True))[: len(pixels)].cpu().numpy()
 
     def _take_buffer(self, shape: tuple[int, ...]) -> torch.Tensor:
         """Memory for a batch, uint8, the same one each time, from which a GPU may read by itself."""

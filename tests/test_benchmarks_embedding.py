@@ -20,7 +20,6 @@ from benchmarks.ceilings import count_flops
 from benchmarks.embedders import (
     Setting,
     draw_pictures,
-    embed_ready,
     measure_agreement,
     measure_apart,
     open_network,
@@ -82,7 +81,7 @@ def embed_both(setting: Setting) -> tuple[torch.Tensor, torch.Tensor]:
     how, pixels = backbone.preprocessing, torch.from_numpy(draw_pictures(backbone.batch_size, 224))
     pictures = normalise_for(TRANSFORMERS, pixels, torch.tensor(how.mean), torch.tensor(how.std))
     theirs = run_peer(make_peer(TRANSFORMERS, checkpoint, CPU), TRANSFORMERS, pictures)
-    return embed_ready(backbone, pixels), theirs
+    return backbone.embed_ready(pixels), theirs
 
 
 def test_the_peer_embeds_as_we_do_from_one_map_or_whitened_from_two(model: str, tmp_path: Path):
@@ -110,7 +109,7 @@ def test_random_weights_tell_pictures_apart_so_that_a_peer_that_embeds_otherwise
 def test_what_is_timed_is_what_the_backbone_does(model: str):
     pixels = draw_pictures(4, 224)
     backbone = open_network(Setting(model=model, device=CPU, batch_size=4))[1]
-    assert np.array_equal(embed_ready(backbone, torch.from_numpy(pixels)).numpy(), backbone.embed(list(pixels)))
+    assert np.array_equal(backbone.embed_ready(torch.from_numpy(pixels)).numpy(), backbone.embed(list(pixels)))
 
 
 def test_a_shape_that_the_library_does_not_have_is_told():
