@@ -46,6 +46,8 @@ from seer_model.zoo import DEFAULT_MODEL, complete_reference, find_model
 THUMBNAIL_BYTES = 16_000
 INDEX_NUMBER_BYTES = 4
 SPARE_BYTES = 64 << 20
+LEAST_TOGETHER = 32
+"""Pictures that are recorded together, several batches where these are small: each commit waits for the disk."""
 
 log = logging.getLogger(__name__)
 
@@ -244,7 +246,8 @@ class _Build:
         thumbnails = self.stack.enter_context(closing(ThumbnailWriter(self.folder / THUMBNAILS)))
         self.watchers.on_progress(Progress("embedding", 0, total))
         sinks = Sinks(thumbnails=thumbnails, rows=self.writer, catalog=self.catalog, store=self.store)
-        pipeline = Pipeline(sinks, self.fleet.lanes, self.fleet.about.batch_size, self.watchers)
+        together = self.settings.batch_size or max(LEAST_TOGETHER, self.fleet.about.batch_size)
+        pipeline = Pipeline(sinks, self.fleet.lanes, together, self.watchers)
         self.tally = pipeline.tally
         with closing(DecodePool(decoding, self.settings.workers)) as pool:
             self.is_stopped = not pipeline.run(pool, total)

@@ -23,7 +23,7 @@ class BuildSettings:
     device: str = "auto"
     """`auto`, `cpu`, `cuda`, `cuda:N`, or several: `cuda:0,1`, `cpu,cpu`."""
     batch_size: int | None = None
-    """Pictures in one pass of the backbone; also what one commit covers at most. None: as fits the device."""
+    """Pictures in one pass of the backbone, which are then recorded together. None: as fits the device; 32 or more."""
     precision: str = "auto"
     """`fp32`, `bf16` or `fp16`, of the network; `auto`: fp16 on a GPU, fp32 on a CPU."""
     is_compiled: bool = False

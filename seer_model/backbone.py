@@ -42,7 +42,7 @@ class BackboneSettings:
     precision: str = "fp32"
     """Of the network; the readout is in fp32 always. `auto`: fp16 on a GPU, else fp32."""
     batch_size: int | None = 8
-    """Pictures in a batch; shorter batches are padded. None: 16, and on a GPU as many as its memory holds."""
+    """Pictures in a batch; shorter batches are padded. None: 8, and on a GPU as many as its memory holds."""
     preprocessing: str | None = None
     """A name of `PREPROCESSINGS`; None: the model's own."""
     is_compiled: bool = False

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import torch
 
-CPU_BATCH, MOST_BATCH = 16, 256
+CPU_BATCH, MOST_BATCH = 8, 256
+"""On a CPU larger batches make maps so large that each needs new pages of the system, which costs a third."""
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 MEMORY_TABLE = Path("/proc/meminfo")
 

@@ -56,7 +56,7 @@ def open_fleet(model: str, devices: list[str], *, batch_size: int | None, **_: o
         fingerprint=backbone.fingerprint,
         dimension=backbone.dimension,
         preprocessing=backbone.preprocessing,
-        batch_size=batch_size or 16,
+        batch_size=batch_size or 8,
         described=backbone.describe(),
         stamps=[list(stamp) for stamp in backbone.stamps],
     )
