@@ -106,7 +106,7 @@ def encode_thumbnail(picture: Picture, *, side_px: int = 320) -> bytes:
     size = max(1, round(width * scale)), max(1, round(height * scale))
     small = picture.pixels.resize(size, Image.Resampling.BICUBIC, reducing_gap=3.0)
     stream = io.BytesIO()
-    small.save(stream, format="WEBP", quality=80, method=2)
+    small.save(stream, format="WEBP", quality=80, method=0)
     return stream.getvalue()
 
 

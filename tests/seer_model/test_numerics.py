@@ -18,7 +18,7 @@ from seer_model.readout import Readout, choose_output
 from seer_model.zoo import BUNDLED_WEIGHTS
 
 NEAREST = 10
-PHOTOS, MANY_PHOTOS = 48, 699
+PHOTOS, MANY_PHOTOS = 32, 699
 
 
 @pytest.fixture(scope="module")
