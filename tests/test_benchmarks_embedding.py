@@ -150,6 +150,7 @@ def test_the_script_prepares_a_picture_as_we_do(tmp_path: Path):
     torch.testing.assert_close(values, expected[0])
 
 
+@pytest.mark.long
 def test_the_job_is_measured_beside_the_script_and_gives_the_same_embeddings(tmp_path: Path, model: str):
     for number in range(3):
         draw(tmp_path / "photos" / f"{number}.png", number)
@@ -225,6 +226,7 @@ def test_the_memory_of_a_process_is_that_of_all_it_has_started():
     assert take_sample(process.pid).processes == 0
 
 
+@pytest.mark.long
 def test_builds_that_go_on_from_one_another_are_told_by_the_images_that_are_in(tmp_path: Path, model: str, monkeypatch):
     monkeypatch.setattr(flat_memory, "PARTS", (4, 2))
     for number in range(4):

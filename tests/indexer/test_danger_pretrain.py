@@ -177,6 +177,7 @@ def test_a_killed_run_goes_on_to_the_same_curve_and_the_same_model(command: Comm
     assert_same_run(command.output, undisturbed)
 
 
+@pytest.mark.long
 def test_two_processes_of_torchrun_are_one_and_one_of_them_speaks(
     pictures: Path, begun: Path, undisturbed: Path, tmp_path: Path
 ):
