@@ -80,6 +80,7 @@ def test_a_faster_way_is_as_close_as_it_is_promised(
 
 
 @pytest.mark.long
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")  # of its own parts, which compiling loads
 def test_a_compiled_network_is_as_close(pixels: list[np.ndarray], plain: np.ndarray):
     rows = open_backbone(device="cpu", batch_size=16, is_compiled=True).embed(pixels)
     least, mean, shared = measure(rows, plain)
