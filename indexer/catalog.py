@@ -22,9 +22,9 @@ LOST = "lost rows: "
 """Begins the fingerprint of a store that another had to take the place of."""
 PRUNED = "pruned: "
 """Begins that of a store which another took the place of when it was pruned."""
-MOST_KNOWN = 64
 MOST_READ_AGAIN = 1000
 """Files that are read once more, and not decoded, only because they are others than before."""
+MOST_KNOWN = 64
 """Candidates for known content that go along with a file."""
 
 

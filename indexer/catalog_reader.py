@@ -98,14 +98,19 @@ class CatalogReader:
             return []
         return [os.fsdecode(glob) for (glob,) in self._ask("SELECT glob FROM excluded ORDER BY glob")]
 
-    def read_stamps(self, model: str | None) -> dict[bytes, tuple[int, int]]:
+    def read_model(self) -> str | None:
+        """The model of the store in use; None before the first."""
+        found = self._ask("SELECT CAST(model AS TEXT) FROM stores ORDER BY opened_at DESC, store DESC LIMIT 1")
+        return found[0][0] if found else None
+
+    def read_stamps(self, model: str) -> dict[bytes, tuple[int, int]]:
         """Path -> (bytes, mtime in nanoseconds) of the files that a build with this model would leave alone.
 
-        None: the model of the store in use. What could not be read is among them.
+        What could not be read is among them.
         """
         query = """SELECT f.path, f.size_bytes, f.mtime_ns FROM files f JOIN images i USING (image_id)
             WHERE i.reason IS NOT NULL OR EXISTS (SELECT 1 FROM rows r WHERE r.image_id = f.image_id AND r.store = (
-                SELECT store FROM stores WHERE model = coalesce(?, model) ORDER BY opened_at DESC, store DESC LIMIT 1
+                SELECT store FROM stores WHERE model = ? ORDER BY opened_at DESC, store DESC LIMIT 1
             ))"""
         return {path: (size_bytes, mtime_ns) for path, size_bytes, mtime_ns in self._ask(query, (model,))}
 

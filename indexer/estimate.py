@@ -13,19 +13,20 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from indexer.catalog_reader import CatalogReader
 from indexer.catalog_upkeep import UpkeepCatalog
-from indexer.errors import SourceError
+from indexer.errors import CollectionEmpty, CollectionMissing, SourceError
 from indexer.job import INDEX_NUMBER_BYTES, build_collection
-from indexer.layout import CATALOG, THUMBNAILS, is_collection
+from indexer.layout import CATALOG, THUMBNAILS
 from indexer.report import Progress, Watchers
 from indexer.settings import BuildSettings
 from indexer.sources import Walk, resolve_folders
 from indexer.vectors import measure_row
+from seer_model.zoo import DEFAULT_MODEL, complete_reference
 
 TRIED = 256
 TRYING_SECONDS = 20.0
@@ -95,6 +96,7 @@ def estimate_build(
     place: Path, pictures: list[Path], settings: BuildSettings, on_progress: Callable[[Progress], None]
 ) -> Estimate:
     """Say what `build_collection` with the same arguments would take. Raises: as that does, before it embeds."""
+    settings = replace(settings, model=_choose_model(place, settings.model))
     found, waiting, drawn = _draw(place, pictures, settings)
     if settings.limit is not None:
         waiting = min(waiting, settings.limit)
@@ -116,6 +118,14 @@ def estimate_build(
     )
 
 
+def _choose_model(place: Path, asked: str | None) -> str:
+    """As the build would: what is asked for, else the collection's own."""
+    own = None
+    with suppress(CollectionMissing, CollectionEmpty), closing(CatalogReader(place / CATALOG)) as catalog:
+        own = catalog.read_model()
+    return complete_reference(asked or own or DEFAULT_MODEL)
+
+
 def _measure_free(place: Path) -> int:
     """On the disk where the collection is, or is to be."""
     absolute = place.absolute()
@@ -125,11 +135,10 @@ def _measure_free(place: Path) -> int:
 def _draw(place: Path, pictures: list[Path], settings: BuildSettings) -> tuple[int, int, list[str]]:
     """How many files there are, how many of them wait, and some of these, drawn at random."""
     folders, exclude, known = resolve_folders(pictures), tuple(filter(None, settings.exclude)), {}
-    if is_collection(place):
-        with closing(CatalogReader(place / CATALOG)) as catalog:
-            folders = resolve_folders([*folders, *catalog.list_folders()])
-            exclude = exclude if settings.exclude else tuple(catalog.list_excluded())
-            known = catalog.read_stamps(settings.model)
+    with suppress(CollectionMissing, CollectionEmpty), closing(CatalogReader(place / CATALOG)) as catalog:
+        folders = resolve_folders([*folders, *catalog.list_folders()])
+        exclude = exclude if settings.exclude else tuple(catalog.list_excluded())
+        known = catalog.read_stamps(settings.model)
     if not folders:
         raise SourceError(f"{place} has no picture folders yet. Name them: seer build PICTURES")
     found = waiting = 0

@@ -119,8 +119,10 @@ class Walk:
     def _is_excluded(self, root: str, entry: os.DirEntry) -> bool:
         if not self.exclude:
             return False
-        spellings = (entry.name, os.path.relpath(entry.path, root), entry.path)
+        below = (entry.name, os.path.relpath(entry.path, root))
         for glob in self.exclude:
+            # Where the picture folder itself lies must not matter to '*raw*'.
+            spellings = (entry.path,) if os.path.isabs(glob) else below
             # As people write it: raw/, ./raw
             if any(fnmatch.fnmatch(spelling, os.path.normpath(glob)) for spelling in spellings):
                 self.matched.add(glob)

@@ -112,15 +112,16 @@ class Backbone:
         self._device = device
         self._scale, self._shift = 1 / (255 * std), -mean / std
         self._filled: torch.Tensor | None = None
+        self._compute = self._compute_rows
         self.batch_size = settings.batch_size or self._find_batch_size()
         """Halved whenever the device's memory does not hold a batch."""
-        self._compute = self._compute_rows
         if settings.is_compiled:
             # Kept for the next build: torch's own place for it is gone with the next start of the system.
             os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(read_home() / "compiled"))
             self._compute = torch.compile(self._compute_rows, dynamic=False, mode=COMPILING[device.type])
         elif device.type == "cpu":
-            pack_convolutions(self._network, self._normalise(self._take_buffer(self._measure_batch())))
+            one = torch.zeros((1, *self._measure_batch()[1:]), dtype=torch.uint8)
+            pack_convolutions(self._network, self._normalise(one), self.batch_size)
 
     @property
     def dimension(self) -> int:

@@ -58,17 +58,19 @@ def can_pack(weight: Tensor) -> bool:
 
 
 @torch.inference_mode()
-def pack_convolutions(network: RegNet, batch: Tensor) -> None:
-    """Replace every convolution of a folded network, in place.
+def pack_convolutions(network: RegNet, picture: Tensor, batch_size: int) -> None:
+    """Replace every convolution of a folded network, in place; of the weights one is in memory twice, not all.
 
     Args:
-        batch: (B, 3, H, W) as they will come, of the network's precision and layout.
+        picture: (1, 3, H, W) as they will come, of the network's precision and layout.
+        batch_size: how many of them at a time.
     """
-    shapes = _read_input_shapes(network, batch[:1])
+    shapes = _read_input_shapes(network, picture)
     for parent in list(network.modules()):
         for name, child in list(parent.named_children()):
             if isinstance(child, ConvNorm) and can_pack(child.conv.weight):
-                setattr(parent, name, PackedConv(child, (len(batch), *shapes[child][1:])))
+                setattr(parent, name, PackedConv(child, (batch_size, *shapes[child][1:])))
+                child.conv.weight = None
 
 
 def _read_input_shapes(network: RegNet, x: Tensor) -> dict[nn.Module, tuple[int, ...]]:

@@ -48,6 +48,8 @@ def test_only_what_a_build_would_read_counts_and_the_collection_is_left_as_it_is
     assert build(place).images == 5
     assert (ask(place).waiting, ask(place).tried, ask(place).seconds) == (0, 0, 0)
     assert ask(place, model="regnety-400mf").waiting == 5
+    build(place, model="regnety-400mf")
+    assert ask(place).waiting == 0, "its own model is the one in use"
     assert ask(place, exclude=("",)).waiting == 6
     assert ask(place, exclude=("",), limit=4).waiting == 4
 

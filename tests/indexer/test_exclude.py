@@ -57,6 +57,10 @@ def test_a_folder_can_be_named_as_people_name_it(place: Path, pictures: Path, gl
     assert build(place).found == 4
 
 
+def test_where_the_picture_folder_itself_lies_does_not_matter(place: Path, pictures: Path):
+    assert build(place, pictures, exclude=(f"*{pictures.parent.name}*", f"*/{pictures.name}/*")).found == 9
+
+
 def test_a_glob_that_matches_nothing_is_told_by_the_build_it_was_given_with(place: Path, pictures: Path):
     given = ["build", str(pictures), "--collection", str(place), "--exclude", "B", "--exclude", "a"]
     told = CliRunner().invoke(cli, given).stdout

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from seer_model import backbone as backbone_module
-from seer_model.backbone import open_backbone
+from seer_model.backbone import Backbone, open_backbone
 from seer_model.checkpoint import write_checkpoint
 from seer_model.devices import CPU_BATCH, choose_precision, fit_batch, measure_free
 from seer_model.errors import DeviceError
@@ -85,6 +85,27 @@ def test_a_model_too_large_for_the_device_is_a_sentence(weights_path, monkeypatc
     monkeypatch.setattr(torch.nn.Module, "to", fail)
     with pytest.raises(DeviceError, match="smaller model"):
         open_backbone(str(weights_path), device="cpu")
+
+
+def test_a_batch_is_found_by_trying_a_small_one(weights_path, monkeypatch):
+    for name in ("synchronize", "reset_peak_memory_stats"):
+        monkeypatch.setattr(torch.cuda, name, lambda device: None)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 10)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: 10 + 8 * 1000)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (64_000, 64_000))
+    find = Backbone._find_batch_size
+
+    def find_as_on_a_gpu(backbone: Backbone) -> int:
+        backbone._device = SimpleNamespace(type="cuda")
+        monkeypatch.setattr(backbone, "_embed_batch", lambda pixels: backbone.embed_ready(
+            torch.zeros((backbone.batch_size, *pixels[0].shape), dtype=torch.uint8)).numpy()[: len(pixels)])
+        try:
+            return find(backbone)
+        finally:
+            backbone._device = torch.device("cpu")
+
+    monkeypatch.setattr(Backbone, "_find_batch_size", find_as_on_a_gpu)
+    assert open_backbone(str(weights_path), device="cpu", batch_size=None).batch_size == 32
 
 
 def test_a_model_larger_than_what_is_free_is_refused_with_both_numbers(weights_path, monkeypatch):

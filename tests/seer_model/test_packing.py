@@ -34,7 +34,7 @@ def test_maps_are_those_of_the_plain_network(kind: str, shape: tuple[int, ...]):
     plain, packed = make_folded(dtype), make_folded(dtype)
     if not can_pack(packed.stem.conv.weight):
         pytest.skip(f"this processor computes no {kind}")
-    pack_convolutions(packed, draw(4, 3, 64, 64, dtype=dtype))
+    pack_convolutions(packed, draw(1, 3, 64, 64, dtype=dtype), 4)
     assert not list_convolutions(packed, ConvNorm) and len(list_convolutions(packed, PackedConv)) > 20
     x = draw(*shape, dtype=dtype)
     for one, other in zip(plain.read_maps(x), packed.read_maps(x), strict=True):
@@ -51,5 +51,5 @@ def test_where_it_cannot_be_nothing_is_changed(missing: str, monkeypatch: pytest
         monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
     elif missing == "operators":
         monkeypatch.setattr(packing, "OPERATORS", ("_not_there",))
-    pack_convolutions(network, draw(1, 3, 64, 64, dtype=dtype))
+    pack_convolutions(network, draw(1, 3, 64, 64, dtype=dtype), 1)
     assert len(list_convolutions(network, ConvNorm)) > 20 and not list_convolutions(network, PackedConv)
