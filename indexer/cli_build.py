@@ -16,7 +16,7 @@ from pathlib import Path
 import click
 
 from indexer.cli_upkeep import collection_option, json_option
-from indexer.errors import CollectionEmpty, CollectionMissing, SourceError, explain_refusal
+from indexer.errors import CollectionEmpty, SourceError, explain_refusal
 from indexer.estimate import estimate_build
 from indexer.interrupts import INTERRUPTED, watch_interrupt
 from indexer.job import build_collection
@@ -149,8 +149,8 @@ def require_pictures(folders: list[Path], exclude: tuple[str, ...]) -> None:
 def look_before(place: Path, pictures: list[Path], exclude: tuple[str, ...]) -> set[FoundFile]:
     """What a first build is going to find, or less: what is not in it by then is for a second one."""
     folders, globs = [], ()
-    with suppress(CollectionMissing, CollectionEmpty):  # Not there yet, or a build had only begun.
-        folders, globs = list_watched(place)
+    with suppress(CollectionEmpty):  # A build had only begun.
+        folders, globs = list_watched(place) if is_collection(place) else ([], ())
     return look([*resolve_folders(pictures), *folders], tuple(filter(None, exclude)) if exclude else globs)
 
 

@@ -13,7 +13,7 @@ from functools import partial
 
 import numpy as np
 
-from indexer.workers import Limits, Workers
+from indexer.workers import DIED, Limits, Workers
 from seer_model.errors import DeviceError
 from seer_model.preprocess import Preprocessing
 
@@ -68,7 +68,9 @@ def start_processes(works: dict[str, Callable], preload: str) -> Fleet:
     lanes = [partial(_ask, process) for process in processes]
     try:
         with ThreadPoolExecutor(len(lanes)) as threads:
-            about, *_ = threads.map(lambda lane: lane(None), lanes)
+            about, *others = threads.map(lambda lane: lane(None), lanes)
+        if any(other.fingerprint != about.fingerprint for other in others):
+            raise DeviceError("The model's file was changed while the devices opened it. Run again.")
     except BaseException:
         for process in processes:
             process.close()
@@ -81,7 +83,9 @@ def _ask(process: Workers, question: list[np.ndarray] | None) -> object:
     return answer
 
 
-def _lose(device: str, _: object, __: str) -> None:
+def _lose(device: str, _: object, reason: str) -> None:
+    if reason != DIED:
+        raise DeviceError(f"The process for {device} took longer than {MOST_SECONDS:g} s and was ended.")
     raise DeviceError(
         f"The process for {device} ended twice on one batch. Look into the system's log for why (memory?), or leave "
         "this device out; what was embedded is kept."

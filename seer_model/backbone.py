@@ -29,6 +29,8 @@ from seer_model.regnet import RegNet
 from seer_model.zoo import PROJECTION, FoundModel, find_model, read_home
 
 PROBE_BATCH = 8
+BROKEN = ("CUDA error", "cuDNN error")
+"""How torch's errors about a device itself begin."""
 COMPILING = {"cpu": "default", "cuda": "max-autotune"}
 """How torch.compile goes about it; on a GPU with kernels chosen by trial, and replayed as one CUDA graph."""
 
@@ -164,7 +166,9 @@ class Backbone:
         return rows
 
     def _halve(self, error: RuntimeError) -> None:
-        """Go on with half the batch where memory was the trouble. Raises: DeviceError; any other error as it is."""
+        """Go on with half the batch where memory was the trouble. Raises: DeviceError; a bug's error as it is."""
+        if str(error).startswith(BROKEN):
+            raise DeviceError(f"{self._device} cannot go on: {str(error).splitlines()[0]}") from error
         if not is_out_of_memory(error):
             raise error
         if self.batch_size == 1:

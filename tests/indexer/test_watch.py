@@ -4,9 +4,11 @@ import json
 import os
 import shutil
 import signal
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ from indexer import cli_build as commands
 from indexer import job, watch
 from indexer.cli import cli
 from indexer.errors import CollectionBusy
+from indexer.layout import APPLICATION, CATALOG
 from indexer.watch import follow_changes
 from tests.indexer.making import draw
 
@@ -208,3 +211,10 @@ def test_what_comes_during_the_first_build_is_built_by_a_second(place: Path, pic
     threading.Timer(2, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
     done = CliRunner().invoke(cli, ["build", str(pictures), "--collection", str(place), "--watch", "--json"])
     assert [json.loads(line)["embedded"] for line in done.stdout.splitlines()] == [9, 1]
+
+
+def test_a_collection_whose_first_build_had_only_begun_is_no_reason_not_to_watch(place: Path, pictures: Path):
+    place.mkdir()
+    with closing(sqlite3.connect(place / CATALOG)) as connection:
+        connection.execute(f"PRAGMA application_id = {int.from_bytes(APPLICATION, 'big')}")
+    assert len(commands.look_before(place, [pictures], ())) == 9

@@ -59,6 +59,9 @@ def test_where_not_one_picture_fits_it_is_a_sentence_and_other_errors_stay_what_
     error = torch.OutOfMemoryError("2 GiB short")
     with pytest.raises(DeviceError, match="batches of 1.*smaller model"):
         backbone.embed(draw_pictures(2))
+    error = RuntimeError("CUDA error: an illegal memory access was encountered\nand more")
+    with pytest.raises(DeviceError, match="cpu cannot go on: CUDA error"):
+        backbone.embed(draw_pictures(2))
     error = RuntimeError("a bug")
     with pytest.raises(RuntimeError, match="a bug"):
         backbone.embed(draw_pictures(2))
