@@ -189,7 +189,7 @@ class Catalog:
 
     def read_model(self) -> str | None:
         """The model of the store that was opened last; None before the first."""
-        found = self._connection.execute(f"SELECT CAST(model AS TEXT) {_LATEST}").fetchone()
+        found = self._connection.execute(READ_MODEL).fetchone()
         return found[0] if found else None
 
     def find_store(self, fingerprint: str) -> int | None:
@@ -199,7 +199,7 @@ class Catalog:
 
     def find_latest_store(self) -> int | None:
         """The store that was opened last; None before the first."""
-        found = self._connection.execute(f"SELECT store {_LATEST}").fetchone()
+        found = self._connection.execute(f"SELECT store {LATEST}").fetchone()
         return found[0] if found else None
 
     def count_rows(self, store: int) -> int:
@@ -284,7 +284,8 @@ class Catalog:
 
 _LAST_OPENED = "SELECT coalesce(max(opened_at), 0) FROM stores"
 # The one that took another's place has its time, too.
-_LATEST = "FROM stores ORDER BY opened_at DESC, store DESC LIMIT 1"
+LATEST = "FROM stores ORDER BY opened_at DESC, store DESC LIMIT 1"
+READ_MODEL = f"SELECT CAST(model AS TEXT) {LATEST}"
 _WORK = """FROM files f LEFT JOIN images i ON i.image_id = f.image_id
     LEFT JOIN rows r ON r.store = ? AND r.image_id = f.image_id
     WHERE f.path > ? AND f.reason IS NULL AND i.reason IS NULL AND r.row IS NULL"""

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from indexer.catalog import READ_MODEL
 from indexer.reasons import PENDING, UNPUBLISHED, UNREAD, find_kind, split_reason
 from indexer.schema import connect_to_read, explain_damage
 
@@ -100,19 +101,22 @@ class CatalogReader:
 
     def read_model(self) -> str | None:
         """The model of the store in use; None before the first."""
-        found = self._ask("SELECT CAST(model AS TEXT) FROM stores ORDER BY opened_at DESC, store DESC LIMIT 1")
+        found = self._ask(READ_MODEL)
         return found[0][0] if found else None
 
-    def read_stamps(self, model: str) -> dict[bytes, tuple[int, int]]:
+    def read_stamps(self, model: str, *, is_failed_known: bool) -> dict[bytes, tuple[int, int]]:
         """Path -> (bytes, mtime in nanoseconds) of the files that a build with this model would leave alone.
 
-        What could not be read is among them.
+        Args:
+            is_failed_known: whether what could not be read is among them.
         """
         query = """SELECT f.path, f.size_bytes, f.mtime_ns FROM files f JOIN images i USING (image_id)
-            WHERE i.reason IS NOT NULL OR EXISTS (SELECT 1 FROM rows r WHERE r.image_id = f.image_id AND r.store = (
-                SELECT store FROM stores WHERE model = ? ORDER BY opened_at DESC, store DESC LIMIT 1
-            ))"""
-        return {path: (size_bytes, mtime_ns) for path, size_bytes, mtime_ns in self._ask(query, (model,))}
+            WHERE i.reason IS NOT NULL AND ? OR EXISTS (
+                SELECT 1 FROM rows r WHERE r.image_id = f.image_id AND r.store = (
+                    SELECT store FROM stores WHERE model = ? ORDER BY opened_at DESC, store DESC LIMIT 1
+                ))"""
+        found = self._ask(query, (is_failed_known, model))
+        return {path: (size_bytes, mtime_ns) for path, size_bytes, mtime_ns in found}
 
     def list_living(self, image_ids: list[int]) -> set[int]:
         """Those of these images that still have a file."""

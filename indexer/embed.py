@@ -40,7 +40,7 @@ def open_fleet(model: str, devices: Sequence[str], **how: object) -> Fleet:
 def _serve(pixels: Sequence[np.ndarray] | None, **opening: object) -> object:
     """In a process of its own: the model is opened with the first question."""
     backbone = _open_once(**opening)
-    return _describe(backbone) if pixels is None else embed_batch(backbone, pixels)
+    return _describe(backbone) if pixels is None else (backbone.fingerprint, *embed_batch(backbone, pixels))
 
 
 @lru_cache(maxsize=1)

@@ -138,7 +138,7 @@ def _draw(place: Path, pictures: list[Path], settings: BuildSettings) -> tuple[i
     with suppress(CollectionMissing, CollectionEmpty), closing(CatalogReader(place / CATALOG)) as catalog:
         folders = resolve_folders([*folders, *catalog.list_folders()])
         exclude = exclude if settings.exclude else tuple(catalog.list_excluded())
-        known = catalog.read_stamps(settings.model)
+        known = catalog.read_stamps(settings.model, is_failed_known=not settings.retry_failed)
     if not folders:
         raise SourceError(f"{place} has no picture folders yet. Name them: seer build PICTURES")
     found = waiting = 0

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -56,7 +57,8 @@ def start_processes(works: dict[str, Callable], preload: str) -> Fleet:
     """A fleet of processes.
 
     Args:
-        works: device -> a function of a module, or a partial of one: None -> About; pictures -> as `Lane`.
+        works: device -> a function of a module, or a partial of one: None -> About; pictures -> the fingerprint, and
+            what a `Lane` gives.
         preload: the module that these need.
     Raises: DeviceError if one cannot be opened; what opening raises.
     """
@@ -65,22 +67,33 @@ def start_processes(works: dict[str, Callable], preload: str) -> Fleet:
         Workers(work, partial(_lose, device), preload=preload, count=1, ahead=1, limits=limits)
         for device, work in works.items()
     ]
-    lanes = [partial(_ask, process) for process in processes]
     try:
-        with ThreadPoolExecutor(len(lanes)) as threads:
-            about, *others = threads.map(lambda lane: lane(None), lanes)
-        if any(other.fingerprint != about.fingerprint for other in others):
-            raise DeviceError("The model's file was changed while the devices opened it. Run again.")
+        with ThreadPoolExecutor(len(processes)) as threads:
+            about, *others = threads.map(lambda process: _ask(process, None), processes)
+        for other in others:
+            _require_same(other.fingerprint, about)
     except BaseException:
         for process in processes:
             process.close()
         raise
-    return Fleet(about, lanes, processes)
+    return Fleet(about, [partial(_embed, process, about) for process in processes], processes)
 
 
-def _ask(process: Workers, question: list[np.ndarray] | None) -> object:
+def _ask(process: Workers, question: list[np.ndarray] | None) -> Any:
     (answer,) = process.map([question])
     return answer
+
+
+def _embed(process: Workers, about: About, pixels: list[np.ndarray]) -> tuple[np.ndarray, list[bool]]:
+    fingerprint, *embedded = _ask(process, pixels)
+    # A process that died was started again, and has read the model's file anew.
+    _require_same(fingerprint, about)
+    return tuple(embedded)
+
+
+def _require_same(fingerprint: str, about: About) -> None:
+    if fingerprint != about.fingerprint:
+        raise DeviceError("The model's file was changed while it was in use. Run again; what was embedded is kept.")
 
 
 def _lose(device: str, _: object, reason: str) -> None:

@@ -38,6 +38,7 @@ TELLING_SECONDS = 2.0
 
 log = logging.getLogger(__name__)
 
+
 @dataclass
 class Batch:
     """Files that are recorded in one transaction."""

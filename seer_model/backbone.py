@@ -105,7 +105,7 @@ class Backbone:
         self.preprocessing: Preprocessing = PREPROCESSINGS[settings.preprocessing]
         _require_memory(found, checkpoint, device, settings.precision)
         self.fingerprint = compute_fingerprint(checkpoint, self.preprocessing, self.output)
-        with _memory_as_device_error(device, 1):
+        with _memory_as_device_error(device):
             self._readout = _prepare_readout(found, checkpoint, self.output).to(device)
             self._network = _prepare_network(checkpoint, device, PRECISIONS[settings.precision])
         mean, std = (
@@ -172,7 +172,7 @@ class Backbone:
         if not is_out_of_memory(error):
             raise error
         if self.batch_size == 1:
-            raise DeviceError(_explain_memory(self._device, 1)) from error
+            raise DeviceError(_explain_memory(self._device)) from error
         self.batch_size //= 2
         # What the larger batch has held would be in the smaller one's way.
         torch.cuda.empty_cache()
@@ -282,17 +282,14 @@ def _group_places(pixels: Sequence[np.ndarray]) -> list[list[int]]:
 
 
 @contextmanager
-def _memory_as_device_error(device: torch.device, batch_size: int) -> Iterator[None]:
+def _memory_as_device_error(device: torch.device) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
-        raise DeviceError(_explain_memory(device, batch_size)) from error
+        raise DeviceError(_explain_memory(device)) from error
 
 
-def _explain_memory(device: torch.device, batch_size: int) -> str:
-    return (
-        f"The memory of {device} does not hold this model with batches of {batch_size}. "
-        "Use --device cpu, or a smaller model."
-    )
+def _explain_memory(device: torch.device) -> str:
+    return f"The memory of {device} does not hold this model with batches of 1. Use --device cpu, or a smaller model."

@@ -51,6 +51,7 @@ def test_only_what_a_build_would_read_counts_and_the_collection_is_left_as_it_is
     build(place, model="regnety-400mf")
     assert ask(place).waiting == 0, "its own model is the one in use"
     assert ask(place, exclude=("",)).waiting == 6
+    assert ask(place, retry_failed=True).waiting == 1
     assert ask(place, exclude=("",), limit=4).waiting == 4
 
 

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 
@@ -108,6 +109,17 @@ def test_when_the_last_device_is_lost_the_build_ends_with_a_sentence_and_keeps_w
             build(place)
     assert build(place).embedded == 24 - kept
     assert np.array_equal(read_rows(place)[1], alone[1])
+
+
+def test_a_process_that_reads_another_model_when_it_is_started_again_is_left_alone(tmp_path: Path, weights: str):
+    changed = tmp_path / "changed.safetensors"
+    write_checkpoint(making.make_checkpoint(), changed)
+    how = {"model": str(changed), "device": "cpu", "share": 2, "how": (("batch_size", BATCH),)}
+    dying = partial(failing_lanes.serve_and_die, marker=tmp_path / "has failed", **how)
+    with closing(start_processes({"one": dying}, "indexer.embed")) as fleet:
+        write_checkpoint(making.make_checkpoint(seed=1), changed)
+        with pytest.raises(DeviceError, match="file was changed while it was in use"):
+            fleet.lanes[0]([np.zeros((224, 224, 3), dtype=np.uint8)])
 
 
 def test_a_model_that_cannot_be_opened_is_said_as_for_one_device(place: Path, photos: Path):
