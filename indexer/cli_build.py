@@ -6,6 +6,7 @@ Rule: a command parses, calls one function, prints.
 import json
 import logging
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -32,7 +33,23 @@ from seer_model.durable import make_folder
 from seer_model.errors import UserError
 
 LOG_BYTES = 1 << 20
+SIZE = re.compile(r"(\d+(?:\.\d+)?) ?([KMGT]?)I?B?", re.IGNORECASE)
 ABOVE_0 = click.FloatRange(0, min_open=True)
+
+
+class SizeInBytes(click.ParamType):
+    """A size as people write it: 4GB, 500 MB, 1.5g, 1000000."""
+
+    name = "size"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """In bytes, by thousands."""
+        if isinstance(value, int):
+            return value
+        written = SIZE.fullmatch(str(value).strip())
+        if written is None:
+            self.fail(f"{value!r} is no size; write it as in 500MB or 4GB.", param, ctx)
+        return int(float(written[1]) * 1000 ** " KMGT".index(written[2].upper() or " "))
 
 
 @click.command()
@@ -56,6 +73,18 @@ ABOVE_0 = click.FloatRange(0, min_open=True)
 )
 @click.option("--max-megapixels", type=ABOVE_0, default=200.0, show_default=True, help="Larger pictures are not read.")
 @click.option("--max-seconds", type=ABOVE_0, default=60.0, show_default=True, help="Slower pictures are not read.")
+@click.option(
+    "--recall", type=click.FloatRange(0, 1, min_open=True), metavar="R",
+    help="What share of the nearest ten an approximate index must find; 0.98 at first, then as it was.",
+)
+@click.option(
+    "--memory", "memory_bytes", type=SizeInBytes(), metavar="SIZE",
+    help="What an index may take, as in 500MB or 4GB; at first a quarter of the machine's memory, then as it was.",
+)
+@click.option(
+    "--exact-ms", type=click.FloatRange(0), metavar="MS",
+    help="Answer exactly while that takes no longer; 20 at first, then as it was. 0: an approximate index in any case.",
+)
 @click.option("--limit", type=click.IntRange(0), help="Read at most this many new files now; the rest stays pending.")
 @click.option("--retry-failed", is_flag=True, help="Try the pictures again that could not be read before.")
 @click.option(

@@ -284,7 +284,7 @@ class Collection:
     def load_model(self) -> None:
         """Load the current generation's model and index, unless they are there. Raises: as `find_similar`."""
         snapshot = self._open_snapshot()
-        _ = snapshot.index  # FAISS takes a second to load, too.
+        snapshot.warm_up()  # FAISS takes a second to load, too.
         self._open_backbone(snapshot)
 
     def _find_row(self, snapshot: Snapshot, image_id: int) -> int | None:

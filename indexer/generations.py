@@ -1,7 +1,8 @@
-"""Generations: each one published index with its manifest, immutable; `CURRENT` names the one that answers.
+"""Generations: each what a store answers with and its manifest, immutable; `CURRENT` names the one that answers.
 
 A generation is written under a name that readers pass over, synced, renamed, and only then named in `CURRENT`.
-The hashes of its files are checked when it is opened; the index's only if its stamp is not the one that was verified.
+The hashes of its files are checked when it is opened, unless their stamps are the ones that were verified; and whatever
+they are, before a file is used.
 
 Rule: FAISS reads no byte that is not in the manifest.
 """
@@ -26,7 +27,7 @@ from indexer.layout import CURRENT, GENERATIONS, name_store
 from seer_model.durable import make_folder, sync_file, sync_folder, write_text_durably
 
 SCHEMA_VERSION = 1
-INDEX, IMAGE_IDS, MANIFEST, VERIFIED = "index.faiss", "image_ids.npy", "manifest.json", "verified.json"
+IMAGE_IDS, MANIFEST, VERIFIED = "image_ids.npy", "manifest.json", "verified.json"
 KEPT = 2
 _OURS = re.compile(r"\d{6,}")
 
@@ -38,11 +39,6 @@ class Generation:
     name: str
     folder: Path
     manifest: dict
-
-    @property
-    def index_path(self) -> Path:
-        """Where its index lies."""
-        return self.folder / INDEX
 
     def read_image_ids(self) -> np.ndarray:
         """(N,) int64: the image of each row, its bytes compared with the manifest at every call.
@@ -57,6 +53,17 @@ class Generation:
         _require_hash(path, hashlib.sha256(data).hexdigest(), self.manifest["files"][IMAGE_IDS])
         return np.load(io.BytesIO(data), allow_pickle=False)
 
+    def verify(self, name: str) -> Path:
+        """Where one of its files lies, every byte compared with the manifest. Raises: CollectionDamaged."""
+        path, told = self.folder / name, self.manifest["files"][name]
+        try:
+            with open(path, "rb") as file:
+                found = hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            raise _damaged(path, f"cannot be read ({error.strerror})") from None
+        _require_hash(path, found, told)
+        return path
+
 
 def publish_generation(
     collection: Path,
@@ -70,7 +77,7 @@ def publish_generation(
     Args:
         manifest: JSON-able; at least `store`, `rows`, `dimension`, `fingerprint`, `model`, `index`, `recall`.
         image_ids: (N,) int64.
-        write_index: writes the index file to the path it is given.
+        write_index: writes the files of an index, if there is one, into the folder that it is given.
         on_step: is told each step by name once it is done.
     """
     name = name_store(_find_last_number(collection) + 1)
@@ -79,9 +86,9 @@ def publish_generation(
     # On the disk before CURRENT is: both are names in the collection's folder.
     make_folder(aside.parent)
     aside.mkdir()
-    write_index(aside / INDEX)
+    write_index(aside)
     np.save(aside / IMAGE_IDS, image_ids)
-    files = {file: _describe_file(aside / file) for file in (INDEX, IMAGE_IDS)}
+    files = {file.name: _describe_file(file) for file in sorted(aside.iterdir())}
     created_at = datetime.now(UTC).isoformat()
     manifest = {"schema_version": SCHEMA_VERSION, "created_at": created_at, **manifest, "files": files}
     manifest["checksum"] = _compute_checksum(manifest)
@@ -198,14 +205,8 @@ def _verify(generation: Generation) -> None:
 
 def verify_whole(generation: Generation) -> None:
     """Compare every byte of a generation with its manifest, whatever the stamps say. Raises: CollectionDamaged."""
-    for name, told in generation.manifest["files"].items():
-        path = generation.folder / name
-        try:
-            with open(path, "rb") as file:
-                found = hashlib.file_digest(file, "sha256").hexdigest()
-        except OSError as error:
-            raise _damaged(path, f"cannot be read ({error.strerror})") from None
-        _require_hash(path, found, told)
+    for name in generation.manifest["files"]:
+        generation.verify(name)
 
 
 def _require_hash(path: Path, found: str, told: dict) -> None:

@@ -1,10 +1,14 @@
-"""The FAISS index over a store's rows. The only module that knows FAISS.
+"""FAISS over a store's rows, opened to be asked. With `index_maker` the only module that knows FAISS.
 
-Here: the exact inner product of rows of length 1, which is the cosine.
+    ExactIndex        compares a query with every row, in the store's own mapped bytes: nothing is copied
+    ApproximateIndex  rows reduced to a few bytes, in lists of which the nearest ones are looked through
 
-Rule: derived from the store, and may be deleted; it proposes rows, the store says how similar they are.
+Both propose rows; how similar they are is computed from the store (`vectors`).
+
+Rule: parameters go with each question, never onto the index: any number of threads may ask.
 """
 
+import math
 import os
 from pathlib import Path
 
@@ -13,8 +17,13 @@ import numpy as np
 
 from indexer.errors import CollectionDamaged
 
-KIND = "exact inner product"
 CHUNK_BYTES = 64 << 20
+WORTH_THREADS = 20_000_000
+"""Comparisons of two rows from which on a second thread helps."""
+MOST_AT_ONCE = 2048
+"""Neighbours that FAISS is asked for by number; beyond that, every row is compared and the best are picked."""
+EVERYTHING = -math.inf
+"""Below any product."""
 
 
 def describe_faiss() -> dict:
@@ -26,43 +35,133 @@ def describe_faiss() -> dict:
     }
 
 
-def build_index(rows: np.ndarray, norms: np.ndarray, path: Path) -> None:
-    """Write an index over rows (N, D) float16 with their norms (N,) float32."""
-    index = faiss.IndexFlatIP(rows.shape[1])
-    step = max(1, CHUNK_BYTES // (rows.shape[1] * 4))
-    for first in range(0, len(rows), step):
-        index.add(rows[first : first + step].astype(np.float32) / norms[first : first + step, None])
-    # Through Python: FAISS's own writer says nothing of a disk that is full when it closes the file.
-    with path.open("wb") as file:
-        faiss.write_index(index, faiss.PyCallbackIOWriter(file.write, CHUNK_BYTES))
+class ExactIndex:
+    """Every row there is.
+
+    Args:
+        rows: (N, D) float16, C-contiguous; it may be a memory map, and must not change while this is used.
+    """
+
+    def __init__(self, rows: np.ndarray) -> None:
+        self._rows = rows
+        index = faiss.IndexScalarQuantizer(rows.shape[1], faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT)
+        if len(rows):
+            seen = faiss.swig_ptr(rows.view(np.uint8).reshape(-1))
+            # The owner is nobody: `_rows` keeps the bytes where they are.
+            index.codes = faiss.MaybeOwnedVectorUInt8.create_view(seen, rows.nbytes, index.codes.owner)
+            index.ntotal = len(rows)
+        self._index = index
+
+    def search(self, query: np.ndarray, count: int, allowed: np.ndarray | None = None) -> np.ndarray:
+        """The rows with the largest product, largest first.
+
+        Args:
+            query: (D,) float32.
+            allowed: (N,) bool, the rows that may be answered; None: all.
+        Returns: (k,) int64, k the smaller of `count` and the rows there are.
+        """
+        count = min(count, len(self._rows))
+        if count > MOST_AT_ONCE:
+            rows, products = self.find_above(query, EVERYTHING, allowed)
+            return rows[np.lexsort((rows, -products))[:count]]
+        if not count:
+            return np.empty(0, dtype=np.int64)  # FAISS takes no question to nothing.
+        use_threads(len(self._rows))
+        _, rows = self._index.search(query[None], count, params=_select(allowed))
+        return rows[0][rows[0] >= 0]
+
+    def find_above(
+        self, query: np.ndarray, least: float, allowed: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """All rows whose product with (D,) float32 is above `least`: (k,) int64 ascending, and (k,) float32."""
+        if not len(self._rows):
+            return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float32)
+        use_threads(len(self._rows))
+        _, products, rows = self._index.range_search(query[None], least, params=_select(allowed))
+        order = np.argsort(rows)
+        return rows[order], products[order]
 
 
-class RowIndex:
-    """Proposes the rows nearest to a query; safe from several threads (parameters go with each query)."""
+class ApproximateIndex:
+    """Lists of reduced rows, as `index_maker` makes them.
 
-    def __init__(self, path: Path) -> None:
-        # Two OpenMP runtimes live in a process that also runs torch: each is bounded to the processors there are.
-        faiss.omp_set_num_threads(os.cpu_count() or 1)
-        try:
-            self._index = faiss.read_index(os.fspath(path), faiss.IO_FLAG_MMAP_IFC)
-        except RuntimeError as error:
-            raise CollectionDamaged(
-                f"{path} cannot be read as an index ({error}). Run seer check --repair: it makes the index anew."
-            ) from None
+    Args:
+        index: FAISS's.
+    """
+
+    def __init__(self, index: faiss.IndexPreTransform) -> None:
+        self._index = index
+        self.lists = faiss.extract_index_ivf(index).nlist
 
     @property
     def shape(self) -> tuple[int, int]:
         """(N, D)."""
         return self._index.ntotal, self._index.d
 
-    def search(self, query: np.ndarray, count: int) -> np.ndarray:
-        """Up to `count` rows, nearest first.
+    def search(self, queries: np.ndarray, count: int, probes: int, allowed: np.ndarray | None = None) -> np.ndarray:
+        """The rows that seem nearest.
 
         Args:
-            query: (D,) float32 of length 1.
-        Returns: (k,) int64, k = the smaller of `count` and N.
+            queries: (Q, D) float32.
+            probes: how many lists are looked through.
+            allowed: (N,) bool, the rows that may be answered; None: all.
+        Returns: (Q, count) int64, nearest first; -1 where these lists had no more.
         """
-        if not self._index.ntotal:
-            return np.empty(0, dtype=np.int64)  # FAISS takes no question to nothing.
-        _, rows = self._index.search(query[None], min(count, self._index.ntotal))
-        return rows[0]
+        use_threads(len(queries) * self._index.ntotal)
+        in_lists = faiss.SearchParametersIVF(nprobe=min(probes, self.lists), sel=_make_selector(allowed))
+        _, rows = self._index.search(
+            queries, min(count, self._index.ntotal), params=faiss.SearchParametersPreTransform(index_params=in_lists)
+        )
+        return rows
+
+
+def open_approximate(path: Path) -> ApproximateIndex:
+    """An index file, mapped. Raises: CollectionDamaged if FAISS cannot read it, or not as one of ours."""
+    try:
+        return ApproximateIndex(faiss.read_index(os.fspath(path), faiss.IO_FLAG_MMAP_IFC))
+    except (RuntimeError, AttributeError) as error:
+        raise CollectionDamaged(
+            f"{path} cannot be read as an index ({error}). Run seer check --repair: it makes the index anew."
+        ) from None
+
+
+def find_nearest(rows: np.ndarray, norms: np.ndarray, queries: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """The exact answer to many questions at once, in bounded memory.
+
+    Args:
+        rows: (N, D) float16, with their norms (N,) float32.
+        queries: (Q, D) float32, of length 1.
+    Returns: (Q, count) float32 cosines, largest first, and (Q, count) int64 rows; -inf and -1 beyond N.
+    """
+    use_threads(len(queries) * len(rows))
+    best = faiss.ResultHeap(len(queries), count, keep_max=True)
+    step = max(count, CHUNK_BYTES // (rows.shape[1] * 4))
+    for first in range(0, len(rows), step):
+        piece = rows[first : first + step].astype(np.float32) / norms[first : first + step, None]
+        products, found = faiss.knn(queries, piece, min(count, len(piece)), metric=faiss.METRIC_INNER_PRODUCT)
+        best.add_result(*_fill(products, found + first, count))
+    best.finalize()
+    return np.where(best.I < 0, -np.inf, best.D), best.I
+
+
+def _fill(products: np.ndarray, found: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """The last piece may have fewer rows than are wanted."""
+    missing = ((0, 0), (0, count - products.shape[1]))
+    return np.pad(products, missing, constant_values=-np.inf), np.pad(found, missing, constant_values=-1)
+
+
+def _make_selector(allowed: np.ndarray | None) -> faiss.IDSelector | None:
+    return None if allowed is None else faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
+
+
+def _select(allowed: np.ndarray | None) -> faiss.SearchParameters | None:
+    return None if allowed is None else faiss.SearchParameters(sel=_make_selector(allowed))
+
+
+def use_threads(comparisons: int) -> None:
+    """As many threads as this work is worth, for the calling thread alone: it is said anew before each work.
+
+    One question gains nothing from a second thread; and where the machine is busy with something else, threads that
+    wait for each other take many times as long as one.
+    """
+    faiss.omp_set_num_threads(1 if comparisons < WORTH_THREADS else os.cpu_count() or 1)

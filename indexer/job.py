@@ -9,17 +9,22 @@ Rule: only the conductor knows more than one step, and only one build at a time 
 
 import logging
 import os
+import random
 import shutil
 import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+
+import numpy as np
 
 from indexer import generations
 from indexer.catalog import Catalog
 from indexer.decode import DecodePool, DecodeSettings
+from indexer.edited import COPIES, edit_thumbnails, embed_copies
 from indexer.errors import (
     CollectionError,
     DiskTooSmall,
@@ -30,12 +35,12 @@ from indexer.errors import (
 from indexer.hold import hold
 from indexer.layout import CATALOG, PRIVATE, STORES, THUMBNAILS, name_store, require_own_place
 from indexer.pipeline import Pipeline, Sinks
-from indexer.publish import publish_store
+from indexer.publish import DEMANDS, publish_store
 from indexer.report import BuildReport, Progress, Tally, Watchers
 from indexer.schema import explain_damage
 from indexer.settings import BuildSettings
 from indexer.sources import Walk, resolve_folders
-from indexer.thumbnails import ThumbnailWriter
+from indexer.thumbnails import ThumbnailReader, ThumbnailWriter
 from indexer.vectors import StoreWriter, copy_rows, count_rows, measure_row
 from seer_model.durable import make_folder
 from seer_model.errors import UserError
@@ -90,6 +95,7 @@ class _Build:
     def run(self, added: list[Path]) -> BuildReport:
         """Walk, embed, publish, report."""
         given = self.settings.exclude
+        self._keep_demands()
         walk, gone = self._walk(added)
         generation = self._find_untouched()
         if generation is None:
@@ -109,11 +115,19 @@ class _Build:
             pending=self.catalog.count_work(self.store),
             images=self._count_searchable(generation),
             generation=generation.name if generation else None,
+            chosen=generation.manifest.get("chosen") if generation else None,
             unmatched=tuple(glob for glob in filter(None, given) if glob not in walk.matched),
             is_stopped=self.is_stopped,
             seconds=round(seconds, 3),
             images_per_second=round(self.tally.embedded / seconds, 2) if seconds else 0.0,
         )
+
+    def _keep_demands(self) -> None:
+        """What is asked of the index stays as it was asked for before."""
+        current = self._read_current()
+        kept = current.manifest["settings"] if current else {}
+        kept = {name: kept.get(name) for name in DEMANDS if getattr(self.settings, name) is None}
+        self.settings = replace(self.settings, **kept)
 
     def _walk(self, added: list[Path]) -> tuple[Walk, list[int | None]]:
         folders = self._choose_folders(added)
@@ -163,8 +177,7 @@ class _Build:
         store, told = self.catalog.find_latest_store(), current.manifest
         rows = count_rows(self.folder / STORES / name_store(told["store"]), told["dimension"])
         is_whole = rows >= told["rows"] == self.catalog.count_rows(told["store"])
-        stands = (told["store"], told["settings"]["model"], told["settings"]["max_megapixels"])
-        is_same = stands == (store, self.settings.model, self.settings.max_megapixels)
+        is_same = told["store"] == store and self._has_settings(told)
         if not (is_whole and is_same) or self.catalog.count_work(store):
             return None
         self.store = store
@@ -259,7 +272,17 @@ class _Build:
             return current
         self.watchers.on_progress(Progress("building the index"))
         store, described = (self.store, self._describe()) if current else self._choose_whole_store()
-        return publish_store(self.folder, self.catalog, store, described, self.watchers.on_step)
+        embed_edited = partial(self._embed_edited, store) if store == self.store else None
+        return publish_store(self.folder, self.catalog, store, described, self.watchers.on_step, embed_edited)
+
+    def _embed_edited(self, store: int) -> np.ndarray:
+        """Embeddings of edited copies of some images, (E, D) float32: an index is measured with them."""
+        about, hashes = self.fleet.about, self.catalog.list_hashes(store)
+        chosen = random.Random(0).sample(hashes, min(COPIES, len(hashes)))
+        with closing(ThumbnailReader(self.folder / THUMBNAILS)) as thumbnails:
+            copies = edit_thumbnails(map(thumbnails.read, chosen))
+            rows = embed_copies(copies, about.preprocessing, self.fleet.lanes[0], about.batch_size)
+            return np.concatenate([np.empty((0, about.dimension), np.float32), *rows])
 
     def _choose_whole_store(self) -> tuple[int, dict]:
         """What to publish where nothing that answers can be opened: another model's rows, if ours are not all there."""
@@ -278,8 +301,12 @@ class _Build:
 
     def _is_up_to_date(self, current: generations.Generation) -> bool:
         told = current.manifest
-        stands = (told["store"], told["rows"], told["settings"]["model"], told["settings"]["max_megapixels"])
-        return stands == (self.store, self.writer.rows, self.settings.model, self.settings.max_megapixels)
+        return (told["store"], told["rows"]) == (self.store, self.writer.rows) and self._has_settings(told)
+
+    def _has_settings(self, told: dict) -> bool:
+        """Whether a manifest was made with the settings that readers see."""
+        names = ("model", "max_megapixels", *DEMANDS)
+        return all(told["settings"].get(name) == getattr(self.settings, name) for name in names)
 
     def _is_half_way_from(self, current: generations.Generation) -> bool:
         """Another model's generation answers until the new store has everything."""

@@ -1,22 +1,29 @@
-"""From a store to the generation that answers: FAISS's index over its rows, published, and what it replaces let go.
+"""From a store to the generation that answers: the index that fits its rows, published, and what it replaces let go.
 
 Rule: the catalog and the rows are read here, never changed; a store goes only when no generation stands on it.
 """
 
+import logging
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from indexer import generations
 from indexer.catalog import Catalog
-from indexer.errors import FaissMissing
+from indexer.errors import CollectionError, FaissMissing
+from indexer.fitting import Before, Demands, fit_index, read_edited
 from indexer.layout import STORES, name_store
 from indexer.vectors import Store
 
+log = logging.getLogger(__name__)
+
 OnStep = Callable[[str], None]
-ADDED = ("schema_version", "created_at", "files", "checksum")
+DEMANDS = ("recall", "memory_bytes", "exact_ms")
+"""The settings that are about the index."""
+ADDED = ("schema_version", "created_at", "files", "checksum", "search")
 """What a publication says of itself, and not of the rows."""
 
 
@@ -32,7 +39,12 @@ def require_faiss(consequence: str) -> None:
 
 
 def publish_store(
-    collection: Path, catalog: Catalog, store: int, described: dict, on_step: OnStep
+    collection: Path,
+    catalog: Catalog,
+    store: int,
+    described: dict,
+    on_step: OnStep,
+    embed_edited: Callable[[], np.ndarray] | None = None,
 ) -> generations.Generation:
     """A generation on all rows that the catalog names of a store.
 
@@ -40,20 +52,29 @@ def publish_store(
         described: at least `dimension`, `fingerprint`, `model` and `settings`, as in a manifest; an earlier
             generation's manifest holds for every store of the same fingerprint.
         on_step: is told each step by name once it is done.
+        embed_edited: makes embeddings of edited copies, (E, D) float32, to hold out; those of the generation before
+            are as good.
     Raises: FaissMissing; CollectionDamaged if the store is shorter than the catalog says.
     """
     require_faiss("nothing was published; what was embedded is kept")
-    from indexer.index import KIND
-
     # A row that nothing refers to belongs to no image.
     image_ids = [-1 if image_id is None else image_id for image_id in catalog.read_image_ids(store)]
-    own = {"store": store, "rows": len(image_ids), "index": KIND, "recall": 1.0}
     stored = Store(collection / STORES / name_store(store), described["dimension"], len(image_ids))
+    settings, last = described["settings"], _find_last(collection, described["fingerprint"])
+    fitted = fit_index(
+        stored,
+        Demands(**{name: settings[name] for name in DEMANDS if settings.get(name) is not None}),
+        before=_find_before(last, store),
+        embed_edited=partial(read_edited, last.folder) if last else embed_edited,
+        on_note=log.info,
+    )
+    log.info("%s", fitted.described["chosen"])
+    own = {"store": store, "rows": len(image_ids), **fitted.described}
     published = generations.publish_generation(
         collection,
         {key: value for key, value in described.items() if key not in ADDED} | own,
         np.array(image_ids, dtype=np.int64),
-        lambda path: _write_index(stored, path),
+        fitted.write,
         on_step,
     )
     _remove_old_stores(collection, catalog)
@@ -61,10 +82,23 @@ def publish_store(
     return published
 
 
-def _write_index(stored: Store, path: Path) -> None:
-    from indexer.index import build_index
+def _find_last(collection: Path, fingerprint: str) -> generations.Generation | None:
+    """The generation that answers, if it has an approximate index of the same model."""
+    try:
+        last = generations.open_generation(collection)
+        if last.manifest["fingerprint"] != fingerprint or "search" not in last.manifest:
+            return None
+        generations.verify_whole(last)
+        return last
+    except CollectionError:
+        return None
 
-    build_index(stored.rows, stored.norms, path)
+
+def _find_before(last: generations.Generation | None, store: int) -> Before | None:
+    """Its index, if it is of the same rows."""
+    if last is None or last.manifest["store"] != store:
+        return None
+    return Before(folder=last.folder, search=last.manifest["search"], rows=last.manifest["rows"])
 
 
 def _remove_old_stores(collection: Path, catalog: Catalog) -> None:

@@ -41,6 +41,8 @@ class BuildReport:
     pending: int
     images: int
     generation: str | None
+    chosen: str | None
+    """Which index answers, and why, in a line."""
     unmatched: tuple[str, ...]
     """Globs given with this build that nothing was passed over for."""
     is_stopped: bool

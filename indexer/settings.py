@@ -39,6 +39,12 @@ class BuildSettings:
     exclude: tuple[str, ...] = ()
     """Globs on the path below its folder, or on the bare name: what they match is not looked at, in later builds too.
     None given: those that the collection has; an empty one, alone: none from now on."""
+    recall: float | None = None
+    """What an approximate index must reach. None: as the collection has it, 0.98 for a new one."""
+    memory_bytes: int | None = None
+    """What an index may take in memory. None: as the collection has it, a quarter of the machine's for a new one."""
+    exact_ms: float | None = None
+    """An exact answer that takes no longer is kept. None: as the collection has it, 20 for a new one."""
     limit: int | None = None
     """Embed at most this many files in this run; the rest stays pending."""
     retry_failed: bool = False
@@ -58,6 +64,10 @@ class BuildSettings:
         require(self.max_megapixels > 0, f"--max-megapixels is {self.max_megapixels:g}; it must be above 0.")
         require(self.max_seconds > 0, f"--max-seconds is {self.max_seconds:g}; it must be above 0.")
         require(16 <= self.thumbnail_px <= 2048, f"thumbnail_px is {self.thumbnail_px}; allowed are 16 to 2048.")
+        recall, memory_bytes, exact_ms = self.recall, self.memory_bytes, self.exact_ms
+        require(recall is None or 0 < recall <= 1, f"--recall is {recall}; allowed are above 0, up to 1.")
+        require(memory_bytes is None or memory_bytes > 0, f"--memory is {memory_bytes} bytes; it must be above 0.")
+        require(exact_ms is None or exact_ms >= 0, f"--exact-ms is {exact_ms}; it must be 0 or more.")
         require(self.limit is None or self.limit >= 0, f"--limit is {self.limit}; it must be 0 or more.")
 
     @property

@@ -1,8 +1,13 @@
 """One generation, opened: its rows, its images, and its index; and how they rank.
 
-Rule: the index proposes, the stored rows decide; which images still have a file is asked of whoever knows.
+    exact        FAISS compares the query with every row where it lies in the store
+    approximate  the index proposes candidates, as wide as was measured to be needed
+
+Rule: an index proposes, the stored rows decide, and an answer has as many as there are; which images still have a file
+is asked of whoever knows.
 """
 
+import math
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
@@ -11,17 +16,23 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from indexer.errors import CollectionDamaged
+from indexer.fitting import INDEX
 from indexer.generations import Generation
 from indexer.layout import STORES, name_store
 from indexer.vectors import Store
 
 if TYPE_CHECKING:
-    from indexer.index import RowIndex
+    from indexer.index import ApproximateIndex, ExactIndex
 
 MARGIN = 16
 """Rows proposed beyond those asked for."""
-ROUNDING = 2e-6
-"""By how much the index and the store may differ about a similarity."""
+ROUNDING = 1e-5
+"""By how much FAISS and the store may differ about a product."""
+SMALL_BYTES = 32 << 20
+"""A filter that leaves no more than this of the rows is answered exactly: that takes milliseconds."""
+
+ListLiving = Callable[[list[int]], set[int]]
+"""Tells which of these images still have a file."""
 
 
 class Snapshot:
@@ -34,57 +45,148 @@ class Snapshot:
         self.generation = generation
         manifest = generation.manifest
         self.number, self.rows, self.dimension = manifest["store"], manifest["rows"], manifest["dimension"]
+        self.recall: float = manifest["recall"]
+        self.search: dict | None = manifest.get("search")
         self.image_ids = generation.read_image_ids()
         self.store = Store(folder / STORES / name_store(self.number), self.dimension, self.rows)
 
-    @cached_property
-    def index(self) -> "RowIndex":
-        """The FAISS index, opened when a search first needs it."""
-        # Imported here: `seer status` must not wait for FAISS.
-        from indexer.index import RowIndex
+    @property
+    def is_approximate(self) -> bool:
+        """Whether answers come from an approximate index, unless they are asked to be exact."""
+        return self.search is not None
 
-        index = RowIndex(self.generation.index_path)
+    @cached_property
+    def exact(self) -> "ExactIndex":
+        """All rows, each of them checked when a search first needs this."""
+        # Imported here: `seer status` must not wait for FAISS.
+        from indexer.index import ExactIndex
+
+        self.store.check(np.arange(self.rows))
+        return ExactIndex(self.store.rows)
+
+    @cached_property
+    def approximate(self) -> "ApproximateIndex":
+        """The index file, opened when a search first needs it."""
+        from indexer.index import open_approximate
+
+        # Its stamp says nothing of a byte that rotted, and FAISS believes what it reads.
+        path = self.generation.verify(INDEX)
+        index = open_approximate(path)
         if index.shape != (self.rows, self.dimension):
             raise CollectionDamaged(
-                f"{self.generation.index_path} has {index.shape} rows and numbers where its manifest has "
-                f"{(self.rows, self.dimension)}. Run seer check --repair: it makes the index anew."
+                f"{path} has {index.shape} rows and numbers where its manifest has {(self.rows, self.dimension)}. "
+                "Run seer check --repair: it makes the index anew."
             )
         return index
 
+    def warm_up(self) -> None:
+        """Load what the first search would have to."""
+        _ = self.approximate if self.is_approximate else self.exact
+
+    def is_answered_exactly(self, allowed: np.ndarray | None) -> bool:
+        """Whether a search among these rows misses none, without being asked to."""
+        few = allowed is not None and allowed.size * self.store.rows.strides[0] <= SMALL_BYTES
+        return not self.is_approximate or few
+
     def rank(
-        self, query: np.ndarray, own_row: int | None, wanted: int, list_living: Callable[[list[int]], set[int]]
+        self,
+        query: np.ndarray,
+        own_row: int | None,
+        wanted: int,
+        list_living: ListLiving,
+        *,
+        allowed: np.ndarray | None = None,
+        is_exact: bool = False,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Rank at least `wanted` rows whose images live, as far as there are so many.
 
-        The query's own row comes first, and equal similarities stand in the order of their rows. More rows are proposed
-        until the last one is clearly below the place where the answer is cut, so that pages fit together.
+        The query's own row comes first, and equal similarities stand in the order of their rows. In an exact answer
+        more rows are proposed until the last one is clearly below the place where it is cut, so that pages fit
+        together; in an approximate one a page is cut from as many candidates as the pages around it.
 
         Args:
             query: (D,) float32 of length 1.
             own_row: the row that the query was read from, if it was.
-            list_living: tells which of these images still have a file.
+            allowed: ascending rows that alone may be answered; None: all.
+            is_exact: miss none, whatever the index is.
         Returns: (k,) int64 rows and (k,) float32 cosines, best first.
         """
-        proposed = wanted + MARGIN
+        mask = None if allowed is None else _mark(allowed, self.rows)
+        propose = self._propose_exactly if is_exact or self.is_answered_exactly(allowed) else self._propose
+        available, effort = self.rows if allowed is None else len(allowed), 1
         while True:
-            rows = self.index.search(query, proposed)
+            rows, floor, is_all = propose(query, own_row, wanted, mask, effort)
             similarities = self.store.compare(query, rows)
-            lowest = similarities.min(initial=np.inf)
-            rows, similarities = _sort(*self._keep_living(rows, similarities, list_living), own_row)
-            is_clear = len(rows) >= wanted and similarities[wanted - 1] > lowest + ROUNDING
-            if is_clear or proposed >= self.rows:
+            living = self._find_living(rows, list_living)
+            rows, similarities = sort_rows(rows[living], similarities[living], own_row)
+            is_clear = len(rows) >= wanted and similarities[wanted - 1] > floor
+            if is_clear or is_all or len(living) >= available:
                 return rows, similarities
-            proposed *= 4
+            if effort > 1 and not living.all():
+                # Those that are gone stand in the way: FAISS passes over them from here on.
+                everything = np.arange(self.rows) if mask is None else np.flatnonzero(mask)
+                mask = _mark(everything[self._find_living(everything, list_living)], self.rows)
+                available = int(mask.sum())
+            effort *= 4
 
-    def _keep_living(
-        self, rows: np.ndarray, similarities: np.ndarray, list_living: Callable[[list[int]], set[int]]
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def compare_all(self, query: np.ndarray) -> np.ndarray:
+        """(N,) float32 cosines of a (D,) query with every row."""
+        from indexer.index import EVERYTHING
+
+        _, products = self.exact.find_above(query, EVERYTHING)
+        return np.clip(products / self.store.norms, -1.0, 1.0)
+
+    def _propose_exactly(
+        self, query: np.ndarray, own_row: int | None, wanted: int, mask: np.ndarray | None, effort: int
+    ) -> tuple[np.ndarray, float, bool]:
+        """Rows, the largest cosine that another one may have, and whether there is no other."""
+        count = (wanted + MARGIN) * effort
+        rows = self.exact.search(query, count, mask)
+        if not len(rows):
+            return rows, -math.inf, True
+        product = float(self.store.rows[rows[-1]].astype(np.float32) @ query)
+        highest = product / self.store.shortest if product > 0 else product
+        return _include(rows, own_row, mask), highest + ROUNDING, len(rows) < count
+
+    def _propose(
+        self, query: np.ndarray, own_row: int | None, wanted: int, mask: np.ndarray | None, effort: int
+    ) -> tuple[np.ndarray, float, bool]:
+        count, probes = self.search["candidates"], self._choose_probes(mask)
+        # In steps, so that a page and the next one are cut from the same candidates wherever that is possible.
+        steps = effort * 2 ** max(0, math.ceil(math.log2((wanted + MARGIN) / count)))
+        probes = math.ceil(probes * math.sqrt(steps))
+        rows = self.approximate.search(query[None], count * steps, probes, mask)[0]
+        is_all = probes >= self.approximate.lists and (rows[-1] < 0 or len(rows) == self.rows)
+        return _include(rows[rows >= 0], own_row, mask), -math.inf, is_all
+
+    def _choose_probes(self, mask: np.ndarray | None) -> int:
+        """Lists to look through: with a filter as many as the next stricter one that was measured needed."""
+        if mask is None:
+            return self.search["probes"]
+        share = mask.mean()
+        measured = [one["probes"] for one in self.search["filtered"] if one["share"] <= share]
+        return measured[0] if measured else self.approximate.lists
+
+    def _find_living(self, rows: np.ndarray, list_living: ListLiving) -> np.ndarray:
+        """(k,) bool: which rows' images still have a file."""
         image_ids = self.image_ids[rows].tolist()
         living = list_living(image_ids)
-        kept = np.array([image_id in living for image_id in image_ids], dtype=bool)
-        return rows[kept], similarities[kept]
+        return np.array([image_id in living for image_id in image_ids], dtype=bool)
 
 
-def _sort(rows: np.ndarray, similarities: np.ndarray, own_row: int | None) -> tuple[np.ndarray, np.ndarray]:
+def _mark(rows: np.ndarray, count: int) -> np.ndarray:
+    mask = np.zeros(count, dtype=bool)
+    mask[rows] = True
+    return mask
+
+
+def _include(rows: np.ndarray, own_row: int | None, mask: np.ndarray | None) -> np.ndarray:
+    """With the query's own row, if it may be answered: no approximation, and no crowd of equals, may lose that one."""
+    if own_row is None or own_row in rows or (mask is not None and not mask[own_row]):
+        return rows
+    return np.append(rows, own_row)
+
+
+def sort_rows(rows: np.ndarray, similarities: np.ndarray, own_row: int | None) -> tuple[np.ndarray, np.ndarray]:
     order = np.lexsort((rows, -similarities, rows != (-1 if own_row is None else own_row)))
     return rows[order], similarities[order]

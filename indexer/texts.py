@@ -40,6 +40,8 @@ def show_report(report: BuildReport, place: Path) -> str:
     if report.failed:
         told = f"seer status --collection {shlex.quote(show_path(place))}"
         lines.append(f"{show_count(report.failed, 'file')} cannot be searched; the reasons: {told}")
+    if report.chosen:
+        lines.append(f"Search: {report.chosen}.")
     return "\n".join([*lines, f"Collection: {show_path(place)}"])
 
 

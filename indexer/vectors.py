@@ -13,6 +13,7 @@ Rule: append and fsync here first, commit the row numbers to the catalog second.
 import os
 import shutil
 import zlib
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -85,6 +86,12 @@ class Store:
         self.rows = _map(folder / ROWS, ROW_TYPE, (rows, dimension))
         self.norms = _map(folder / NORMS, NORM_TYPE, (rows,))
         self._crcs = _map(folder / CRCS, CRC_TYPE, (rows,))
+        self._is_checked = np.zeros(rows, dtype=bool)
+
+    @cached_property
+    def shortest(self) -> float:
+        """The least norm there is: no cosine exceeds its product by more than this divides."""
+        return float(self.norms.min(initial=1.0))
 
     def read_embedding(self, row: int) -> np.ndarray:
         """One embedding, (D,) float32 of length 1. Raises: CollectionDamaged if its bytes have changed."""
@@ -108,12 +115,14 @@ class Store:
         return [row for row, values, norm, crc in checked if _compute_crc(values, norm) != crc]
 
     def check(self, rows: np.ndarray) -> None:
-        """Compare rows with their checksums. Raises: CollectionDamaged."""
+        """Compare rows with their checksums, each before it is first used. Raises: CollectionDamaged."""
+        rows = rows[~self._is_checked[rows]]
         if damaged := self.list_damaged(rows):
             raise CollectionDamaged(
                 f"Row {damaged[0]} of {self._folder / ROWS} is not what was written: its checksum differs. "
                 "Run seer check --repair; the pictures are untouched."
             )
+        self._is_checked[rows] = True
 
     def _read_checked(self, rows: np.ndarray) -> np.ndarray:
         self.check(rows)

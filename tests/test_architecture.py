@@ -40,6 +40,9 @@ LADDERS = {
             *("publish", "snapshot", "pile", "gallery", "labels", "figures", "evaluation_plot", "curves", "watch"),
             *("failures", "marks", "places", "pipeline"),
         },
+        # The index that fits a store: trained, measured with rows held out and with edited copies.
+        {"fitting"},
+        {"index_maker", "recall", "edited"},
         {
             *("sources", "catalog_reader", "catalog_upkeep", "decode", "embed", "vectors", "index", "generations"),
             *("aside", "thumbnails", "shards", "edits", "metrics", "evaluation_text"),
@@ -49,7 +52,7 @@ LADDERS = {
         # How the three SQLite files are opened, decoding processes, what an evaluation is: below their steps.
         # And who may change a collection.
         {"schema", "workers", "evaluation", "hold"},
-        {"layout", "settings", "report", "interrupts"},
+        {"layout", "settings", "report", "interrupts", "recipes"},
         {"errors"},
     ),
     "seer_model": (
@@ -77,7 +80,7 @@ LADDERS = {
 
 DOORS = {
     # What -> the modules that may import it.
-    "faiss": {"indexer.index"},
+    "faiss": {"indexer.index", "indexer.index_maker"},  # asked; made
     # The catalog is four modules: its tables and connections, the sides that write, read, and look after it.
     "sqlite3": {
         *("indexer.schema", "indexer.catalog", "indexer.catalog_reader", "indexer.catalog_upkeep"),

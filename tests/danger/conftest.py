@@ -11,7 +11,7 @@ import pytest
 from indexer.decode import DecodedFile, DecodeSettings, DecodeTask, decode_file
 from tests.danger.forked import Forker
 from tests.danger.tally import COUNTED, TALLY
-from tests.indexer.conftest import by_pixels, pictures, place  # noqa: F401 - fixtures
+from tests.indexer.conftest import approximate, by_pixels, pictures, place  # noqa: F401 - fixtures
 
 MEMORY = Path("/dev/shm")
 ENOUGH_BYTES = 512 << 20

@@ -25,7 +25,7 @@ FLIPS = 12
 STORE, GENERATION = Path("stores/000001"), Path("generations/000002")
 VITAL = (
     *(STORE / name for name in ("rows.f16", "norms.f32", "crc.u32")),
-    *(GENERATION / name for name in ("index.faiss", "image_ids.npy", "manifest.json")),
+    *(GENERATION / name for name in ("image_ids.npy", "manifest.json")),
 )
 """A flip in one of these is a damage; in the others it may be none."""
 HARMLESS = (Path(CURRENT), GENERATION / "verified.json")
@@ -76,6 +76,24 @@ def test_a_flipped_bit_is_found_and_never_answered(
         shutil.copytree(kept, lived)
 
 
+@pytest.mark.parametrize("keeps_stamp", [True, False], ids=["rot", "written"])
+@pytest.mark.parametrize("name", ["index.faiss", "held_out.npz"])
+def test_a_flipped_bit_in_an_approximate_index_is_found_and_never_answered(
+    name: str, keeps_stamp: bool, approximate: Path, pictures: Path, tmp_path: Path
+):
+    truth, chance = read_truth(approximate, pictures), random.Random(f"{SEED} {name}")
+    kept = shutil.copytree(approximate, tmp_path / "kept")
+    for _ in range(FLIPS // 3):
+        flip(approximate / "generations" / "000001" / name, chance, keeps_stamp=keeps_stamp)
+        require_no_wrong(approximate, truth, pictures, is_damaged=True)
+        assert not check_collection(approximate, sample=0).is_sound
+        assert check_collection(approximate, repair=True).is_sound
+        build(approximate)
+        require_equal(approximate, truth, pictures)
+        shutil.rmtree(approximate)
+        shutil.copytree(kept, approximate)
+
+
 def test_a_flipped_bit_in_a_thumbnail_is_found_and_the_picture_made_anew(lived: Path, pictures: Path):
     shown = read_thumbnails(lived, pictures)
     chance = random.Random(SEED)
@@ -118,7 +136,7 @@ def connect_to_thumbnails(place: Path):
     return sqlite3.connect(place / THUMBNAILS, isolation_level=None)
 
 
-@pytest.mark.parametrize("gone", [GENERATION / "index.faiss", Path(CURRENT), Path(GENERATIONS)], ids=str)
+@pytest.mark.parametrize("gone", [GENERATION / "image_ids.npy", Path(CURRENT), Path(GENERATIONS)], ids=str)
 def test_what_is_derived_may_be_deleted(gone: Path, lived: Path, truth: Truth, pictures: Path):
     (shutil.rmtree if (lived / gone).is_dir() else Path.unlink)(lived / gone)
     add("faults injected")

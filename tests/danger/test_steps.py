@@ -129,9 +129,9 @@ def remove_some(place: Path, pictures: Path) -> None:
 
 
 def damage(place: Path, pictures: Path) -> None:
-    """A row of the newest store, the index, and all thumbnails."""
+    """A row of the newest store, a generation, and all thumbnails."""
     rows = max((place / "stores").iterdir()) / "rows.f16"
-    for file in (rows, max((place / "generations").iterdir()) / "index.faiss"):
+    for file in (rows, max((place / "generations").iterdir()) / "image_ids.npy"):
         data = bytearray(file.read_bytes())
         data[len(data) // 2] ^= 0x10
         file.write_bytes(data)

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from indexer import fitting
 from tests.indexer import pixel_backbone
-from tests.indexer.making import draw
+from tests.indexer.making import build, draw
 
 
 @pytest.fixture
@@ -21,6 +22,17 @@ def pictures(tmp_path: Path) -> Path:
     for seed in range(9):
         draw(folder / ("a" if seed % 2 else "b") / f"picture-{seed}.png", seed)
     return folder
+
+
+@pytest.fixture
+def approximate(place: Path, pictures: Path, by_pixels: None, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A collection of 49 pictures that answers from an approximate index."""
+    monkeypatch.setattr(fitting, "LEAST_ROWS", 16)
+    for seed in range(100, 140):
+        draw(pictures / f"more-{seed}.png", seed)
+    assert build(place, pictures, exact_ms=0.0, batch_size=16).images == 49
+    assert (place / "generations" / "000001" / "index.faiss").is_file()
+    return place
 
 
 @pytest.fixture

@@ -14,6 +14,9 @@ from tests.indexer.making import build, draw
 
 pytestmark = pytest.mark.usefixtures("by_pixels")
 
+APPROXIMATE = ["index.faiss", "held_out.npz"]
+"""Files that a generation with an approximate index has besides."""
+
 
 def flip_byte(path: Path) -> None:
     data = bytearray(path.read_bytes())
@@ -21,23 +24,23 @@ def flip_byte(path: Path) -> None:
     path.write_bytes(data)
 
 
-@pytest.mark.parametrize("name", ["index.faiss", "image_ids.npy"])
+@pytest.mark.parametrize("name", [*APPROXIMATE, "image_ids.npy"])
 def test_a_changed_file_is_refused_before_faiss_reads_a_byte(
-    name: str, place: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, approximate: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    build(place, pictures)
+    place = approximate
     flip_byte(place / "generations" / "000001" / name)
-    monkeypatch.setattr(index, "RowIndex", lambda path: pytest.fail("FAISS was asked to read it"))
+    monkeypatch.setattr(index, "open_approximate", lambda path: pytest.fail("FAISS was asked to read it"))
     with Collection(place) as collection, pytest.raises(CollectionDamaged, match="hash differs"):
         collection.find_similar((pictures / "a" / "picture-1.png").read_bytes())
 
 
-@pytest.mark.parametrize("name", ["index.faiss", "image_ids.npy", "manifest.json"])
+@pytest.mark.parametrize("name", [*APPROXIMATE, "image_ids.npy", "manifest.json"])
 @pytest.mark.parametrize("harm", [flip_byte, Path.unlink])
 def test_the_next_build_makes_a_damaged_generation_anew_and_embeds_nothing(
-    name: str, harm, place: Path, pictures: Path
+    name: str, harm, approximate: Path, pictures: Path
 ):
-    build(place, pictures)
+    place = approximate
     harm(place / "generations" / "000001" / name)
     report = build(place)
     assert (report.embedded, report.generation) == (0, "000002")
@@ -57,7 +60,7 @@ def test_a_copy_of_the_collection_is_verified_once_and_then_by_its_stamps(place:
     shutil.copytree(place, copy)
     generations.open_generation(copy)
     verified = json.loads((copy / "generations" / "000001" / "verified.json").read_text())
-    assert verified["index.faiss"][0] == os.stat(copy / "generations" / "000001" / "index.faiss").st_ino
+    assert verified["image_ids.npy"][0] == os.stat(copy / "generations" / "000001" / "image_ids.npy").st_ino
 
 
 def test_two_generations_are_kept_and_nothing_unfinished(place: Path, pictures: Path):

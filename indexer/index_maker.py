@@ -1,0 +1,128 @@
+"""An approximate index, trained on a sample of a store's rows, filled, and written. Knows FAISS, as `index` does.
+
+    sample -> reduction -> centres of the lists, code book -> all rows, piece by piece -> file
+
+FAISS's factory, training and formats do the work, but for the matrix of the reduction. That one is PCA about zero and
+not about the mean row: the product of two rows is what is asked for, and it is kept best by the directions in which
+rows are long. It is found by subspace iteration (Halko et al., arXiv:0909.4061), where FAISS takes minutes for 3,712
+numbers; and turned at random, so that every code has as much to tell (figures: docs/decisions/0009-search.md).
+
+Rule: what held-out queries are measured with has no part in the training.
+"""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import faiss
+import numpy as np
+
+from indexer.index import CHUNK_BYTES, ApproximateIndex, use_threads
+from indexer.recipes import Recipe
+
+ROWS_FOR_A_LIST = 64
+"""To train its centre with."""
+LEAST_SAMPLE = 20_000
+ITERATIONS, ROUNDS = 8, 10
+"""Of the subspace iteration, and of k-means as FAISS does it."""
+REDUCTION_ROWS = 16_384
+"""Rows that the reduction is fitted on, or four for each number of an embedding, whichever is more."""
+
+
+class IndexMaker:
+    """An index under way.
+
+    Args:
+        index: FAISS's, trained; as `train` and `open_trained` make it.
+    """
+
+    def __init__(self, index: faiss.IndexPreTransform) -> None:
+        self._index = index
+
+    @property
+    def rows(self) -> int:
+        """Rows that are in it."""
+        return self._index.ntotal
+
+    def add(self, rows: np.ndarray) -> None:
+        """Append (n, D) float16 rows: the first one is row number `rows`."""
+        lists = faiss.extract_index_ivf(self._index).nlist
+        for piece in _cut(rows):
+            use_threads(len(piece) * lists)
+            self._index.add(piece)
+
+    def read_reduction(self) -> np.ndarray:
+        """The matrix of the reduction, (reduced, D) float32, its rows of length 1 and at right angles."""
+        reduction = faiss.downcast_VectorTransform(self._index.chain.at(0))
+        return faiss.vector_to_array(reduction.A).reshape(reduction.d_out, reduction.d_in)
+
+    def show(self) -> ApproximateIndex:
+        """The index as it stands, to be asked."""
+        return ApproximateIndex(self._index)
+
+    def write(self, path: Path) -> None:
+        """Write the file that `index.ApproximateIndex` reads."""
+        # Through Python: FAISS's own writer says nothing of a disk that is full when it closes the file.
+        with path.open("wb") as file:
+            faiss.write_index(self._index, faiss.PyCallbackIOWriter(file.write, CHUNK_BYTES))
+
+
+def train(recipe: Recipe, rows: np.ndarray, sample: np.ndarray) -> IndexMaker:
+    """Train an index; none of the rows is in it yet.
+
+    Args:
+        rows: (N, D) float16.
+        sample: ascending row numbers to train with (`count_sample`).
+    """
+    use_threads(len(sample) * recipe.lists * ROUNDS)
+    reduction = _fit_reduction(rows, _thin(sample, max(REDUCTION_ROWS, 4 * rows.shape[1])), recipe.reduced)
+    index = faiss.index_factory(recipe.reduced, recipe.factory, faiss.METRIC_INNER_PRODUCT)
+    _train_lists(index, np.concatenate([reduction.apply(piece) for piece in _cut(rows, sample)]))
+    index = faiss.IndexPreTransform(reduction, index)
+    return IndexMaker(index)
+
+
+def _fit_reduction(rows: np.ndarray, sample: np.ndarray, reduced: int) -> faiss.LinearTransform:
+    """The directions in which the sample's rows are longest, in a random order and sense: (reduced, D)."""
+    dimension, random = rows.shape[1], np.random.default_rng(0)
+    moments = np.zeros((dimension, dimension), dtype=np.float32)
+    for piece in _cut(rows, sample):
+        moments += piece.T @ piece
+    directions = random.standard_normal((dimension, reduced), dtype=np.float32)
+    for _ in range(ITERATIONS):
+        directions, _ = np.linalg.qr(moments @ directions)
+    turn, _ = np.linalg.qr(random.standard_normal((reduced, reduced), dtype=np.float32))
+    reduction = faiss.LinearTransform(dimension, reduced, False)
+    faiss.copy_array_to_vector(np.ascontiguousarray((directions @ turn).T).ravel(), reduction.A)
+    reduction.is_trained = True
+    return reduction
+
+
+def _train_lists(index: faiss.IndexIVF, reduced: np.ndarray) -> None:
+    if faiss.get_num_gpus():
+        # Only the search for the nearest centres goes there: the index itself stays in memory.
+        index.clustering_index = faiss.index_cpu_to_all_gpus(faiss.IndexFlatIP(index.d), ngpu=1)
+    index.train(reduced)
+    index.clustering_index = None
+
+
+def count_sample(recipe: Recipe) -> int:
+    """Rows to train it with, if there are so many."""
+    return max(LEAST_SAMPLE, ROWS_FOR_A_LIST * recipe.lists)
+
+
+def open_trained(path: Path) -> IndexMaker:
+    """An index that was written, to add to it; the file stays as it is. Raises: RuntimeError of FAISS."""
+    return IndexMaker(faiss.read_index(os.fspath(path)))
+
+
+def _thin(numbers: np.ndarray, most: int) -> np.ndarray:
+    return numbers[:: max(1, -(-len(numbers) // most))]
+
+
+def _cut(rows: np.ndarray, numbers: np.ndarray | None = None) -> Iterator[np.ndarray]:
+    """Rows, or those of these numbers, as float32, in pieces that memory holds."""
+    step = max(1, CHUNK_BYTES // (rows.shape[1] * 4))
+    for first in range(0, len(rows if numbers is None else numbers), step):
+        chosen = slice(first, first + step)
+        yield rows[chosen if numbers is None else numbers[chosen]].astype(np.float32)
