@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 MARGIN = 16
 """Rows proposed beyond those asked for."""
+ROWS_AT_ONCE = 4096
 ROUNDING = 2e-6
 """By how much the index and the store may differ about a similarity."""
 
@@ -51,8 +52,31 @@ class Snapshot:
             )
         return index
 
+    @property
+    def recall(self) -> float:
+        """The part of the nearest rows that the index finds, as measured when it was made."""
+        return self.generation.manifest["recall"]
+
+    @property
+    def is_approximate(self) -> bool:
+        """Whether the index may miss rows."""
+        return self.recall < 1.0
+
+    def compare_all(self, query: np.ndarray) -> np.ndarray:
+        """Cosines of a query (D,) with every row, (N,) float32, but for rounding; no checksum is looked at."""
+        chunks = range(0, self.rows, ROWS_AT_ONCE)
+        parts = [self.store.rows[first : first + ROWS_AT_ONCE].astype(np.float32) @ query for first in chunks]
+        return np.concatenate([np.empty(0, dtype=np.float32), *parts]) / self.store.norms
+
     def rank(
-        self, query: np.ndarray, own_row: int | None, wanted: int, list_living: Callable[[list[int]], set[int]]
+        self,
+        query: np.ndarray,
+        own_row: int | None,
+        wanted: int,
+        list_living: Callable[[list[int]], set[int]],
+        *,
+        allowed: np.ndarray | None = None,
+        is_exact: bool = False,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Rank at least `wanted` rows whose images live, as far as there are so many.
 
@@ -63,18 +87,26 @@ class Snapshot:
             query: (D,) float32 of length 1.
             own_row: the row that the query was read from, if it was.
             list_living: tells which of these images still have a file.
+            allowed: ascending row numbers, (n,) int64; no other row is answered. None: all.
+            is_exact: whether every row is to be compared, whatever the index is.
         Returns: (k,) int64 rows and (k,) float32 cosines, best first.
         """
         proposed = wanted + MARGIN
+        most = self.rows if allowed is None else len(allowed)
+        propose = self.index.search if allowed is None else self._rank_allowed(query, allowed)
         while True:
-            rows = self.index.search(query, proposed)
+            rows = propose(query, proposed)
             similarities = self.store.compare(query, rows)
             lowest = similarities.min(initial=np.inf)
-            rows, similarities = _sort(*self._keep_living(rows, similarities, list_living), own_row)
+            rows, similarities = sort_rows(*self._keep_living(rows, similarities, list_living), own_row)
             is_clear = len(rows) >= wanted and similarities[wanted - 1] > lowest + ROUNDING
-            if is_clear or proposed >= self.rows:
+            if is_clear or proposed >= most:
                 return rows, similarities
             proposed *= 4
+
+    def _rank_allowed(self, query: np.ndarray, allowed: np.ndarray) -> Callable[[np.ndarray, int], np.ndarray]:
+        order = allowed[np.argsort(-self.compare_all(query)[allowed], kind="stable")]
+        return lambda _, count: order[:count]
 
     def _keep_living(
         self, rows: np.ndarray, similarities: np.ndarray, list_living: Callable[[list[int]], set[int]]
@@ -85,6 +117,7 @@ class Snapshot:
         return rows[kept], similarities[kept]
 
 
-def _sort(rows: np.ndarray, similarities: np.ndarray, own_row: int | None) -> tuple[np.ndarray, np.ndarray]:
+def sort_rows(rows: np.ndarray, similarities: np.ndarray, own_row: int | None) -> tuple[np.ndarray, np.ndarray]:
+    """Best first, equals in the order of their rows; the query's own row before all."""
     order = np.lexsort((rows, -similarities, rows != (-1 if own_row is None else own_row)))
     return rows[order], similarities[order]

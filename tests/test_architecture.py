@@ -34,22 +34,23 @@ LADDERS = {
         # Conductors; terminal draws their progress.
         {"check", "estimate"},  # and what upkeep puts right of it; a build that is tried
         {"job", "collection", "upkeep", "marks_upkeep", "learn", "evaluate", "terminal"},
+        {"answers"},  # what of a generation's ranking is answered
         # One generation, opened; pictures to learn from; an evaluation's parts: steps introduced to each other.
         # When to walk again stands above the walk, the table of failures and marks above what they read.
         {
             *("publish", "snapshot", "pile", "gallery", "labels", "figures", "evaluation_plot", "curves", "watch"),
-            *("failures", "marks", "places", "pipeline"),
+            *("failures", "marks", "places", "pipeline", "query_model"),
         },
         {
             *("sources", "catalog_reader", "catalog_upkeep", "decode", "embed", "vectors", "index", "generations"),
-            *("aside", "thumbnails", "shards", "edits", "metrics", "evaluation_text"),
+            *("aside", "queries", "thumbnails", "shards", "edits", "metrics", "evaluation_text"),
         },
         # As a build writes it; as upkeep sees it stands above. What its reasons mean to a person. Several devices.
         {"catalog", "reasons", "fleet"},
         # How the three SQLite files are opened, decoding processes, what an evaluation is: below their steps.
         # And who may change a collection.
         {"schema", "workers", "evaluation", "hold"},
-        {"layout", "settings", "report", "interrupts"},
+        {"layout", "settings", "report", "interrupts", "filters"},
         {"errors"},
     ),
     "seer_model": (

@@ -24,7 +24,7 @@ HOW = PREPROCESSINGS["vissl"]
 POISON, SLOW, SWELLING = b"poison", b"slow", b"swelling"
 
 
-def prepare_or_die(data: bytes, how: object, max_megapixels: float) -> object:
+def prepare_or_die(data: bytes, how: object, max_megapixels: float, region: object = None) -> object:
     """In a worker: some bytes end the process, hang it, or want more memory than a picture may."""
     if data == POISON:
         os.kill(os.getpid(), signal.SIGKILL)
@@ -33,7 +33,7 @@ def prepare_or_die(data: bytes, how: object, max_megapixels: float) -> object:
         time.sleep(600)
     if data == SWELLING:
         bytearray(1 << 30)
-    return prepare_picture(data, how, max_megapixels)
+    return prepare_picture(data, how, max_megapixels, region)
 
 
 @pytest.fixture
@@ -111,7 +111,7 @@ def test_a_collection_lets_a_query_be_decoded_aside(
     noting = SimpleNamespace(prepare=lambda *question: asked.append(question) or decoder.prepare(*question))
     with Collection(place) as here, Collection(place, decoder=noting) as there:
         assert there.find_similar(query) == here.find_similar(query)
-        assert asked == [(query, HOW, 200)]
+        assert asked == [(query, HOW, 200, None)]
         with pytest.raises(PictureError, match="known format"):
             there.find_similar(b"no picture")
 

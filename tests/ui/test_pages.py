@@ -12,7 +12,8 @@ from streamlit.components.v2.bidi_component.main import _make_trigger_id
 from streamlit.proto.BidiComponent_pb2 import BidiComponent
 from streamlit.testing.v1 import AppTest
 
-from indexer.collection import Collection, hash_content, show_similarity
+from indexer.collection import hash_content, show_similarity
+from indexer.query_model import QueryModel
 from tests.indexer.making import build, draw
 from tests.ui.conftest import BROKEN, HOSTILE_NAMES, REPOSITORY, Gallery
 from ui.keys import Action, Key
@@ -231,11 +232,11 @@ def test_while_the_model_loads_images_are_answered_and_an_upload_waits(
     shown: Gallery, near_copy: Path, monkeypatch: pytest.MonkeyPatch
 ):
     told, may_load = [], threading.Event()
-    load = Collection._open_backbone
+    load = QueryModel.load
 
-    def wait_for_it(collection: Collection, snapshot: object) -> object:
+    def wait_for_it(model: QueryModel, manifest: dict) -> object:
         assert may_load.wait(30)
-        return load(collection, snapshot)
+        return load(model, manifest)
 
     @contextmanager
     def tell(text: str):
@@ -243,7 +244,7 @@ def test_while_the_model_loads_images_are_answered_and_an_upload_waits(
         may_load.set()
         yield
 
-    monkeypatch.setattr(Collection, "_open_backbone", wait_for_it)
+    monkeypatch.setattr(QueryModel, "load", wait_for_it)
     monkeypatch.setattr(streamlit, "spinner", tell)
     choose_collection(shown.place)
     assert len(list_cards(open_page(image=shown.find_hash("picture-05.jpg")))) == 24
