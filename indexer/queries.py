@@ -9,7 +9,6 @@ cosines like any other.
 Rule: a query that has no direction is refused; nothing is searched with a vector that is not finite.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
@@ -19,6 +18,7 @@ import numpy as np
 from indexer.errors import QueryError
 from seer_model.pictures import Region
 
+MOST_WEIGHT = 1e6
 LEAST_LENGTH = 1e-3
 """Of a weighted sum, as a part of all weights together: below it the rounding of stored numbers would decide."""
 
@@ -27,7 +27,7 @@ LEAST_LENGTH = 1e-3
 class Term:
     """One part of a query.
 
-    Raises: QueryError if the weight is 0 or not finite.
+    Raises: QueryError if the weight is 0 or no number to multiply with.
     """
 
     picture: bytes | int | np.ndarray
@@ -40,8 +40,8 @@ class Term:
     """What it is called when it is refused."""
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.weight) and self.weight):
-            raise QueryError(f"A weight is {self.weight}; allowed are finite numbers other than 0.")
+        if not 0 < abs(self.weight) <= MOST_WEIGHT:
+            raise QueryError(f"A weight is {self.weight}; allowed are numbers up to {MOST_WEIGHT:g} other than 0.")
         if self.region is not None and isinstance(self.picture, np.ndarray):
             raise QueryError("An embedding has no part that could be cut out; give the picture.")
 
@@ -89,7 +89,9 @@ def _normalise(embedding: np.ndarray, dimension: int) -> np.ndarray:
     wide = np.asarray(embedding, dtype=np.float64)
     if wide.shape != (dimension,):
         raise QueryError(f"An embedding has the shape {wide.shape}; the collection's have {dimension} numbers each.")
-    length = np.linalg.norm(wide)
-    if not (np.isfinite(wide).all() and np.isfinite(length) and length > 0):
+    largest = abs(wide).max()
+    if not 0 < largest < np.inf:
         raise QueryError("An embedding is zero or not finite, so nothing can be compared with it. Try another picture.")
-    return wide / length
+    # By the largest first: the squares of numbers near the end of what a float holds would not be finite.
+    wide = wide / largest
+    return wide / np.linalg.norm(wide)

@@ -27,8 +27,8 @@ LADDERS = {
     "indexer": (
         {"__main__"},
         {"cli"},
-        # The commands that build, learn, and look after a collection; the group above takes them in.
-        {"cli_build", "cli_learn"},
+        # The commands that build, learn, search, and look after a collection; the group above takes them in.
+        {"cli_build", "cli_learn", "cli_search"},
         {"cli_upkeep"},
         {"doctor", "texts"},  # look at what the conductors made, and say it
         # Conductors; terminal draws their progress.
@@ -86,7 +86,7 @@ DOORS = {
     },
     "click": {
         *("seer_model.cli", "ui.cli", "indexer.cli"),
-        *("indexer.cli_build", "indexer.cli_learn", "indexer.cli_upkeep"),
+        *("indexer.cli_build", "indexer.cli_learn", "indexer.cli_search", "indexer.cli_upkeep"),
     },
     "streamlit": {"ui"},
     "torch": {"seer_model", "indexer.embed"},
