@@ -216,7 +216,7 @@ def _read_answers(collection: Collection, file: BinaryIO) -> set[int]:
         hashes = [one["content_hash"] for line in file if line.strip() for one in json.loads(line)["neighbours"]]
         return {image_id for one in hashes if (image_id := collection.find_image(one)) is not None}
     except (ValueError, KeyError, TypeError):
-        raise QueryError(f"{escape(file.name)} is no answer. Give what seer search --json has printed.") from None
+        raise QueryError("--within is given what is no answer. Give what seer search --json has printed.") from None
 
 
 def _make_term(collection: Collection, given: Given, sign: int, region: Region | None = None) -> Term:
