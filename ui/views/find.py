@@ -96,7 +96,7 @@ def show_controls() -> None:
         st.segmented_control(
             "Neighbours", address.COUNTS, key=Key.COUNT, required=True, on_change=address.take_controls
         )
-        for label, key in (("Similarity at least", Key.AT_LEAST), ("at most", Key.AT_MOST)):
+        for label, key in (("Similarity at least", Key.AT_LEAST), ("Similarity at most", Key.AT_MOST)):
             st.number_input(
                 label, -1.0, 1.0, key=key, step=0.01, format="%0.3f", placeholder="no bound",
                 on_change=address.take_controls, width=150,
