@@ -27,10 +27,10 @@ def collection(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Collection]
     place = keep_rows(tmp_path_factory.mktemp("between") / "place", distinct)
     with closing(connect_to_write(place / "catalog.sqlite")) as writer:
         writer.execute(f"DELETE FROM files WHERE image_id IN {GONE}")
-    random, compare_all = np.random.default_rng(0), Snapshot.compare_all
+    compare_all = Snapshot.compare_all
 
     def compare_roughly(snapshot: Snapshot, query: np.ndarray) -> np.ndarray:
-        cosines = compare_all(snapshot, query)
+        cosines, random = compare_all(snapshot, query), np.random.default_rng(0)
         return cosines + random.uniform(-0.8 * ROUNDING, 0.8 * ROUNDING, cosines.shape).astype(np.float32)
 
     with pytest.MonkeyPatch.context() as patch, Collection(place) as opened:
@@ -68,6 +68,17 @@ def test_what_lies_between_two_similarities_is_listed_counted_and_paged_alike(
     assert [one.rank for one in found] == list(range(1, len(found) + 1))
     similarities = {one.image_id: one.similarity for one in whole}
     assert all(one.similarity == similarities[one.image_id] for one in found)
+
+
+def test_the_image_itself_counts_as_1_for_every_bound(collection: Collection):
+    nearly = float(np.nextafter(1.0, 0.0))
+    for own in (number for number in range(1, COUNT + 1) if number not in GONE):
+        (first, *_) = collection.find(Query.of(own), at_least=1.0, at_most=1.0).neighbours
+        assert first.image_id == own and first.is_same
+        below = collection.find(Query.of(own), COUNT, at_most=nearly).neighbours
+        assert own not in {one.image_id for one in below}
+        counts = [collection.count_similar(Query.of(own), **ends) for ends in ({"at_least": 1.0}, {"at_most": nearly})]
+        assert sum(counts) == COUNT - len(GONE) and counts[1] == len(below)
 
 
 def test_thousands_above_the_upper_bound_hide_nothing(tmp_path: Path):

@@ -94,6 +94,7 @@ def test_an_answer_holds_the_nearest_of_what_passes_and_no_other(
             collection.find(Query.of(own), count, where=where)
         return
     assert collection.count_images(where) == collection.count_similar(Query.of(own), where=where) == len(passing)
+    assert collection._catalog.list_rows(1, COUNT, where).tolist() == [number - 1 for number in passing]
     everything = [one.image_id for one in collection.find_similar_to(own, COUNT)]
     expected = [number for number in everything if number in passing]
     for ask in ({}, {"at_most": 1.0}, {"is_exact": True}):
