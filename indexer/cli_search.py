@@ -47,15 +47,12 @@ class Given(NamedTuple):
 
 def read_given(text: str) -> Given:
     """PICTURE or PICTURE=WEIGHT. Raises: BadParameter."""
-    picture, sign, weight = text.rpartition("=")
-    if os.path.exists(text) or not (sign and picture):
-        picture, weight = text, "1"
-    if not IMAGE.fullmatch(picture) and not os.path.isfile(picture):
-        raise click.BadParameter(f"There is no file {show_path(Path(picture))}.")
-    try:
-        given = Given(picture, float(weight))
-    except ValueError:
-        raise click.BadParameter(f"{escape(weight)!r} is no weight; allowed are numbers above 0.") from None
+    given, (picture, _, weight) = Given(text), text.rpartition("=")
+    if picture and not os.path.exists(text):
+        with suppress(ValueError):
+            given = Given(picture, float(weight))
+    if not IMAGE.fullmatch(given.text) and not os.path.isfile(given.text):
+        raise click.BadParameter(f"There is no file {show_path(Path(given.text))}.")
     if not 0 < given.weight < math.inf:
         raise click.BadParameter(f"A weight is {given.weight}; allowed are numbers above 0.")
     return given
@@ -237,8 +234,8 @@ def _read_picture(path: str, name: str) -> bytes:
         return read_whole(path)[0]
     except PictureError as error:
         raise PictureError(f"{name} cannot be searched with. {error}") from None
-    except OSError as error:
-        raise PictureError(f"{name} cannot be read ({error.strerror}).") from None
+    except (OSError, ValueError) as error:  # ValueError: a line of a list may hold what no path can.
+        raise PictureError(f"{name} cannot be read ({getattr(error, 'strerror', error)}).") from None
 
 
 def _search_each(collection: Collection, listed: Iterable[bytes], say: Callable, as_json: bool) -> int:

@@ -17,6 +17,7 @@ from indexer.aside import Aside, prepare_picture, shrink_picture
 from indexer.collection import Collection
 from indexer.layout import THUMBNAILS
 from seer_model.errors import PictureError
+from seer_model.pictures import Region
 from seer_model.preprocess import PREPROCESSINGS
 from tests.indexer.making import build, draw
 
@@ -56,6 +57,8 @@ def decoder() -> Iterator[Aside]:
 def test_aside_gives_what_this_process_would(decoder: Aside, tmp_path: Path):
     data = draw(tmp_path / "one.png", seed=1).read_bytes()
     np.testing.assert_array_equal(decoder.prepare(data, HOW, 200), prepare_picture(data, HOW, 200))
+    part = Region(10, 20, 40, 50)
+    np.testing.assert_array_equal(decoder.prepare(data, HOW, 200, part), prepare_picture(data, HOW, 200, part))
     assert decoder.shrink(data, 64, 200) == shrink_picture(data, 64, 200)
 
 

@@ -36,7 +36,9 @@ def read_names(result: Result) -> list[str]:
 
 def test_several_pictures_count_as_they_are_weighed(built: Path, pictures: Path, tmp_path: Path):
     first, second = pictures / "a" / "picture-3.png", pictures / "b" / "picture-4.png"
-    odd = shutil.copy(draw(tmp_path / "x.png", seed=50), tmp_path / "half=0.5")
+    plain = draw(tmp_path / "x.png", seed=50)
+    odd = shutil.copy(plain, tmp_path / "half=0.5")
+    assert read_names(search(built, odd)) == read_names(search(built, plain))
     terms = Term(first.read_bytes(), 2.0), Term(second.read_bytes(), 0.5), Term(odd.read_bytes(), -0.25)
     with Collection(built) as collection:
         expected = [one.path.name for one in collection.find(Query(*terms), 9).neighbours]
@@ -95,7 +97,7 @@ def test_a_list_is_answered_line_by_line_and_what_fails_stops_nothing(built: Pat
     broken.write_bytes(b"no picture")
     odd = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.png"))
     shutil.copy(file, odd)
-    lines = b"\n".join(map(bytes, (gone, odd, broken, Path("image:1"), Path("image:99")))) + b"\r\n\n"
+    lines = b"\n".join(map(bytes, (gone, odd, broken, Path("image:1"), Path("image:99")))) + b"\r\n\na\0b\n/\n"
     (tmp_path / "list.txt").write_bytes(lines)
     text = search(built, "--files", tmp_path / "list.txt", "--count", 1)
     assert text.exit_code == 1
@@ -106,9 +108,9 @@ def test_a_list_is_answered_line_by_line_and_what_fails_stops_nothing(built: Pat
     told = search(built, "--files", "-", "--json", "--count", 2, given=lines)
     objects = [json.loads(line) for line in told.stdout.splitlines()]
     assert told.exit_code == 1 and [one["query"] for one in objects] == [
-        str(gone), f"{tmp_path}/caf\\xe9.png", str(broken), "image:1", "image:99",
+        str(gone), f"{tmp_path}/caf\\xe9.png", str(broken), "image:1", "image:99", "a\0b", "/",
     ]  # fmt: skip
-    assert ["error" in one for one in objects] == [True, False, True, False, True]
+    assert ["error" in one for one in objects] == [True, False, True, False, True, True, True]
     assert objects[1]["neighbours"][0]["path"] == str(file) and len(objects[3]["neighbours"]) == 2
     well = search(built, "--files", "-", "--how-many", given=bytes(file))
     assert (well.exit_code, well.stdout) == (0, f"{file}\t9\n")
