@@ -315,8 +315,8 @@ class Collection:
         picture = term.picture if isinstance(term.picture, bytes) else self._require_original(term.picture)
         try:
             return self._model.embed(snapshot.generation.manifest, picture, term.region)
-        except PictureError as error:
-            raise PictureError(f"{term.name} cannot be searched with. {error}" if term.name else str(error)) from None
+        except (PictureError, QueryError) as error:
+            raise type(error)(f"{term.name} cannot be searched with. {error}" if term.name else str(error)) from None
 
     def _find_own_row(self, snapshot: Snapshot, term: Term) -> int | None:
         """The row of a term's content; None if its bytes come from outside. Raises: QueryError if an image is gone."""

@@ -95,9 +95,13 @@ def test_filters_bounds_and_counts_narrow_an_answer(built: Path, pictures: Path,
 def test_a_list_is_answered_line_by_line_and_what_fails_stops_nothing(built: Path, pictures: Path, tmp_path: Path):
     file, gone, broken = pictures / "a" / "picture-3.png", tmp_path / "gone.png", tmp_path / "broken.png"
     broken.write_bytes(b"no picture")
+    Image.new("RGB", (40, 40)).save(tmp_path / "black.png")
     odd = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.png"))
     shutil.copy(file, odd)
-    lines = b"\n".join(map(bytes, (gone, odd, broken, Path("image:1"), Path("image:99")))) + b"\r\n\na\0b\n/\n"
+    lines = (
+        b"\n".join(map(bytes, (gone, odd, broken, tmp_path / "black.png", Path("image:1"), Path("image:99"))))
+        + b"\r\n\na\0b\n/\n"
+    )
     (tmp_path / "list.txt").write_bytes(lines)
     text = search(built, "--files", tmp_path / "list.txt", "--count", 1)
     assert text.exit_code == 1
@@ -105,13 +109,14 @@ def test_a_list_is_answered_line_by_line_and_what_fails_stops_nothing(built: Pat
     assert [line.split("\t")[:2] for line in text.stdout.splitlines()[1:]] == [["image:1", "1.000"]]
     assert text.stderr.splitlines()[0] == f"seer: {gone} cannot be read (No such file or directory)."
     assert text.stderr.splitlines()[1].startswith(f"seer: {broken} cannot be searched with. The content is no picture")
+    assert text.stderr.splitlines()[2] == f"seer: {tmp_path}/black.png cannot be searched with. no finite embedding"
     told = search(built, "--files", "-", "--json", "--count", 2, given=lines)
     objects = [json.loads(line) for line in told.stdout.splitlines()]
     assert told.exit_code == 1 and [one["query"] for one in objects] == [
-        str(gone), f"{tmp_path}/caf\\xe9.png", str(broken), "image:1", "image:99", "a\0b", "/",
+        str(gone), f"{tmp_path}/caf\\xe9.png", str(broken), f"{tmp_path}/black.png", "image:1", "image:99", "a\0b", "/",
     ]  # fmt: skip
-    assert ["error" in one for one in objects] == [True, False, True, False, True, True, True]
-    assert objects[1]["neighbours"][0]["path"] == str(file) and len(objects[3]["neighbours"]) == 2
+    assert ["error" in one for one in objects] == [True, False, True, True, False, True, True, True]
+    assert objects[1]["neighbours"][0]["path"] == str(file) and len(objects[4]["neighbours"]) == 2
     well = search(built, "--files", "-", "--how-many", given=bytes(file))
     assert (well.exit_code, well.stdout) == (0, f"{file}\t9\n")
     # A filter that nothing passes is no matter of one query.
