@@ -9,6 +9,7 @@ Rule: what comes back is pixels or bytes made by us, or PictureError; never anyt
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ import numpy as np
 from indexer.workers import Limits, Workers, limit_memory
 from seer_model.errors import PictureError
 from seer_model.formats import PICTURE_SUFFIXES
-from seer_model.pictures import bound_memory, encode_thumbnail, open_picture
+from seer_model.pictures import Region, bound_memory, encode_thumbnail, open_picture
 from seer_model.preprocess import Preprocessing, prepare
 
 __all__ = ["PICTURE_SUFFIXES", "Aside", "Here", "prepare_picture", "shrink_picture"]
@@ -25,9 +26,11 @@ MOST_AT_ONCE = 4
 """Processes; each is started when the others are busy, so that one picture that hangs keeps few people waiting."""
 
 
-def prepare_picture(data: bytes, how: Preprocessing, max_megapixels: float) -> np.ndarray:
-    """A file's bytes as the backbone's input, (H, W, 3) uint8. Raises: PictureError."""
-    picture = open_picture(data, max_megapixels=max_megapixels, short_side_px=how.short_side_px)
+def prepare_picture(
+    data: bytes, how: Preprocessing, max_megapixels: float, region: Region | None = None
+) -> np.ndarray:
+    """A file's bytes, or a part of the picture, as the backbone's input, (H, W, 3) uint8. Raises: PictureError."""
+    picture = open_picture(data, max_megapixels=max_megapixels, short_side_px=how.short_side_px, region=region)
     return prepare(picture.pixels, how)
 
 
@@ -39,9 +42,11 @@ def shrink_picture(data: bytes, side_px: int, max_megapixels: float) -> bytes:
 class Here:
     """The same two, in this process."""
 
-    def prepare(self, data: bytes, how: Preprocessing, max_megapixels: float) -> np.ndarray:
+    def prepare(
+        self, data: bytes, how: Preprocessing, max_megapixels: float, region: Region | None = None
+    ) -> np.ndarray:
         """As `prepare_picture`."""
-        return prepare_picture(data, how, max_megapixels)
+        return prepare_picture(data, how, max_megapixels, region)
 
     def shrink(self, data: bytes, side_px: int, max_megapixels: float) -> bytes:
         """As `shrink_picture`."""
@@ -55,9 +60,11 @@ class Aside:
         limits = Limits(seconds=max_seconds)
         self._workers = Workers(_work, _give_up, preload=__name__, count=MOST_AT_ONCE, ahead=1, limits=limits)
 
-    def prepare(self, data: bytes, how: Preprocessing, max_megapixels: float) -> np.ndarray:
+    def prepare(
+        self, data: bytes, how: Preprocessing, max_megapixels: float, region: Region | None = None
+    ) -> np.ndarray:
         """As `prepare_picture`."""
-        return self._do(prepare_picture, data, how, max_megapixels)
+        return self._do(partial(prepare_picture, region=region), data, how, max_megapixels)
 
     def shrink(self, data: bytes, side_px: int, max_megapixels: float) -> bytes:
         """As `shrink_picture`."""

@@ -3,18 +3,27 @@
 Rule: read-only, and safe from several threads: one lock around every question.
 """
 
+import json
 import os
 import sqlite3
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime, time, timedelta
+from functools import lru_cache
 from pathlib import Path
 
+import numpy as np
+
 from indexer.catalog import READ_MODEL
+from indexer.filters import Filter
+from indexer.layout import LARGEST, clamp_time
 from indexer.reasons import PENDING, UNPUBLISHED, UNREAD, find_kind, split_reason
-from indexer.schema import connect_to_read, explain_damage
+from indexer.schema import bound_paths, connect_to_read, explain_damage
 
 ASKED_AT_ONCE = 500
+KEPT_FILTERS = 8
+"""Filters whose rows are remembered, 8 bytes for each row that passes."""
 KEEPS_GLOBS = 2
 """The first schema that does; an older catalog is read as it is until the next build."""
 _HAS_FILE = "EXISTS (SELECT 1 FROM files f WHERE f.image_id = i.image_id)"
@@ -75,6 +84,7 @@ class CatalogReader:
         self._connection = connect_to_read(path)
         self._connection.create_function("kind_of", 1, find_kind, deterministic=True)
         self._lock = threading.Lock()
+        self._select_rows_once = lru_cache(KEPT_FILTERS)(self._select_rows)
 
     def close(self) -> None:
         """Give the file back."""
@@ -127,8 +137,25 @@ class CatalogReader:
             living.update(*self._ask(f"SELECT DISTINCT image_id FROM files WHERE image_id IN ({marks})", tuple(asked)))
         return living
 
+    def list_rows(self, store: int, rows: int, where: Filter) -> np.ndarray:
+        """(n,) int64, ascending and read-only: which of the store's first `rows` rows have a file and pass."""
+        return self._select_rows_once(self.read_version(), store, rows, where)
+
+    def _select_rows(self, _: int, store: int, rows: int, where: Filter) -> np.ndarray:
+        conditions = list(_write_conditions(where))
+        query = f"""SELECT row FROM rows WHERE store = ? AND row < ? AND image_id IN (
+            SELECT f.image_id FROM files f JOIN images i USING (image_id)
+            WHERE {" AND ".join(["TRUE", *(text for text, _ in conditions)])})"""
+        found = self._ask(query, (store, rows, *(value for _, values in conditions for value in values)))
+        passing = np.fromiter((row for (row,) in found), dtype=np.int64, count=len(found))
+        passing.sort()
+        passing.flags.writeable = False
+        return passing
+
     def find_row(self, store: int, image_id: int) -> int | None:
         """The row of an image in a store; None if it has none, or if the image is gone."""
+        if abs(image_id) > LARGEST:
+            return None
         found = self._ask(f"SELECT row FROM rows i WHERE store = ? AND image_id = ? AND {_HAS_FILE}", (store, image_id))
         return found[0][0] if found else None
 
@@ -180,6 +207,37 @@ class CatalogReader:
             WHERE r.store = ? AND r.row < ?"""
         images, files = self._ask(query, (store, rows))[0]
         return {"images": images, "files": files}
+
+
+def _write_conditions(where: Filter) -> Iterator[tuple[str, tuple]]:
+    """What a file `f` of an image `i` must fulfil, as SQL with the values of its question marks."""
+    bounds = [bound for folder in where.under for bound in _spell(folder)]
+    if bounds:
+        yield f"({' OR '.join(['f.path >= ? AND f.path < ?'] * len(bounds))})", tuple(sum(bounds, ()))
+    if where.since:
+        yield "f.mtime_ns >= ?", (_begin(where.since),)
+    if where.until:
+        yield "f.mtime_ns < ?", (_begin(where.until + timedelta(days=1)),)
+    for name, least, most in (
+        ("i.size_bytes", where.least_bytes, where.most_bytes),
+        ("min(i.width, i.height)", where.least_px, where.most_px),
+    ):
+        if (least, most) != (None, None):
+            yield f"{name} BETWEEN ? AND ?", (min(least or 0, LARGEST), LARGEST if most is None else min(most, LARGEST))
+    for name, chosen in (("i.format", where.formats or None), ("f.image_id", where.images)):
+        if chosen is not None:
+            # One value, however many there are: SQLite takes a limited number of question marks.
+            yield f"{name} IN (SELECT value FROM json_each(?))", (json.dumps(list(chosen)),)
+
+
+def _spell(folder: Path) -> set[tuple[bytes, bytes]]:
+    """The bounds of the paths below a folder, as it is spelled and where its links lead."""
+    return {bound_paths(os.path.abspath(folder)), bound_paths(os.path.realpath(folder))}
+
+
+def _begin(day: date) -> int:
+    """When a day begins here, in nanoseconds since 1970."""
+    return clamp_time(round(datetime.combine(day, time.min).timestamp()) * 10**9)
 
 
 def _read_image(connection: sqlite3.Connection, image_id: int) -> ImageDetails | None:

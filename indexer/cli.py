@@ -1,4 +1,4 @@
-"""The command line that asks: `search`, `status`, `evaluate`, `doctor`; also `python -m indexer`, with all others.
+"""The command line that asks: `status`, `evaluate`, `doctor`; also `python -m indexer`, with all others.
 
 Rule: a command parses, calls one function, prints. What the person can put right becomes text in `CommandGroup` alone.
 """
@@ -7,15 +7,15 @@ import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from time import perf_counter
 
 import click
 
 from indexer.cli_build import build
 from indexer.cli_learn import pretrain
+from indexer.cli_search import search
 from indexer.cli_upkeep import check as check_command
 from indexer.cli_upkeep import collection_option, forget, json_option, prune, relocate
-from indexer.collection import Collection, show_similarity
+from indexer.collection import Collection
 from indexer.doctor import examine
 from indexer.edits import KINDS
 from indexer.evaluate import evaluate
@@ -25,14 +25,8 @@ from indexer.evaluation_text import show_evaluation
 from indexer.interrupts import INTERRUPTED
 from indexer.layout import find_collection
 from indexer.terminal import show_progress
-from indexer.texts import (
-    describe_answer,
-    describe_status,
-    show_path,
-    show_status,
-    show_unsearchable,
-)
-from seer_model.errors import PictureError, UserError
+from indexer.texts import describe_status, show_status, show_unsearchable
+from seer_model.errors import UserError
 from seer_model.zoo import DEFAULT_MODEL
 
 SHOWN_FAILURES = 20
@@ -60,8 +54,6 @@ class CommandGroup(click.Group):
         sys.exit(status if isinstance(status, int) else 0)
 
 
-
-
 @click.group(cls=CommandGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="seer", prog_name="seer")
 def cli() -> None:
@@ -70,41 +62,11 @@ def cli() -> None:
 
 cli.add_command(build)
 cli.add_command(pretrain)
+cli.add_command(search)
 cli.add_command(check_command)
 cli.add_command(prune)
 cli.add_command(relocate)
 cli.add_command(forget)
-
-
-@cli.command()
-@click.argument("query", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--count", type=click.IntRange(1), default=10, show_default=True, help="How many neighbours.")
-@click.option(
-    "--at-least", type=click.FloatRange(-1, 1), metavar="S", help="Leave out what is less similar than S (-1 to 1)."
-)
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
-@collection_option
-@json_option
-def search(query: Path, count: int, at_least: float | None, device: str, folder: Path | None, as_json: bool) -> None:
-    """Print the images most like the picture QUERY, best first; each of an image's files on a line of its own."""
-    place = find_collection(folder)
-    with Collection(place, device=device) as collection:
-        data = query.read_bytes()
-        started = perf_counter()
-        try:
-            neighbours = collection.find_similar(data, count, at_least=at_least)
-        except PictureError as error:
-            raise PictureError(f"{show_path(query)} cannot be searched with. {error}") from None
-        milliseconds = (perf_counter() - started) * 1000
-        status = collection.read_status()
-    if as_json:
-        click.echo(json.dumps(describe_answer(status, neighbours, milliseconds)))
-        return
-    for neighbour in neighbours:
-        for path in neighbour.paths:
-            click.echo(f"{show_similarity(neighbour)}\t{show_path(path)}")
-    if not neighbours:
-        click.echo("Nothing is that similar." if status.images else "The collection holds no image yet.", err=True)
 
 
 @cli.command()

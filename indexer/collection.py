@@ -2,6 +2,8 @@
 
     with Collection(folder) as collection:
         collection.find_similar(picture_bytes, count=10)
+        query = Query(Term(picture_bytes), Term(other_bytes, weight=-0.5))
+        collection.find(query, at_least=0.8, where=Filter(under=[folder])).neighbours
 
 It is read-only but for the marks, may be shared by threads, and takes up the next generation by itself. Additions
 appear with the next generation; removals apply at once, since every answer is checked against the catalog.
@@ -14,54 +16,45 @@ import threading
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 import numpy as np
 
+from indexer.answers import (
+    EVERYTHING,
+    Aim,
+    Answer,
+    Neighbour,
+    Wish,
+    count_between,
+    find_answer,
+    list_allowed,
+    show_similarity,
+)
 from indexer.aside import Aside, Here
 from indexer.catalog_reader import CatalogReader, ImageDetails, UnsearchableFile
 from indexer.decode import hash_content, read_whole
-from indexer.errors import CollectionEmpty, CollectionUnwritable, FingerprintMismatch, QueryError
+from indexer.errors import CollectionEmpty, CollectionUnwritable, QueryError
 from indexer.failures import format_unsearchable
+from indexer.filters import Filter
 from indexer.generations import open_generation, read_current
 from indexer.layout import CATALOG, MARKS, THUMBNAILS
 from indexer.marks import Marks
+from indexer.queries import Query, Term, combine
+from indexer.query_model import QueryModel
 from indexer.snapshot import Snapshot
 from indexer.thumbnails import ThumbnailReader
 from seer_model.errors import PictureError
-
-if TYPE_CHECKING:
-    from indexer.embed import Backbone
+from seer_model.pictures import Region
 
 __all__ = [
-    "Collection", "CollectionStatus", "CollectionUnwritable", "ImageDetails", "Neighbour", "UnsearchableFile",
-    "hash_content", "show_similarity",
+    "Answer", "Collection", "CollectionStatus", "CollectionUnwritable", "Filter", "ImageDetails", "Neighbour", "Query",
+    "Region", "Term", "UnsearchableFile", "hash_content", "show_similarity",
 ]  # fmt: skip
 
-REMEMBERED = 32
-"""Embeddings of queries from outside that are kept."""
 _NAMED_SO = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "AVIF", "HEIC", "JXL")
+NOT_THERE = "Image {} is not in the collection any more. Choose another one."
 MEDIA_TYPES = {name: f"image/{name.lower()}" for name in _NAMED_SO}
-
-
-@dataclass(frozen=True)
-class Neighbour:
-    """One answer. `rank` counts from 1; `similarity` is a cosine in [-1, 1]; `width`, `height` in pixels, upright."""
-
-    rank: int
-    image_id: int
-    similarity: float
-    paths: list[Path]
-    content_hash: str
-    width: int
-    height: int
-    is_same: bool
-    """Its content is identical with the query's."""
-
-    @property
-    def path(self) -> Path:
-        """The first of its files."""
-        return self.paths[0]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +74,8 @@ class CollectionStatus:
     dimension: int | None
     index: str | None
     recall: float | None
+    is_approximate: bool
+    """Whether a search misses some images unless it is asked to be exact."""
 
 
 class Collection:
@@ -96,16 +91,14 @@ class Collection:
 
     def __init__(self, folder: Path | str, *, device: str = "auto", decoder: Here | Aside | None = None) -> None:
         self.folder = Path(folder)
-        self._device, self._decoder = device, decoder or Here()
+        self._decoder = decoder or Here()
+        self._model = QueryModel(device, self._decoder)
         self._catalog = CatalogReader(self.folder / CATALOG)
         self._thumbnails = ThumbnailReader(self.folder / THUMBNAILS)
         self.marks = Marks(self.folder / MARKS)
         """What people decided; all that can be written here."""
         self._lock = threading.Lock()
-        self._model_lock = threading.Lock()
         self._snapshot: Snapshot | None = None
-        self._backbone: Backbone | None = None
-        self._queries: dict[tuple[str, bytes], np.ndarray] = {}
         self._told: tuple[tuple, CollectionStatus] | None = None
 
     def __enter__(self) -> Self:
@@ -122,37 +115,54 @@ class Collection:
     def find_similar(
         self, picture: bytes, count: int = 10, *, at_least: float | None = None, first: int = 0
     ) -> list[Neighbour]:
-        """The images most like a picture, best first.
-
-        Args:
-            picture: the bytes of a picture file. If the collection has this content, no model is needed.
-            count: how many at most.
-            at_least: leave out what is less similar than this cosine.
-            first: how many of the nearest to pass over, for paging.
-        Raises: PictureError if the bytes are no picture; CollectionEmpty; FingerprintMismatch; QueryError.
-        """
-        _check_range(count, first)
-        snapshot, content_hash = self._open_snapshot(), hash_content(picture)
-        image_id = self._catalog.find_image(content_hash)
-        row = None if image_id is None else self._find_row(snapshot, image_id)
-        if row is not None:
-            return self._search(snapshot, snapshot.store.read_embedding(row), row, count, at_least, first)
-        query = self._embed(snapshot, picture, content_hash)
-        return self._search(snapshot, query, None, count, at_least, first)
+        """The images most like a picture, given by the bytes of its file, best first. Arguments as in `find`."""
+        return self.find(Query.of(picture), count, at_least=at_least, first=first).neighbours
 
     def find_similar_to(
         self, image_id: int, count: int = 10, *, at_least: float | None = None, first: int = 0
     ) -> list[Neighbour]:
-        """The images most like one of the collection, which itself comes first. Arguments as in `find_similar`.
+        """The images most like one of the collection, which itself comes first. Arguments as in `find`."""
+        return self.find(Query.of(image_id), count, at_least=at_least, first=first).neighbours
 
-        Raises: QueryError if the image is not (or no longer) searchable; CollectionEmpty; CollectionDamaged.
+    def find(
+        self,
+        query: Query,
+        count: int = 10,
+        *,
+        first: int = 0,
+        at_least: float | None = None,
+        at_most: float | None = None,
+        where: Filter | None = None,
+        is_exact: bool = False,
+    ) -> Answer:
+        """The images most like a query, best first.
+
+        Args:
+            query: no model is needed for whole pictures whose content the collection has.
+            count: how many at most.
+            first: how many of the nearest to pass over, for paging.
+            at_least: leave out what is less similar than this cosine.
+            at_most: leave out what is more similar. Every row is compared then.
+            where: which images may be answered; ranks are counted among them.
+            is_exact: compare with every row that may be answered, whatever the generation's index is.
+        Raises: PictureError if bytes are no picture; CollectionEmpty; FingerprintMismatch; CollectionDamaged;
+            QueryError if an image is not (or no longer) searchable, no image passes the filter, or a value is no good.
         """
-        _check_range(count, first)
+        wish = Wish(count=count, first=first, at_least=at_least, at_most=at_most, where=where, is_exact=is_exact)
         snapshot = self._open_snapshot()
-        row = self._find_row(snapshot, image_id)
-        if row is None:
-            raise QueryError(f"Image {image_id} is not in the collection any more. Choose another one.")
-        return self._search(snapshot, snapshot.store.read_embedding(row), row, count, at_least, first)
+        return find_answer(snapshot, self._catalog, self._take_aim(snapshot, query), wish)
+
+    def count_similar(
+        self, query: Query, *, at_least: float | None = None, at_most: float | None = None, where: Filter | None = None
+    ) -> int:
+        """How many images lie between two similarities, counted over every row. Arguments as in `find`."""
+        wish = Wish(at_least=at_least, at_most=at_most, where=where)
+        snapshot = self._open_snapshot()
+        return count_between(snapshot, self._catalog, self._take_aim(snapshot, query), wish)
+
+    def count_images(self, where: Filter = EVERYTHING) -> int:
+        """How many images can be searched and pass a filter. Raises: QueryError if there are images, and none does."""
+        return len(list_allowed(self._open_snapshot(), self._catalog, where))
 
     def read_embeddings(self) -> tuple[np.ndarray, np.ndarray]:
         """The generation's images (N,) int64 and their rows (N, D) float16, a read-only memory map.
@@ -173,7 +183,7 @@ class Collection:
         """Everything known of an image. Raises: QueryError if it is not in the collection."""
         details = self._catalog.read_images([image_id]).get(image_id)
         if details is None:
-            raise QueryError(f"Image {image_id} is not in the collection any more. Choose another one.")
+            raise QueryError(NOT_THERE.format(image_id))
         return details
 
     def list_images(self, first: int = 0, count: int = 60) -> list[ImageDetails]:
@@ -268,7 +278,8 @@ class Collection:
             model=manifest["settings"]["model"],
             dimension=manifest["dimension"],
             index=manifest["index"],
-            recall=manifest["recall"],
+            recall=snapshot.recall,
+            is_approximate=snapshot.is_approximate,
         )
 
     @property
@@ -279,13 +290,52 @@ class Collection:
     @property
     def is_model_loaded(self) -> bool:
         """Whether a picture from outside can be answered without waiting for the model."""
-        return self._backbone is not None
+        return self._model.is_loaded
 
     def load_model(self) -> None:
         """Load the current generation's model and index, unless they are there. Raises: as `find_similar`."""
         snapshot = self._open_snapshot()
         snapshot.warm_up()  # FAISS takes a second to load, too.
-        self._open_backbone(snapshot)
+        self._model.load(snapshot.generation.manifest)
+
+    def _take_aim(self, snapshot: Snapshot, query: Query) -> Aim:
+        """The vector of a query. The row of a plain one goes along, if its content is in the collection."""
+        own_row = self._find_own_row(snapshot, query.terms[0]) if query.is_plain else None
+        if own_row is not None:
+            return Aim(snapshot.store.read_embedding(own_row), own_row)
+        embeddings = [self._embed(snapshot, term) for term in query.terms]
+        return Aim(combine(embeddings, [term.weight for term in query.terms], snapshot.dimension), None)
+
+    def _embed(self, snapshot: Snapshot, term: Term) -> np.ndarray:
+        if isinstance(term.picture, np.ndarray):
+            return term.picture
+        row = self._find_own_row(snapshot, term)
+        if row is not None and term.region is None:
+            return snapshot.store.read_embedding(row)
+        picture = term.picture if isinstance(term.picture, bytes) else self._require_original(term.picture)
+        try:
+            return self._model.embed(snapshot.generation.manifest, picture, term.region)
+        except (PictureError, QueryError) as error:
+            raise type(error)(f"{term.name} cannot be searched with. {error}" if term.name else str(error)) from None
+
+    def _find_own_row(self, snapshot: Snapshot, term: Term) -> int | None:
+        """The row of a term's content; None if its bytes come from outside. Raises: QueryError if an image is gone."""
+        if isinstance(term.picture, bytes):
+            image_id = self._catalog.find_image(hash_content(term.picture))
+            return None if image_id is None else self._find_row(snapshot, image_id)
+        row = self._find_row(snapshot, int(term.picture))
+        if row is None:
+            raise QueryError(NOT_THERE.format(term.picture))
+        return row
+
+    def _require_original(self, image_id: int) -> bytes:
+        original = self.read_original(self.read_image(image_id).content_hash)
+        if original is None:
+            raise QueryError(
+                f"No file of image {image_id} holds it any more, so no part can be cut out. Run seer build, or search "
+                "with the whole image."
+            )
+        return original[0]
 
     def _find_row(self, snapshot: Snapshot, image_id: int) -> int | None:
         row = self._catalog.find_row(snapshot.number, image_id)
@@ -298,91 +348,11 @@ class Collection:
                 self._snapshot = Snapshot(self.folder, open_generation(self.folder))
             return self._snapshot
 
-    def _open_backbone(self, snapshot: Snapshot) -> "Backbone":
-        """The model of this generation; refused if it would embed otherwise than the generation's did."""
-        from indexer.embed import open_backbone
-
-        manifest = snapshot.generation.manifest
-        with self._model_lock:
-            if self._backbone is None or self._backbone.fingerprint != manifest["fingerprint"]:
-                # One picture at a time: a query must not pay for a whole padded batch.
-                backbone = open_backbone(manifest["settings"]["model"], device=self._device, batch_size=1)
-                _require_same_fingerprint(backbone.fingerprint, manifest)
-                self._backbone = backbone
-            return self._backbone
-
-    def _embed(self, snapshot: Snapshot, picture: bytes, content_hash: bytes) -> np.ndarray:
-        """The picture's embedding; the latest ones are remembered, so that paging through an answer costs no model."""
-        from indexer.embed import embed_prepared
-
-        backbone = self._open_backbone(snapshot)
-        key = backbone.fingerprint, content_hash
-        if (known := self._queries.get(key)) is not None:
-            return known
-        # Before the lock: who waits for the model must not wait for another's picture.
-        pixels = self._decoder.prepare(picture, backbone.preprocessing, self.max_megapixels)
-        with self._model_lock:
-            query = self._queries[key] = embed_prepared(backbone, pixels)
-            if len(self._queries) > REMEMBERED:
-                del self._queries[next(iter(self._queries))]
-            return query
-
-    def _search(
-        self,
-        snapshot: Snapshot,
-        query: np.ndarray,
-        own_row: int | None,
-        count: int,
-        at_least: float | None,
-        first: int,
-    ) -> list[Neighbour]:
-        rows, similarities = snapshot.rank(query, own_row, first + count, self._catalog.list_living)
-        ranked = list(enumerate(zip(rows, similarities, strict=True), start=1))[first : first + count]
-        if at_least is not None:
-            # The image itself is never cut by a bound of 1 for rounding's sake.
-            ranked = [one for one in ranked if one[1][1] >= at_least or one[1][0] == own_row]
-        details = self._catalog.read_images([int(snapshot.image_ids[row]) for _, (row, _) in ranked])
-        return [
-            _make_neighbour(rank, float(similarity), image, bool(row == own_row))
-            for rank, (row, similarity) in ranked
-            if (image := details.get(int(snapshot.image_ids[row]))) is not None
-        ]
-
-
-def show_similarity(neighbour: Neighbour) -> str:
-    """A similarity for people: 1.000 only for identical content, however near another one is."""
-    return "1.000" if neighbour.is_same else f"{min(neighbour.similarity, 0.999):.3f}"
-
-
-def _make_neighbour(rank: int, similarity: float, image: ImageDetails, is_same: bool) -> Neighbour:
-    return Neighbour(
-        rank=rank,
-        image_id=image.image_id,
-        similarity=similarity,
-        paths=image.paths,
-        content_hash=image.content_hash,
-        width=image.width,
-        height=image.height,
-        is_same=is_same,
-    )
-
 
 def _describe_empty(folder: Path, catalog: CatalogReader, counts: dict[str, int]) -> CollectionStatus:
     known = {"folders": catalog.list_folders(), "excluded": catalog.list_excluded()}
     nothing = dict.fromkeys(("generation", "updated", "model", "dimension", "index", "recall"))
     pending = counts["files"] - counts["failed"]
-    return CollectionStatus(folder=folder, **known, images=0, pending=pending, **counts, **nothing)
-
-
-def _check_range(count: int, first: int) -> None:
-    if count < 1 or first < 0:
-        raise QueryError(f"count is {count} and first is {first}; allowed are 1 or more, and 0 or more.")
-
-
-def _require_same_fingerprint(found: str, manifest: dict) -> None:
-    if found != manifest["fingerprint"]:
-        raise FingerprintMismatch(
-            f"The model {manifest['settings']['model']} is not the one that this collection was made with "
-            f"(fingerprint {found[:12]}, the collection has {manifest['fingerprint'][:12]}): its answers would mean "
-            "nothing. Run seer build again: it embeds the pictures with the model as it is now."
-        )
+    return CollectionStatus(
+        folder=folder, **known, images=0, pending=pending, is_approximate=False, **counts, **nothing
+    )

@@ -168,7 +168,7 @@ class _Fitting:
 
         recipes = list_recipes(*self.rows.shape, self.memory_bytes)
         if not recipes:
-            return _stay_exact(f"exact: {self.slow}, but no index fits in {self.memory_bytes >> 20} MB (--memory)")
+            return _stay_exact(f"exact: {self.slow}, but no index fits in {self.memory_bytes:,} bytes (--memory)")
         drawn, asked = self.random.permutation(len(self.rows)), min(QUERIES, len(self.rows) // LEAST_SHARE)
         held, rest = self._hold_out(np.sort(drawn[:asked])), drawn[asked:]
         for recipe in recipes:

@@ -88,6 +88,11 @@ class Snapshot:
         few = allowed is not None and allowed.size * self.store.rows.strides[0] <= SMALL_BYTES
         return not self.is_approximate or few
 
+    def read_recall(self, allowed: np.ndarray | None) -> float:
+        """Recall as it was measured; with a filter, that of one as strict, which let through rows drawn at random."""
+        measured = None if allowed is None else self._find_filtered(len(allowed) / max(1, self.rows))
+        return measured["recall"] if measured else self.recall
+
     def rank(
         self,
         query: np.ndarray,
@@ -163,9 +168,12 @@ class Snapshot:
         """Lists to look through: with a filter as many as the next stricter one that was measured needed."""
         if mask is None:
             return self.search["probes"]
-        share = mask.mean()
-        measured = [one["probes"] for one in self.search["filtered"] if one["share"] <= share]
-        return measured[0] if measured else self.approximate.lists
+        measured = self._find_filtered(mask.mean())
+        return measured["probes"] if measured else self.approximate.lists
+
+    def _find_filtered(self, share: float) -> dict | None:
+        """What was measured with a filter as strict as this share of the rows, or the next stricter one."""
+        return next((one for one in self.search["filtered"] if one["share"] <= share), None)
 
     def _find_living(self, rows: np.ndarray, list_living: ListLiving) -> np.ndarray:
         """(k,) bool: which rows' images still have a file."""
@@ -188,5 +196,6 @@ def _include(rows: np.ndarray, own_row: int | None, mask: np.ndarray | None) -> 
 
 
 def sort_rows(rows: np.ndarray, similarities: np.ndarray, own_row: int | None) -> tuple[np.ndarray, np.ndarray]:
+    """Best first, equals in the order of their rows; the query's own row before all."""
     order = np.lexsort((rows, -similarities, rows != (-1 if own_row is None else own_row)))
     return rows[order], similarities[order]

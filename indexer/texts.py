@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
-from indexer.collection import CollectionStatus, Neighbour, UnsearchableFile
+from indexer.collection import Answer, CollectionStatus, Neighbour, UnsearchableFile
 from indexer.estimate import Estimate
 from indexer.layout import LOG
 from indexer.report import BuildReport
@@ -118,8 +118,8 @@ def describe_status(told: CollectionStatus, files: list[UnsearchableFile]) -> di
     return {
         "schema_version": 1,
         **asdict(told),
-        "folder": _escape(told.folder.absolute()),
-        "folders": [_escape(folder) for folder in told.folders],
+        "folder": escape_path(told.folder.absolute()),
+        "folders": [escape_path(folder) for folder in told.folders],
         "updated": told.updated.isoformat() if told.updated else None,
         "failures": [_describe_unsearchable(file) for file in files if not file.is_pending],
         "pending_files": [_describe_unsearchable(file) for file in files if file.is_pending],
@@ -128,7 +128,7 @@ def describe_status(told: CollectionStatus, files: list[UnsearchableFile]) -> di
 
 def _describe_unsearchable(file: UnsearchableFile) -> dict:
     return {
-        "path": _escape(file.path),
+        "path": escape_path(file.path),
         "kind": file.kind,
         "reason": file.reason,
         "what_to_do": file.advice,
@@ -136,25 +136,33 @@ def _describe_unsearchable(file: UnsearchableFile) -> dict:
     }
 
 
-def describe_answer(told: CollectionStatus, neighbours: list[Neighbour], milliseconds: float) -> dict:
+def describe_answer(told: CollectionStatus, answer: Answer, milliseconds: float) -> dict:
     """An answer as JSON-able values; a path that is not UTF-8 comes escaped, and whole in `path_bytes` (base64)."""
     return {
         "schema_version": 1,
-        "collection": _escape(told.folder.absolute()),
-        "generation": told.generation,
-        "exact": told.recall == 1.0,
-        "recall": told.recall,
+        "collection": escape_path(told.folder.absolute()),
+        "generation": answer.generation,
+        "exact": answer.is_exact,
+        "recall": answer.recall,
         "milliseconds": round(milliseconds, 3),
-        "neighbours": [_describe_neighbour(neighbour) for neighbour in neighbours],
+        "neighbours": [_describe_neighbour(neighbour) for neighbour in answer.neighbours],
     }
+
+
+def describe_count(told: CollectionStatus, images: int, milliseconds: float) -> dict:
+    """How many images lie within bounds, which is always counted exactly, as JSON-able values."""
+    exactly = Answer(neighbours=[], is_exact=True, recall=1.0, generation=told.generation)
+    described = describe_answer(told, exactly, milliseconds)
+    del described["neighbours"]
+    return described | {"images": images}
 
 
 def _describe_neighbour(neighbour: Neighbour) -> dict:
     values = {
         "rank": neighbour.rank,
         "similarity": neighbour.similarity,
-        "path": _escape(neighbour.path),
-        "paths": [_escape(path) for path in neighbour.paths],
+        "path": escape_path(neighbour.path),
+        "paths": [escape_path(path) for path in neighbour.paths],
         "image_id": neighbour.image_id,
         "content_hash": neighbour.content_hash,
         "width": neighbour.width,
@@ -165,5 +173,6 @@ def _describe_neighbour(neighbour: Neighbour) -> dict:
     return values
 
 
-def _escape(path: Path) -> str:
+def escape_path(path: Path) -> str:
+    """A path for JSON: what is not UTF-8 is escaped."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")

@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from PIL import ExifTags, Image, ImageCms, ImageFile
@@ -46,12 +47,21 @@ SRGB_NAMES = ("sRGB", "c2")
 """How descriptions of profiles begin that change nothing; c2 is the short sRGB profile that many web sites put in."""
 
 
+class Region(NamedTuple):
+    """A part of a picture, in pixels of the upright original; of a RAW file, of its preview."""
+
+    left: int
+    top: int
+    width: int
+    height: int
+
+
 @dataclass(frozen=True)
 class Picture:
     """Pixels, upright, and what is known of the original."""
 
     pixels: Image.Image
-    """Mode RGB, without any metadata; smaller than the original where the decoder shrank it."""
+    """Mode RGB, without any metadata; smaller than the original where the decoder shrank it, or a part was cut out."""
     width: int
     """Of the upright original, in pixels; so is `height`. Of a RAW file, its preview's."""
     height: int
@@ -59,14 +69,17 @@ class Picture:
     """As `formats.name_format` names it."""
 
 
-def open_picture(data: bytes, *, max_megapixels: float = 200.0, short_side_px: int | None = None) -> Picture:
+def open_picture(
+    data: bytes, *, max_megapixels: float = 200.0, short_side_px: int | None = None, region: Region | None = None
+) -> Picture:
     """Decode the first frame of a picture: upright by EXIF, sRGB, transparency laid on white.
 
     Args:
         data: a whole file.
         max_megapixels: a larger picture is refused by its header.
         short_side_px: the decoder may shrink the picture as it reads (JPEG: by 2, 4 or 8), but never below this
-            short side. None: full size.
+            short side, which is the region's where there is one. None: full size.
+        region: the part to cut out. None: all of it.
     Raises: PictureError with the reason in one sentence, without a path.
     """
     name = name_format(data)
@@ -79,7 +92,7 @@ def open_picture(data: bytes, *, max_megapixels: float = 200.0, short_side_px: i
     is_jpeg = isinstance(opened, JpegImageFile)
     with _reasons_for(name):
         if short_side_px is not None and is_jpeg:
-            opened.draft(None, (short_side_px, short_side_px))
+            opened.draft(None, _choose_draft(opened.size, short_side_px, region))
         opened.load()
         orientation = _read_orientation(opened)
         pixels = _turn_upright(_to_rgb(opened, name), orientation)
@@ -88,6 +101,8 @@ def open_picture(data: bytes, *, max_megapixels: float = 200.0, short_side_px: i
         width, height = pixels.size
     elif orientation >= 5:
         width, height = height, width
+    if region is not None:
+        pixels = _cut(pixels, region, width, height)
     return Picture(pixels=pixels, width=width, height=height, format=name)
 
 
@@ -151,6 +166,27 @@ def _check_size(width: int, height: int, max_megapixels: float) -> None:
             f"The picture has {found:,.1f} megapixels ({width} x {height}), allowed are {max_megapixels:g}; "
             f"to read it, give --max-megapixels {math.ceil(found)}."
         )
+
+
+def _choose_draft(size: tuple[int, int], short_side_px: int, region: Region | None) -> tuple[int, int]:
+    """What to ask of a JPEG's decoder: it shrinks by a whole number, and stays above both sides."""
+    if region is None:
+        return short_side_px, short_side_px
+    # By so much that the region, which may be small, keeps the short side.
+    shrink = max(1, min(region.width, region.height) // short_side_px)
+    return math.ceil(size[0] / shrink), math.ceil(size[1] / shrink)
+
+
+def _cut(pixels: Image.Image, region: Region, width: int, height: int) -> Image.Image:
+    """The region of a picture that was `width` x `height` before its decoder shrank it."""
+    right, bottom = region.left + region.width, region.top + region.height
+    if min(region) < 0 or not (region.left < right <= width and region.top < bottom <= height):
+        raise PictureError(
+            f"The part X,Y,W,H = {','.join(map(str, region))} does not lie in the picture, which has {width} x {height}"
+            f" pixels; allowed are parts of 1 x 1 to {width} x {height} pixels within it."
+        )
+    x, y = pixels.width / width, pixels.height / height
+    return pixels.crop((round(region.left * x), round(region.top * y), round(right * x), round(bottom * y)))
 
 
 def _read_orientation(opened: Image.Image) -> int:

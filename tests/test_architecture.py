@@ -27,32 +27,33 @@ LADDERS = {
     "indexer": (
         {"__main__"},
         {"cli"},
-        # The commands that build, learn, and look after a collection; the group above takes them in.
-        {"cli_build", "cli_learn"},
+        # The commands that build, learn, search, and look after a collection; the group above takes them in.
+        {"cli_build", "cli_learn", "cli_search"},
         {"cli_upkeep"},
         {"doctor", "texts"},  # look at what the conductors made, and say it
         # Conductors; terminal draws their progress.
         {"check", "estimate"},  # and what upkeep puts right of it; a build that is tried
         {"job", "collection", "upkeep", "marks_upkeep", "learn", "evaluate", "terminal"},
+        {"answers"},  # what of a generation's ranking is answered
         # One generation, opened; pictures to learn from; an evaluation's parts: steps introduced to each other.
         # When to walk again stands above the walk, the table of failures and marks above what they read.
         {
             *("publish", "snapshot", "pile", "gallery", "labels", "figures", "evaluation_plot", "curves", "watch"),
-            *("failures", "marks", "places", "pipeline"),
+            *("failures", "marks", "places", "pipeline", "query_model"),
         },
         # The index that fits a store: trained, measured with rows held out and with edited copies.
         {"fitting"},
         {"index_maker", "recall", "edited"},
         {
             *("sources", "catalog_reader", "catalog_upkeep", "decode", "embed", "vectors", "index", "generations"),
-            *("aside", "thumbnails", "shards", "edits", "metrics", "evaluation_text"),
+            *("aside", "queries", "thumbnails", "shards", "edits", "metrics", "evaluation_text"),
         },
         # As a build writes it; as upkeep sees it stands above. What its reasons mean to a person. Several devices.
         {"catalog", "reasons", "fleet"},
         # How the three SQLite files are opened, decoding processes, what an evaluation is: below their steps.
         # And who may change a collection.
         {"schema", "workers", "evaluation", "hold"},
-        {"layout", "settings", "report", "interrupts", "recipes"},
+        {"layout", "settings", "report", "interrupts", "recipes", "filters"},
         {"errors"},
     ),
     "seer_model": (
@@ -88,7 +89,7 @@ DOORS = {
     },
     "click": {
         *("seer_model.cli", "ui.cli", "indexer.cli"),
-        *("indexer.cli_build", "indexer.cli_learn", "indexer.cli_upkeep"),
+        *("indexer.cli_build", "indexer.cli_learn", "indexer.cli_search", "indexer.cli_upkeep"),
     },
     "streamlit": {"ui"},
     "torch": {"seer_model", "indexer.embed"},
@@ -219,6 +220,7 @@ HARMLESS_CALLS = {
     *("namedtuple", "field", "re.compile", "logging.getLogger", "struct.Struct", "struct.calcsize", "timedelta"),
     *("Path", "PurePosixPath", "partial", "property", "itemgetter", "attrgetter", "MappingProxyType", "np.dtype"),
     *("click.option", "click.argument", "click.Choice", "click.Path", "click.IntRange", "click.FloatRange"),
+    *("click.File", "click.DateTime"),
     *("threading.Lock", "threading.RLock", "threading.local", "enum.auto", "auto", "groupby"),
     *("st.App", "Middleware"),  # what a server is handed: nothing runs before it starts
 }

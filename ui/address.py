@@ -1,4 +1,5 @@
-"""What the page shows, as its URL says it: `?image=<content hash>&count=24&at_least=0.9&page=2`.
+"""What the page shows, as its URL says it: `?image=<content hash>&count=24&at_least=0.9&page=2`,
+with `at_most=0.95` and `exact=1` where they are wanted.
 
 `query=<content hash>` in the place of `image` names an upload that is kept. The list of what cannot be searched has
 `?kind=Empty&page=2`.
@@ -22,6 +23,7 @@ LAST_PAGE = 1000
 
 
 ALL_KINDS = "All"
+YES = "1"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +38,10 @@ class Address:
     """Neighbours on one page."""
     at_least: float | None = None
     """The lowest similarity shown; None: no bound."""
+    at_most: float | None = None
+    """The highest."""
+    is_exact: bool = False
+    """Whether every image is compared, where the index would miss some."""
     page: int = 1
 
     @property
@@ -52,6 +58,8 @@ def read_address() -> Address:
         query=given.get(Parameter.QUERY) or None,
         count=_read_count(given.get(Parameter.COUNT, "")),
         at_least=_read_bound(given.get(Parameter.AT_LEAST, "")),
+        at_most=_read_bound(given.get(Parameter.AT_MOST, "")),
+        is_exact=given.get(Parameter.EXACT) == YES,
         page=_read_page(given.get(Parameter.PAGE, "")),
     )
 
@@ -60,6 +68,8 @@ def set_widgets(address: Address) -> None:
     """Let the widgets show what the URL says; comes before them."""
     st.session_state[Key.COUNT] = address.count
     st.session_state[Key.AT_LEAST] = address.at_least
+    st.session_state[Key.AT_MOST] = address.at_most
+    st.session_state[Key.EXACT] = address.is_exact
     st.session_state[Key.PAGE] = address.page
 
 
@@ -71,6 +81,8 @@ def write_address(address: Address) -> None:
         Parameter.QUERY: address.query,
         Parameter.COUNT: None if address.count == usual.count else str(address.count),
         Parameter.AT_LEAST: None if address.at_least is None else str(address.at_least),
+        Parameter.AT_MOST: None if address.at_most is None else str(address.at_most),
+        Parameter.EXACT: YES if address.is_exact else None,
         Parameter.PAGE: None if address.page == usual.page else str(address.page),
     }
     _write(values)
@@ -83,9 +95,14 @@ def go_to_image(content_hash: str) -> None:
 
 
 def take_controls() -> None:
-    """How many, or the bound, was changed: begin at the first page."""
-    chosen = {"count": st.session_state[Key.COUNT], "at_least": st.session_state[Key.AT_LEAST]}
+    """How many, or a bound, was changed: begin at the first page."""
+    chosen = {name: st.session_state[name] for name in (Key.COUNT, Key.AT_LEAST, Key.AT_MOST)}
     write_address(replace(read_address(), **chosen, page=1))
+
+
+def take_exact() -> None:
+    """An exact search, or no longer one, was asked for."""
+    write_address(replace(read_address(), is_exact=st.session_state[Key.EXACT]))
 
 
 def take_page() -> None:
@@ -94,7 +111,7 @@ def take_page() -> None:
 
 
 def start_over() -> None:
-    """Forget the image and the upload; how many and the bound stay."""
+    """Forget the image and the upload; how many and the bounds stay."""
     empty_uploader()
     st.session_state.pop(Key.OWN, None)
     write_address(replace(read_address(), image=None, query=None, page=1))

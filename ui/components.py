@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import streamlit as st
 from streamlit.navigation.page import StreamlitPage
 
-from indexer.collection import CollectionStatus, ImageDetails
+from indexer.collection import Answer, CollectionStatus, ImageDetails
 from seer_model.errors import UserError
 from ui.address import go_to_image
 from ui.keys import Key
@@ -99,14 +99,15 @@ def describe_image(image: ImageDetails) -> str:
     )
 
 
-def show_footer(status: CollectionStatus, milliseconds: float | None = None) -> None:
-    """One quiet line: what answered, and how fast."""
+def show_footer(status: CollectionStatus, answer: Answer | None = None, milliseconds: float | None = None) -> None:
+    """One quiet line: what answered, how, and how fast."""
     parts = [
         f"{status.images:,} images",
         f"model {show_path(status.model or 'none')}",
         f"generation {status.generation}",
-        "exact search" if status.recall == 1.0 else f"approximate search, recall {status.recall or 0:.3f}",
     ]
+    if answer is not None:
+        parts.append("searched exactly" if answer.is_exact else f"searched approximately, recall {answer.recall:.3f}")
     if milliseconds is not None:
         parts.append(f"{milliseconds:.0f} ms")
     with st.container(key=Key.FOOTER, gap="xxsmall"):

@@ -17,6 +17,7 @@ from indexer.aside import Aside, prepare_picture, shrink_picture
 from indexer.collection import Collection
 from indexer.layout import THUMBNAILS
 from seer_model.errors import PictureError
+from seer_model.pictures import Region
 from seer_model.preprocess import PREPROCESSINGS
 from tests.indexer.making import build, draw
 
@@ -24,7 +25,7 @@ HOW = PREPROCESSINGS["vissl"]
 POISON, SLOW, SWELLING = b"poison", b"slow", b"swelling"
 
 
-def prepare_or_die(data: bytes, how: object, max_megapixels: float) -> object:
+def prepare_or_die(data: bytes, how: object, max_megapixels: float, region: object = None) -> object:
     """In a worker: some bytes end the process, hang it, or want more memory than a picture may."""
     if data == POISON:
         os.kill(os.getpid(), signal.SIGKILL)
@@ -33,7 +34,7 @@ def prepare_or_die(data: bytes, how: object, max_megapixels: float) -> object:
         time.sleep(600)
     if data == SWELLING:
         bytearray(1 << 30)
-    return prepare_picture(data, how, max_megapixels)
+    return prepare_picture(data, how, max_megapixels, region)
 
 
 @pytest.fixture
@@ -56,6 +57,8 @@ def decoder() -> Iterator[Aside]:
 def test_aside_gives_what_this_process_would(decoder: Aside, tmp_path: Path):
     data = draw(tmp_path / "one.png", seed=1).read_bytes()
     np.testing.assert_array_equal(decoder.prepare(data, HOW, 200), prepare_picture(data, HOW, 200))
+    part = Region(10, 20, 40, 50)
+    np.testing.assert_array_equal(decoder.prepare(data, HOW, 200, part), prepare_picture(data, HOW, 200, part))
     assert decoder.shrink(data, 64, 200) == shrink_picture(data, 64, 200)
 
 
@@ -111,7 +114,7 @@ def test_a_collection_lets_a_query_be_decoded_aside(
     noting = SimpleNamespace(prepare=lambda *question: asked.append(question) or decoder.prepare(*question))
     with Collection(place) as here, Collection(place, decoder=noting) as there:
         assert there.find_similar(query) == here.find_similar(query)
-        assert asked == [(query, HOW, 200)]
+        assert asked == [(query, HOW, 200, None)]
         with pytest.raises(PictureError, match="known format"):
             there.find_similar(b"no picture")
 

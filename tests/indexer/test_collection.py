@@ -125,7 +125,7 @@ def test_paging_through_an_answer_embeds_the_query_once(built: Path, tmp_path: P
         assert (len(embedded), len({n.image_id for page in pages for n in page})) == (1, 9)
         for query in queries:
             collection.find_similar(query)
-        assert len(embedded) == 40 and len(collection._queries) <= 32
+        assert len(embedded) == 40 and len(collection._model._known) <= 32
 
 
 @pytest.mark.parametrize(("count", "first"), [(0, 0), (-3, 0), (5, -1)])

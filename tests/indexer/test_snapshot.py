@@ -18,10 +18,28 @@ class UnrulyIndex:
         self._rows = rows
         self._random = np.random.default_rng(0)
 
-    def search(self, query: np.ndarray, count: int) -> np.ndarray:
-        """As `RowIndex.search`."""
+    def search(self, query: np.ndarray, count: int, allowed: np.ndarray | None = None) -> np.ndarray:
+        """As `ExactIndex.search`."""
         similarities = np.round(self._rows @ query, 5)
-        return np.lexsort((self._random.random(len(similarities)), -similarities))[:count]
+        order = np.lexsort((self._random.random(len(similarities)), -similarities))
+        return (order if allowed is None else order[allowed[order]])[:count]
+
+
+class ShyIndex:
+    """An approximate index of ten lists, each of them rows of its own; nothing in the others is found."""
+
+    lists = 10
+
+    def __init__(self, rows: np.ndarray) -> None:
+        self._rows, self.asked = rows, []
+
+    def search(self, queries: np.ndarray, count: int, probes: int, allowed: np.ndarray | None = None) -> np.ndarray:
+        """As `ApproximateIndex.search`."""
+        self.asked.append((count, probes))
+        seen = np.arange(len(self._rows)) % self.lists < probes
+        order = np.argsort(-self._rows @ queries[0], kind="stable")
+        order = order[seen[order] & (True if allowed is None else allowed[order])][:count]
+        return np.append(order, np.full(min(count, len(self._rows)) - len(order), -1))[None]
 
 
 @pytest.fixture
@@ -36,7 +54,19 @@ def snapshot(tmp_path: Path) -> Snapshot:
     snapshot = Snapshot.__new__(Snapshot)
     snapshot.rows, snapshot.image_ids = len(rows), np.arange(len(rows)) + 1000
     snapshot.store = Store(tmp_path, DIMENSION, len(rows))
-    snapshot.__dict__["index"] = UnrulyIndex(rows)
+    snapshot.search = None
+    snapshot.__dict__["exact"] = UnrulyIndex(rows)
+    return snapshot
+
+
+@pytest.fixture
+def shy(snapshot: Snapshot, monkeypatch: pytest.MonkeyPatch) -> Snapshot:
+    """The same with an approximate index, which looks through one of ten lists."""
+    filtered = [{"share": 0.1, "probes": 4, "recall": 0.8}, {"share": 0.01, "probes": 10, "recall": 0.99}]
+    snapshot.search = {"probes": 1, "candidates": 8, "filtered": filtered}
+    snapshot.recall = 0.9
+    snapshot.__dict__["approximate"] = ShyIndex(snapshot.store.rows.astype(np.float32))
+    monkeypatch.setattr("indexer.snapshot.SMALL_BYTES", 0)
     return snapshot
 
 
@@ -64,3 +94,66 @@ def test_rows_of_images_that_are_gone_make_room_for_others(snapshot: Snapshot):
     living = {1000 + row for row in range(250, 300)}
     rows, _ = snapshot.rank(snapshot.store.read_embedding(3), None, 50, lambda image_ids: living & set(image_ids))
     assert sorted(rows[:50]) == list(range(250, 300))
+
+
+def test_the_same_holds_among_the_rows_that_are_allowed(snapshot: Snapshot):
+    allowed = np.arange(0, 300, 3)
+    rows, _ = snapshot.rank(snapshot.store.read_embedding(4), 4, 300, list_all, allowed=allowed)
+    assert sorted(rows) == list(allowed)
+    rows, _ = snapshot.rank(snapshot.store.read_embedding(3), 3, 1, list_all, allowed=allowed)
+    assert rows[0] == 3
+
+
+def test_every_cosine_is_compared(snapshot: Snapshot):
+    del snapshot.__dict__["exact"]
+    query = snapshot.store.read_embedding(7)
+    np.testing.assert_allclose(snapshot.compare_all(query), snapshot.store.compare(query, np.arange(300)), atol=2e-6)
+
+
+@pytest.mark.parametrize("wanted", [1, 8, 25, 31, 60, 299, 300, 1000])
+def test_an_approximate_answer_has_as_many_as_there_are(shy: Snapshot, wanted: int):
+    rows, _ = shy.rank(shy.store.read_embedding(0), None, wanted, list_all)
+    assert len(rows) >= min(wanted, 300) and len(set(rows)) == len(rows)
+
+
+def test_the_own_row_comes_first_even_where_the_index_misses_it(shy: Snapshot):
+    rows, similarities = shy.rank(shy.store.read_embedding(9), 9, 5, list_all)
+    assert rows[0] == 9 and similarities[0] >= 0.999999
+    rows, _ = shy.rank(shy.store.read_embedding(9), 9, 5, list_all, allowed=np.arange(10, 300))
+    assert 9 not in rows
+
+
+def test_an_approximate_index_can_be_passed_over(shy: Snapshot):
+    rows, _ = shy.rank(shy.store.read_embedding(9), None, 60, list_all, is_exact=True)
+    assert sorted(rows[:60]) == list(range(4, 300, 5)) and not shy.approximate.asked
+
+
+def test_gone_rows_make_room_in_an_approximate_answer(shy: Snapshot):
+    living = {1000 + row for row in range(0, 300, 50)}
+    rows, _ = shy.rank(shy.store.read_embedding(0), None, 6, lambda image_ids: living & set(image_ids))
+    assert sorted(rows) == list(range(0, 300, 50))
+
+
+def test_a_stricter_filter_widens_the_search_and_a_small_one_is_exact(shy: Snapshot, monkeypatch: pytest.MonkeyPatch):
+    query = shy.store.read_embedding(0)
+    told = {}
+    for allowed in (np.arange(0, 300, 2), np.arange(0, 300, 75)):
+        shy.approximate.asked.clear()
+        shy.rank(query, None, 1, list_all, allowed=allowed)
+        told[len(allowed)] = shy.approximate.asked[0][1], shy.read_recall(allowed)
+    assert told == {150: (8, 0.8), 4: (20, 0.99)}
+    assert not shy.is_answered_exactly(np.arange(4))
+    monkeypatch.setattr("indexer.snapshot.SMALL_BYTES", 4 * DIMENSION * 2)
+    assert shy.is_answered_exactly(np.arange(4)) and not shy.is_answered_exactly(np.arange(5))
+    assert shy.read_recall(None) == 0.9
+    shy.approximate.asked.clear()
+    shy.rank(query, None, 1, list_all, allowed=np.arange(4))
+    assert not shy.approximate.asked
+
+
+def test_pages_are_cut_from_the_same_candidates(shy: Snapshot):
+    shy.search["candidates"] = 64
+    query = shy.store.read_embedding(1)
+    for wanted in (3, 10, 25):
+        shy.rank(query, None, wanted, list_all)
+    assert {count for count, _ in shy.approximate.asked} == {64}

@@ -12,7 +12,9 @@ from streamlit.components.v2.bidi_component.main import _make_trigger_id
 from streamlit.proto.BidiComponent_pb2 import BidiComponent
 from streamlit.testing.v1 import AppTest
 
-from indexer.collection import Collection, hash_content, show_similarity
+from indexer.collection import hash_content, show_similarity
+from indexer.query_model import QueryModel
+from indexer.snapshot import Snapshot
 from tests.indexer.making import build, draw
 from tests.ui.conftest import BROKEN, HOSTILE_NAMES, REPOSITORY, Gallery
 from ui.keys import Action, Key
@@ -150,6 +152,18 @@ def test_a_lower_bound_leaves_out_what_is_less_similar(shown: Gallery):
     assert list_cards(page) == [one.content_hash for one in found if one.similarity >= bound]
 
 
+def test_an_upper_bound_passes_over_what_is_more_similar(shown: Gallery):
+    with shown.open() as collection:
+        found = collection.find_similar_to(collection.find_image(shown.find_hash("picture-05.jpg")), 30)
+    page = open_page(image=found[0].content_hash, at_least=str(found[9].similarity))
+    page.number_input(key=Key.AT_MOST).set_value(found[4].similarity).run()
+    assert page.query_params["at_most"] == str(found[4].similarity)
+    assert list_cards(page) == [one.content_hash for one in found[4:10]]
+    page.number_input(key=Key.AT_LEAST).set_value(None).run()
+    page.number_input(key=Key.AT_MOST).set_value(-1.0).run()
+    assert "Widen the bounds" in page.info[0].value
+
+
 def test_a_page_beyond_the_last_says_so_and_leads_back(shown: Gallery):
     page = open_page(image=shown.find_hash("picture-05.jpg"), page="9")
     assert "nothing on page 9" in page.info[0].value
@@ -164,7 +178,8 @@ def test_a_bound_that_nothing_reaches_says_so(shown: Gallery, near_copy: Path):
 
 @pytest.mark.parametrize("value", ["", "x", "-1.5e3", "nan", "inf", "1000000000000", "²", "12 OR 1=1"])
 def test_a_value_in_the_url_that_makes_no_sense_counts_as_not_given(shown: Gallery, value: str):
-    page = open_page(image=shown.find_hash("picture-05.jpg"), count=value, at_least=value, page=value)
+    nonsense = dict.fromkeys(("count", "at_least", "at_most", "exact", "page"), value)
+    page = open_page(image=shown.find_hash("picture-05.jpg"), **nonsense)
     assert list_cards(page) == ask(shown, "picture-05.jpg", count=24)
 
 
@@ -177,8 +192,30 @@ def test_start_over_forgets_the_query(shown: Gallery, near_copy: Path):
 def test_the_footer_says_what_answered(shown: Gallery):
     page = open_page(image=shown.find_hash("picture-05.jpg"))
     line = next(text for text in read_texts(page) if "generation" in text)
-    assert "30 images · model seer-mini · generation 000001 · exact search · " in line
+    assert "30 images · model seer-mini · generation 000001 · searched exactly · " in line
     assert line.endswith(" ms")
+    assert not page.toggle, "there is nothing to switch"
+
+
+def test_an_approximate_answer_says_so_and_the_switch_makes_it_exact(shown: Gallery, monkeypatch: pytest.MonkeyPatch):
+    asked = []
+    rank = Snapshot.rank
+
+    def note(snapshot: Snapshot, *arguments: object, is_exact: bool, **more: object) -> object:
+        asked.append(is_exact)
+        return rank(snapshot, *arguments, **more)
+
+    monkeypatch.setattr(Snapshot, "rank", note)
+    monkeypatch.setattr(Snapshot, "is_approximate", True)
+    monkeypatch.setattr(Snapshot, "recall", 0.985)
+    page = open_page(image=shown.find_hash("picture-05.jpg"))
+    assert any(" · searched approximately, recall 0.985 · " in text for text in read_texts(page))
+    page.toggle(key=Key.EXACT).set_value(True).run()
+    assert page.query_params["exact"] == "1"
+    assert any(" · searched exactly · " in text for text in read_texts(page))
+    page.toggle(key=Key.EXACT).set_value(False).run()
+    assert "exact" not in page.query_params
+    assert asked == [False, True, False]
 
 
 def test_pictures_come_from_our_own_addresses(shown: Gallery):
@@ -231,11 +268,11 @@ def test_while_the_model_loads_images_are_answered_and_an_upload_waits(
     shown: Gallery, near_copy: Path, monkeypatch: pytest.MonkeyPatch
 ):
     told, may_load = [], threading.Event()
-    load = Collection._open_backbone
+    load = QueryModel.load
 
-    def wait_for_it(collection: Collection, snapshot: object) -> object:
+    def wait_for_it(model: QueryModel, manifest: dict) -> object:
         assert may_load.wait(30)
-        return load(collection, snapshot)
+        return load(model, manifest)
 
     @contextmanager
     def tell(text: str):
@@ -243,7 +280,7 @@ def test_while_the_model_loads_images_are_answered_and_an_upload_waits(
         may_load.set()
         yield
 
-    monkeypatch.setattr(Collection, "_open_backbone", wait_for_it)
+    monkeypatch.setattr(QueryModel, "load", wait_for_it)
     monkeypatch.setattr(streamlit, "spinner", tell)
     choose_collection(shown.place)
     assert len(list_cards(open_page(image=shown.find_hash("picture-05.jpg")))) == 24

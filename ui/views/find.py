@@ -11,7 +11,7 @@ from time import perf_counter
 
 import streamlit as st
 
-from indexer.collection import Collection, CollectionStatus, ImageDetails, Neighbour
+from indexer.collection import Answer, Collection, CollectionStatus, ImageDetails, Query
 from seer_model.errors import PictureError
 from ui import address
 from ui.components import (
@@ -33,10 +33,10 @@ GONE = "The image that this link names is not, or no longer, in the collection. 
 KNOWN = "This picture is in the collection."
 LOADING = "The model is loading; the answer comes as soon as it is there."
 
-Query = ImageDetails | Upload | None
+Picture = ImageDetails | Upload
 
 
-def choose_query(collection: Collection, here: address.Address) -> Query:
+def choose_query(collection: Collection, here: address.Address) -> Picture | None:
     """What to search from; says so where a link names what is gone."""
     if here.image is None:
         return require_picture(find_upload(collection, here))
@@ -65,7 +65,7 @@ def offer_start() -> None:
     st.button("Start over", key=Key.START_OVER, icon=":material/restart_alt:", on_click=address.start_over)
 
 
-def show_query(query: Query) -> str | None:
+def show_query(query: Picture | None) -> str | None:
     """The picture that is searched from. Returns: the content hash of the image to open large, if it was asked for."""
     if query is None:
         return None
@@ -91,47 +91,66 @@ def show_query(query: Query) -> str | None:
 
 
 def show_controls() -> None:
-    """How many neighbours, and how similar at least."""
+    """How many neighbours, and how similar at least and at most."""
     with st.container(horizontal=True, key=Key.CONTROLS, vertical_alignment="bottom"):
         st.segmented_control(
             "Neighbours", address.COUNTS, key=Key.COUNT, required=True, on_change=address.take_controls
         )
-        st.number_input(
-            "Similarity at least", -1.0, 1.0, key=Key.AT_LEAST, step=0.01, format="%0.3f", placeholder="no bound",
-            on_change=address.take_controls, width=150,
-        )  # fmt: skip
+        for label, key in (("Similarity at least", Key.AT_LEAST), ("Similarity at most", Key.AT_MOST)):
+            st.number_input(
+                label, -1.0, 1.0, key=key, step=0.01, format="%0.3f", placeholder="no bound",
+                on_change=address.take_controls, width=150,
+            )  # fmt: skip
 
 
-def find_neighbours(collection: Collection, query: Query, here: address.Address) -> list[Neighbour]:
+def find_answer(collection: Collection, query: Picture, here: address.Address) -> Answer:
     """One page of neighbours, and one more if there is a next page."""
-    wanted = {"count": here.count + 1, "at_least": here.at_least, "first": here.first}
-    if isinstance(query, ImageDetails):
-        return collection.find_similar_to(query.image_id, **wanted)
-    with nullcontext() if collection.is_model_loaded else st.spinner(LOADING):
-        return collection.find_similar(query.picture, **wanted)
+    is_image = isinstance(query, ImageDetails)
+    with nullcontext() if is_image or collection.is_model_loaded else st.spinner(LOADING):
+        return collection.find(
+            Query.of(query.image_id if is_image else query.picture),
+            here.count + 1,
+            first=here.first,
+            at_least=here.at_least,
+            at_most=here.at_most,
+            is_exact=here.is_exact,
+        )
 
 
-def show_answer(collection: Collection, status: CollectionStatus, query: Query, here: address.Address) -> str | None:
+def show_answer(collection: Collection, status: CollectionStatus, query: Picture, here: address.Address) -> str | None:
     """The neighbours of the query, page by page. Returns: the content hash of the image to open large, if any."""
     show_controls()
     started = perf_counter()
-    found = find_neighbours(collection, query, here)
+    answer = find_answer(collection, query, here)
     milliseconds = (perf_counter() - started) * 1000
-    neighbours, has_more = found[: here.count], len(found) > here.count
+    neighbours, has_more = answer.neighbours[: here.count], len(answer.neighbours) > here.count
     if isinstance(query, Upload) and neighbours and neighbours[0].is_same:
         st.badge(KNOWN, icon=":material/check_circle:", color="green")
     if not neighbours:
         st.info(explain_nothing(here), icon=":material/search_off:")
     opened = show_gallery(neighbours)
     show_pages(status, here, has_more)
-    show_footer(status, milliseconds)
+    show_footer(status, answer, milliseconds)
+    offer_exact(status)
     return opened
+
+
+def offer_exact(status: CollectionStatus) -> None:
+    """The switch between what the index finds at once and what there is; none where the index finds it all."""
+    if status.is_approximate:
+        st.toggle(
+            "Search exactly", key=Key.EXACT, on_change=address.take_exact,
+            help="Compares your picture with every image: nothing is missed, and it takes longer.",
+        )  # fmt: skip
 
 
 def explain_nothing(here: address.Address) -> str:
     """Why there is no neighbour on this page, and what to do."""
     if here.page > 1:
         return f"There is nothing on page {here.page}. Go back to an earlier page."
+    if here.at_most is not None:
+        lowest = -1 if here.at_least is None else here.at_least
+        return f"No similarity lies between {lowest:g} and {here.at_most:g}. Widen the bounds."
     if here.at_least is not None:
         return f"Nothing is as similar as {here.at_least:g}. Lower the bound."
     return "There is nothing to compare with. Add pictures to the folders and run seer build."
@@ -140,7 +159,7 @@ def explain_nothing(here: address.Address) -> str:
 def show_pages(status: CollectionStatus, here: address.Address, has_more: bool) -> None:
     """The way to other pages. With a bound it is not known how many there are: one more than this, if there is more."""
     last = here.page + has_more
-    if here.at_least is None:
+    if here.at_least is None and here.at_most is None:
         last = max(here.page, min(ceil(status.images / here.count), address.LAST_PAGE))
     if last > 1:
         # Across the page: inside a horizontal container it hides the numbers of few pages and leaves only the arrows.
