@@ -10,7 +10,6 @@ import pytest
 
 from indexer.decode import DecodedFile, DecodeSettings, DecodeTask, decode_file
 from tests.danger.forked import Forker
-from tests.danger.forked import Forker
 from tests.indexer.conftest import approximate, by_pixels, pictures, place  # noqa: F401 - fixtures
 
 MEMORY = Path("/dev/shm")
