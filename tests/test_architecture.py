@@ -52,7 +52,7 @@ LADDERS = {
         {"catalog", "reasons", "fleet"},
         # How the three SQLite files are opened, decoding processes, what an evaluation is: below their steps.
         # And who may change a collection.
-        {"schema", "workers", "evaluation", "hold"},
+        {"schema", "workers", "evaluation", "hold", "index_gpu"},
         {"layout", "settings", "report", "interrupts", "recipes", "filters"},
         {"errors"},
     ),
@@ -81,7 +81,7 @@ LADDERS = {
 
 DOORS = {
     # What -> the modules that may import it.
-    "faiss": {"indexer.index", "indexer.index_maker"},  # asked; made
+    "faiss": {"indexer.index", "indexer.index_maker", "indexer.index_gpu"},  # asked; made; where it has a GPU
     # The catalog is four modules: its tables and connections, the sides that write, read, and look after it.
     "sqlite3": {
         *("indexer.schema", "indexer.catalog", "indexer.catalog_reader", "indexer.catalog_upkeep"),
