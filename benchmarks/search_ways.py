@@ -120,17 +120,15 @@ def _ask(way: Way, queries: np.ndarray, seconds: float) -> tuple[list[np.ndarray
 
 
 def measure_recall(store: Store, truth: HeldOut, answers: Sequence[np.ndarray]) -> float:
-    """The part of the true ten that the answers to the first queries have, in the mean."""
-    found = [
-        _count_true(store, query, rows, similarities[-1])
-        for query, similarities, rows in zip(truth.queries, truth.similarities, answers, strict=False)
-    ]
-    return float(np.mean(found)) / NEAREST
+    """The part of the true ten, or of as many as there are, that the answers to the first queries have, in the mean."""
+    asked = zip(truth.queries, truth.similarities, answers, strict=False)
+    return float(np.mean([_find_true_part(store, *one) for one in asked]))
 
 
-def _count_true(store: Store, query: np.ndarray, rows: np.ndarray, tenth: float) -> int:
+def _find_true_part(store: Store, query: np.ndarray, similarities: np.ndarray, rows: np.ndarray) -> float:
+    there = similarities[np.isfinite(similarities)]
     rows = np.unique(rows[(rows >= 0) & (rows < len(store.rows))])
-    return int((store.compare(query, rows) >= tenth - ROUNDING).sum())
+    return (store.compare(query, rows) >= there[-1] - ROUNDING).sum() / len(there)
 
 
 def make_point(way: Way, heard: Heard, recall: float, size: int) -> Point:
