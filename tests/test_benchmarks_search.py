@@ -129,7 +129,7 @@ def test_filters_by_folder_let_the_stated_shares_through(stage: Stage):
         (64_000, 1024, 6, "HNSW32"),
         (100_000, 3712, 1.5, "HNSW19"),
         (500_000, 96, 0.2, "IVF2048,Flat"),
-        (100_000, 3712, 1.4, "OPQ256_1792,IVF1024_HNSW32,PQ256x8"),
+        (100_000, 3712, 1.49, "OPQ256_1792,IVF1024_HNSW32,PQ256x8"),
         (1_000_000, 3712, 6, "OPQ256_1792,IVF16384_HNSW32,PQ256x8"),
         (1_000_000, 512, 0.1, "OPQ64_448,IVF16384_HNSW32,PQ64x8"),
         (10_000_000, 100, 1.2, "OPQ64_128,IVF65536_HNSW32,PQ64x8"),
