@@ -82,7 +82,10 @@ class Readout(nn.Module):
             maps: of the stages, (B, C, h, w) each, the last one last.
         Returns: float32 (B, dimension), rows of length 1; NaNs where there is no direction, or nothing finite.
         """
-        squares = pool_maps(maps, self.output.pooling)
+        return self.join(pool_maps(maps, self.output.pooling))
+
+    def join(self, squares: Tensor) -> Tensor:
+        """As `forward`, of what was pooled: float32 (B, R, D) -> (B, dimension)."""
         rows = self.last(squares.flatten(0, 1)).unflatten(0, squares.shape[:2])
         if rows.shape[1] > 1:
             # Of a square in which nothing is, a layer with a bias would make a direction.

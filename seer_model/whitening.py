@@ -12,7 +12,7 @@ Source: whitening of pooled maps for retrieval: Jegou and Chum, ECCV 2012; VISSL
 detection uses (spec/seer.md, 4.4).
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -148,10 +148,23 @@ def whiten(
     Args:
         crops: how many are looked at, of pictures drawn at random: each as a whole, and if there are fewer, again in
             crops. Bad pictures are passed over.
-        should_stop: asked before each batch.
+        should_stop: asked at each batch.
     Returns: the checkpoint, any whitening that it had replaced; None when it was told to stop.
     Raises: TrainingError, as `fit_whitening`, or if half of the pictures or more cannot be read.
     """
+    rows = []
+    for maps in look_at(checkpoint, pile, crops=crops, device=device, seed=seed):
+        if should_stop():
+            return None
+        rows.append(pool_maps(maps, fit.pooling).cpu())
+    heads = {key: weight for key, weight in checkpoint.heads.items() if not key.startswith(WHITENING)}
+    return replace(checkpoint, heads=heads | fit_whitening(torch.cat(rows), fit))
+
+
+def look_at(
+    checkpoint: Checkpoint, pile: Pile, *, crops: int, device: torch.device, seed: int = 0
+) -> Iterator[list[Tensor]]:
+    """The network's maps, batch by batch, of pictures drawn as `whiten` says. Raises: TrainingError, as there."""
     order = np.random.default_rng([seed, *b"whitening"]).permutation(len(pile))
     squares = list(pile.read(np.resize(order, crops).tolist()))
     good = [square for square in squares if square is not None]
@@ -163,15 +176,9 @@ def whiten(
     network = build_network(checkpoint).eval().requires_grad_(False)
     network.to(device=device, dtype=torch.float32, memory_format=torch.channels_last)
     generator = torch.Generator().manual_seed(seed)
-    rows = []
     for start in range(0, len(good), BATCH):
-        if should_stop():
-            return None
         kind = WHOLE if start < len(pile) else CROPPED
-        maps = read_maps(network, good[start : start + BATCH], kind, generator, device)
-        rows.append(pool_maps(maps, fit.pooling).cpu())
-    heads = {key: weight for key, weight in checkpoint.heads.items() if not key.startswith(WHITENING)}
-    return replace(checkpoint, heads=heads | fit_whitening(torch.cat(rows), fit))
+        yield read_maps(network, good[start : start + BATCH], kind, generator, device)
 
 
 @torch.inference_mode()
