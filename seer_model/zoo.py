@@ -18,7 +18,7 @@ from pathlib import Path
 import platformdirs
 
 from seer_model.errors import CheckpointError, ModelMissing, ModelUnknown
-from seer_model.outputs import OWN, Asked, require_asked
+from seer_model.outputs import OWN, Asked, read_asked, require_asked
 
 DEFAULT_MODEL = "seer-mini"
 BUNDLED_WEIGHTS = Path(__file__).parent / "weights" / f"{DEFAULT_MODEL}.safetensors"
@@ -269,11 +269,11 @@ def complete_reference(name: str) -> str:
 
 
 def _split_reference(name: str) -> tuple[str, str]:
-    """The name or path, and the readout that is asked for. A file whose own name ends so is meant itself."""
-    if _find_path(name):
-        return name, ""
+    """The name or path, and what stands behind it. A file whose own name has a `#` in it is meant itself."""
     given, _, behind = name.rpartition(BEHIND)
-    return (given, behind) if given else (name, "")
+    is_whole = not (given and behind) or _find_path(name)
+    is_model = given in MODELS or _find_path(given) or read_asked(behind)
+    return (given, behind) if is_model and not is_whole else (name, "")
 
 
 def _find_weights_of(given: str) -> FoundModel:

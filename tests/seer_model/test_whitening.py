@@ -11,12 +11,12 @@ from sklearn.decomposition import PCA
 from seer_model import whitening
 from seer_model.backbone import open_backbone
 from seer_model.checkpoint import Checkpoint, build_network, convert_checkpoint, read_checkpoint, write_checkpoint
-from seer_model.errors import CheckpointError, TrainingError
+from seer_model.errors import CheckpointError, SettingsError, TrainingError
 from seer_model.outputs import UNNAMED
 from seer_model.poolings import pool_maps
 from seer_model.preprocess import PREPROCESSINGS
 from seer_model.squares import Square
-from seer_model.whitening import OURS, build_whitening, fit_whitening, whiten
+from seer_model.whitening import OURS, build_whitening, find_fit, fit_whitening, whiten
 from tests.seer_model import making_weights as making
 
 CPU = torch.device("cpu")
@@ -78,6 +78,32 @@ def test_whitened_rows_are_those_of_scikit_learn_but_for_signs_and_the_floor():
     np.testing.assert_allclose(found * signs, expected, atol=1e-3)
 
 
+def test_the_published_fit_is_that_of_its_formulas():
+    """Of the squares of all pictures: less their mean, turned, over the roots of variances that are floored."""
+    squares = draw_rows(600, 8).reshape(200, 3, 8)
+    squares[..., 7] = 5 + 1e-6 * squares[..., 7]
+    fit = find_fit("copies", numbers=8)
+    found = build_whitening(fit_whitening(squares, fit))(squares).detach().double().numpy().reshape(600, 8)
+    rows = squares.double().numpy().reshape(600, 8)
+    variances, directions = np.linalg.eigh(np.cov(rows.T))
+    assert variances[0] < 1e-6 * variances[-1]
+    expected = (rows - rows.mean(0)) @ directions / np.sqrt(np.maximum(variances, 1e-5 * variances[-1]))
+    expected = expected[:, ::-1]
+    np.testing.assert_allclose(found * np.sign((found * expected).sum(0)), expected, atol=5e-3)
+    # Of fewer numbers they are the first ones.
+    fewer, every = (fit_whitening(squares, one) for one in (find_fit("copies", numbers=3), fit))
+    torch.testing.assert_close(fewer["whitening.res4-rmac3.weight"], every["whitening.res4-rmac3.weight"][:3])
+
+
+def test_copies_is_what_seer_was_published_with_and_an_unknown_fit_is_refused():
+    fit = find_fit("copies")
+    assert (fit.pooling.spelled, fit.numbers, fit.floor, fit.is_added) == ("res4-rmac3", 1024, 1e-5, False)
+    with pytest.raises(SettingsError, match="no readout 'copy'.*allowed are copies, average"):
+        find_fit("copy")
+    with pytest.raises(SettingsError, match="0 numbers"):
+        find_fit("copies", 0)
+
+
 def test_of_few_rows_only_as_many_directions_are_kept_as_they_tell_of():
     few, others = draw_rows(33, 64)[:16], draw_rows(33, 64)[16:]
     found = fit_whitening(few)
@@ -125,6 +151,23 @@ def test_a_picture_is_looked_at_as_a_whole_and_cropped_when_it_comes_again(monke
     monkeypatch.setattr(whitening, "read_maps", lambda *given: kinds.append(given[2]) or read(*given))
     whiten_on(making.make_checkpoint(), draw_squares(40), pictures=20)
     assert kinds == [whitening.WHOLE, whitening.WHOLE, whitening.CROPPED]
+
+
+def test_each_picture_is_drawn_once_before_one_comes_again():
+    pile = Drawn(draw_squares(1), pictures=16)
+    assert len(list(whitening.look_at(making.make_checkpoint(), pile, crops=40, device=CPU))) == 1
+    first, again = pile.numbers[:16], pile.numbers[16:]
+    assert sorted(first) == list(range(16)) and first != sorted(first)
+    assert again == (2 * first)[:24]
+
+
+def test_a_layer_on_another_pooling_takes_the_place_of_the_one_that_was_there():
+    made = making.make_checkpoint(heads=draw_whitening())
+    found = whiten_on(made, draw_squares(16), fit=find_fit("copies"))
+    assert {key: tuple(weight.shape) for key, weight in found.heads.items()} == {
+        "whitening.res4-rmac3.weight": (4, 48),
+        "whitening.res4-rmac3.bias": (4,),
+    }
 
 
 def test_whitening_spreads_the_embeddings_of_different_pictures(tmp_path):

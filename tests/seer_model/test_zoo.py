@@ -109,6 +109,24 @@ def test_a_file_whose_own_name_ends_so_is_meant_itself(tmp_path):
     assert find_model(tmp_path / "a#projection").asked == OWN
 
 
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("mine.safetensors#rmax", "no readout 'rmax'"),
+        ("seer-mini#rmax", "no readout 'rmax'"),
+        ("gone#1/a.safetensors", "no model 'gone#1/a.safetensors'"),
+        ("gone#rmac", "no model 'gone'"),
+        ("mine.safetensors#", "no model 'mine.safetensors#'"),
+    ],
+)
+def test_of_a_name_with_two_parts_the_wrong_one_is_named(name, reason, tmp_path, monkeypatch):
+    write_checkpoint(making.make_checkpoint(), tmp_path / "mine.safetensors")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ModelUnknown, match=reason):
+        find_model(name)
+    assert find_model("mine.safetensors#rmac+scales").asked == Asked("rmac", is_scaled=True)
+
+
 def test_a_model_is_kept_by_its_whole_path_and_a_name_as_it_is(tmp_path, monkeypatch):
     (tmp_path / "mine.safetensors").touch()
     (tmp_path / "seer-mini").touch()
