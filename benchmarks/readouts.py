@@ -38,6 +38,7 @@ from seer_model.zoo import find_model
 
 BATCH = 8
 SIZES = (512, 256, 128)
+MEASURES = ("P@1", "mAP", "copies")
 KINDS = ("crop", "text", "blur", "rotate")
 """Of edits, those that are hard to find; of the others nearly all are."""
 
@@ -109,6 +110,8 @@ def list_lines(model: str, checkpoint: Checkpoint, fitted: dict[str, Tensor], *,
     for name, numbers in wanted if fitted else ():
         fit = find_fit(name, numbers)
         rows = fitted[next(key for key, pooling in POOLINGS.items() if pooling is fit.pooling)]
+        if numbers and numbers >= rows.shape[2]:
+            continue  # the whole width again
         layer = {key: weight for key, weight in checkpoint.heads.items() if not key.startswith("whitening.")}
         whole = replace(checkpoint, heads=layer | fit_whitening(rows, fit))
         yield Line(name=f"whiten --readout {name}" + (f" --numbers {numbers}" if numbers else ""), checkpoint=whole)
@@ -172,18 +175,21 @@ def tabulate(found: Sequence[tuple[str, dict[str, np.ndarray]]]) -> list[dict]:
     ]
 
 
-def show(rows: Sequence[dict]) -> str:
-    """A table in Markdown: figures, and how much more or less than the first line; bold what is sure."""
-    measures = [name for name in rows[0] if name not in ("name", "numbers")]
+def show(rows: Sequence[dict], measures: Sequence[str]) -> str:
+    """A table in Markdown: the first line's figures with their intervals, of the others how much more or less."""
     lines = [("readout", "numbers", *measures), ("---",) * (2 + len(measures))]
-    lines += [(f"`{row['name']}`", str(row["numbers"]), *(_show(row[measure]) for measure in measures)) for row in rows]
+    for row in rows:
+        figures = [_show(row[measure], is_first=row is rows[0]) for measure in measures]
+        lines.append((f"`{row['name']}`", f"{row['numbers']:,}", *figures))
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _show(figure: dict[str, float]) -> str:
+def _show(figure: dict[str, float], *, is_first: bool) -> str:
+    if is_first:
+        return f"{figure['value']:.3f} ({figure['low']:.3f} to {figure['high']:.3f})"
     is_sure = figure["least"] > 0 or figure["most"] < 0
-    change = f"{figure['difference']:+.3f}" if figure["difference"] else ""
-    return " ".join(filter(None, (f"{figure['value']:.3f}", f"**{change}**" if is_sure else change)))
+    change = f"{figure['difference']:+.3f} ({figure['least']:+.3f} to {figure['most']:+.3f})"
+    return f"{figure['value']:.3f}, {f'**{change}**' if is_sure else change}"
 
 
 @click.command()
@@ -221,7 +227,10 @@ def main(
         gathered._embed_distractors(list_sources(others).places if others else [])
     lines = list_lines(model, checkpoint, fitted, is_scaled=is_scaled)
     rows = tabulate([(line.name, measure(line, every, gathered)) for line in lines])
-    click.echo(json.dumps({"schema_version": 1, "lines": rows}) if as_json else show(rows))
+    if as_json:
+        click.echo(json.dumps({"schema_version": 1, "lines": rows}))
+    else:
+        click.echo("\n\n".join(show(rows, measures) for measures in (MEASURES, KINDS)))
 
 
 if __name__ == "__main__":
