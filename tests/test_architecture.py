@@ -64,7 +64,7 @@ LADDERS = {
         {"backbone", "learner", "feed", "vigil", "run_folder", "board"},
         {"presets", "readout"},
         {"whitening"},  # fitted on crops as the recipe says, read by the readout
-        {"swav", "crops", "optimizer"},
+        {"swav", "crops", "optimizer", "poolings"},
         {"checkpoint"},  # builds the network that a file describes
         {"download"},  # the bytes of one file from elsewhere
         {"zoo", "weight_files"},  # names and places of models; the bytes of one file
@@ -74,7 +74,8 @@ LADDERS = {
         {"preprocess", "squares"},
         {"pictures"},
         {"formats", "extra_decoders"},  # what bytes are; how what Pillow does not know is read
-        {"durable", "ranks", "devices"},  # writes that a power cut does not break; processes of a run; what devices can
+        # Writes that a power cut does not break; processes of a run; what devices can; what embeddings are read from.
+        {"durable", "ranks", "devices", "outputs"},
         {"errors"},
     ),
 }
@@ -112,7 +113,8 @@ WITHOUT_TORCH = {
 }
 WITHOUT_TORCH_AT_THE_TOP = {
     # `seer --help` and `seer status` load these: torch only inside the function that needs it.
-    *("seer_model.cli", "seer_model.zoo", "seer_model.download", "seer_model.fetch", "indexer.embed"),
+    *("seer_model.cli", "seer_model.zoo", "seer_model.outputs", "seer_model.download", "seer_model.fetch"),
+    "indexer.embed",
 }
 
 UI_KNOWS = {

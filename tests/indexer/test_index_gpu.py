@@ -7,8 +7,7 @@ import faiss
 import numpy as np
 import pytest
 
-from indexer import index_gpu
-from indexer.index import find_nearest
+from indexer import index, index_gpu
 from indexer.index_maker import train
 from indexer.recipes import Recipe
 
@@ -26,6 +25,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     def knn_gpu(resources: Resources, queries: np.ndarray, piece: np.ndarray, count: int, *, metric: int):
         told.threads.add(threading.get_ident())
         told.searches += 1
+        faiss.omp_set_num_threads(1)
         return faiss.knn(queries, piece, count, metric=metric)
 
     def index_cpu_to_gpu(resources: Resources, device: int, index: faiss.Index) -> faiss.Index:
@@ -48,13 +48,13 @@ def test_one_thread_owns_the_gpu_and_its_memory_is_bounded(gpu: SimpleNamespace,
     rows = np.random.default_rng(0).normal(size=(900, 16)).astype(np.float16)
     norms = np.linalg.norm(rows.astype(np.float32), axis=1)
     queries = rows[:5].astype(np.float32) / norms[:5, None]
-    monkeypatch.setattr("indexer.index.CHUNK_BYTES", 16 * 4 * 300)
-    askers = [threading.Thread(target=find_nearest, args=(rows, norms, queries, 3)) for _ in range(4)]
+    monkeypatch.setattr(index, "CHUNK_BYTES", 16 * 4 * 300)
+    askers = [threading.Thread(target=index.find_nearest, args=(rows, norms, queries, 3)) for _ in range(4)]
     for asker in askers:
         asker.start()
     for asker in askers:
         asker.join()
-    similarities, found = find_nearest(rows, norms, queries, 3)
+    similarities, found = index.find_nearest(rows, norms, queries, 3)
     assert gpu.searches == 5 * 3 and gpu.scratch == [index_gpu.SCRATCH_BYTES]
     assert len(gpu.threads) == 1 and threading.get_ident() not in gpu.threads
     assert list(found[:, 0]) == list(range(5))
