@@ -111,6 +111,11 @@ class Store:
 
     def list_damaged(self, rows: np.ndarray) -> list[int]:
         """Those of these rows whose bytes are not what was written."""
+        # Piece by piece: all rows together may be more than memory holds.
+        pieces = (rows[first : first + ROWS_AT_ONCE] for first in range(0, len(rows), ROWS_AT_ONCE))
+        return [row for piece in pieces for row in self._list_damaged(piece)]
+
+    def _list_damaged(self, rows: np.ndarray) -> list[int]:
         checked = zip(rows.tolist(), self.rows[rows], self.norms[rows], self._crcs[rows], strict=True)
         return [row for row, values, norm, crc in checked if _compute_crc(values, norm) != crc]
 
