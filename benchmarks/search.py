@@ -19,7 +19,7 @@ from benchmarks.search_aside import run_aside
 from benchmarks.search_peers import FLAT_16, FLAT_32, PEERS
 from benchmarks.search_race import Setting, compete
 from benchmarks.search_rows import Wanted, quote_similarities
-from benchmarks.search_stage import Stage, stage_real, stage_stretched
+from benchmarks.search_stage import stage_real, stage_stretched
 from benchmarks.search_ways import OURS, OURS_EXACT, Point, find_fastest, find_nearest_in_recall, list_unbeaten
 from seer_model.errors import SettingsError, UserError
 
@@ -89,22 +89,20 @@ def measure(collection: Path, folder: Path, wanted: Wanted | None, setting: Sett
     machine = run_aside(describe_this_machine).result
     tell("the rows are being made")
     stage = stage_stretched(collection, folder, wanted) if wanted else stage_real(collection, folder)
-    found = compete(stage, setting, tell)
+    tell("the true answers are being found")
+    truth = stage.answer_exactly()
+    found = compete(stage, truth.choose(slice(0, setting.queries)), setting, tell)
     goal = GOALS["stretched" if wanted else "real"]
     return {
         "schema_version": 1,
         "machine": machine,
-        "rows": describe_rows(stage),
+        # How similar the nearest of queries are says whether made rows are like real ones.
+        "rows": stage.described | {"similarities_of_queries": quote_similarities(truth.similarities)},
         "setting": asdict(setting),
         **found,
         "goals": judge(found, goal, is_stretched=wanted is not None),
         "beside_peers": compare([Point(**one) for one in found["points"]]),
     }
-
-
-def describe_rows(stage: Stage) -> dict:
-    """What the rows are, and how similar the nearest of the queries are to them."""
-    return stage.described | {"similarities_of_queries": quote_similarities(stage.answer_exactly().similarities)}
 
 
 def describe_this_machine() -> dict:

@@ -150,8 +150,11 @@ def list_peer_ways(stage: Stage, peer: Peer) -> list[Way]:
     ]
 
 
-def compete(stage: Stage, setting: Setting, tell: Tell) -> dict:
-    """Build all, ask all; as JSON-able values: `builds`, `absent`, `points`, `rounds`, `filters`."""
+def compete(stage: Stage, truth: HeldOut, setting: Setting, tell: Tell) -> dict:
+    """Build all, and ask them what the truth is known of.
+
+    Returns: `builds`, `absent`, `points`, `rounds`, `filters`, as JSON-able values.
+    """
     builds, absent = {OURS: describe_build(stage, setting, tell)}, {}
     for peer in PEERS:
         if not setting.peers or peer.name in setting.peers:
@@ -162,7 +165,7 @@ def compete(stage: Stage, setting: Setting, tell: Tell) -> dict:
     ours = Ours(stage)
     try:
         ways = [*ours.list_ways(), *(way for name in builds if name != OURS for way in open_ways(stage, name))]
-        points, rounds = ask_all(stage, ways, builds, setting, tell)
+        points, rounds = ask_all(stage, truth, ways, builds, setting, tell)
         filters = [measure_filter(stage, ours, share, setting) for share in FOLDERS]
     finally:
         ours.close()
@@ -176,10 +179,11 @@ def open_ways(stage: Stage, name: str) -> list[Way]:
     return ways
 
 
-def ask_all(stage: Stage, ways: Sequence[Way], builds: dict, setting: Setting, tell: Tell) -> tuple[list, list]:
+def ask_all(
+    stage: Stage, truth: HeldOut, ways: Sequence[Way], builds: dict, setting: Setting, tell: Tell
+) -> tuple[list, list]:
     """The points of all ways, and the milliseconds of each of their queries, round by round."""
-    tell("the true answers are being found")
-    store, truth = stage.open_store(), stage.answer_exactly().choose(slice(0, setting.queries))
+    store = stage.open_store()
     heard = ask_in_turn(ways, truth.queries, setting.rounds, setting.seconds, tell)
     sizes = {name: build["bytes"] for name, build in builds.items()} | {OURS_EXACT: 0}
     points = [
