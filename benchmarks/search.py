@@ -46,6 +46,7 @@ def opened_folder(folder: Path | None) -> Iterator[Path]:
 @click.option("--rows", type=click.IntRange(1000), help="Stretch its rows to so many; its own if left out.")
 @click.option("--dimension", type=click.IntRange(16), help="Numbers of a stretched row.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of stretched rows.")
+@click.option("--closer", type=click.FloatRange(-1, 1), default=0.0, show_default=True, help="Of stretched rows.")
 @click.option("--folder", type=click.Path(path_type=Path), help="Keep the rows there, and use those that are there.")
 @click.option("--recall", type=click.FloatRange(0.5, 1), help="That is asked of our index.")
 @click.option("--memory", "memory_gb", type=click.FloatRange(0.01), default=6.0, show_default=True, help="GB an index.")
@@ -59,6 +60,7 @@ def main(
     rows: int | None,
     dimension: int | None,
     seed: int,
+    closer: float,
     folder: Path | None,
     recall: float | None,
     memory_gb: float,
@@ -71,7 +73,7 @@ def main(
         if (rows is None) != (dimension is None):
             raise SettingsError("--rows and --dimension belong together: give both, or neither.")
         chosen = {"recall": recall or max(goal, LEAST_ASKED), "memory_bytes": int(memory_gb * 1e9)}
-        wanted = rows and Wanted(rows=rows, dimension=dimension, seed=seed)
+        wanted = rows and Wanted(rows=rows, dimension=dimension, seed=seed, closer=closer)
         with opened_folder(folder) as place:
             report = measure(collection, place, wanted or None, Setting(**chosen, **given))
     except UserError as error:

@@ -53,6 +53,7 @@ GOAL = 1.0
 @click.option("--collection", required=True, type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--rows", type=click.IntRange(1000), default=1_000_000, show_default=True)
 @click.option("--dimension", type=click.IntRange(16), default=3712, show_default=True)
+@click.option("--closer", type=click.FloatRange(-1, 1), default=0.0, show_default=True, help="Of stretched rows.")
 @click.option("--folder", type=click.Path(path_type=Path), help="Keep the rows there, and use those that are there.")
 @click.option("--recall", type=click.FloatRange(0.5, 1), default=0.98, show_default=True, help="That is asked for.")
 @click.option("--memory", "memory_gb", type=click.FloatRange(0.01), default=6.0, show_default=True, help="GB an index.")
@@ -62,6 +63,7 @@ def main(
     collection: Path,
     rows: int,
     dimension: int,
+    closer: float,
     folder: Path | None,
     recall: float,
     memory_gb: float,
@@ -72,7 +74,8 @@ def main(
     demands = Demands(recall=recall, memory_bytes=int(memory_gb * 1e9))
     try:
         with opened_folder(folder) as place:
-            report = measure(collection, place, Wanted(rows=rows, dimension=dimension), demands, rounds)
+            wanted = Wanted(rows=rows, dimension=dimension, closer=closer)
+            report = measure(collection, place, wanted, demands, rounds)
     except UserError as error:
         raise click.ClickException(str(error)) from error
     click.echo(json.dumps(report, indent=1) if as_json else show_report(report))

@@ -1,7 +1,8 @@
 """Many rows made of few real ones, to measure search with: python -m benchmarks.search_rows
 
-A source is a real row carried into D numbers: its scores along the real rows' principal directions, each of variance 1,
-beyond them numbers drawn for it; all scaled to the power law i^-alpha and turned by a random rotation. A new row is a
+A source is a place among real rows - the sum of one and its ten nearest - carried into D numbers: its scores along the
+principal directions, each of variance 1, beyond them numbers drawn for it; all scaled to the power law i^-alpha and
+turned by a random rotation. A new row is a
 source under noise of the same law: a * source + sqrt(1 - a^2) * noise, both of length 1. So the rows have full rank and
 that very spectrum, however narrow the real ones are.
 
@@ -47,6 +48,8 @@ class Wanted:
     rows: int
     dimension: int
     seed: int = 0
+    closer: float = 0.0
+    """Added to the similarity of tenth neighbours: of more rows of one kind the tenth is nearer (README.md)."""
 
     @property
     def sources(self) -> int:
@@ -83,8 +86,9 @@ class Stretch:
         scores[:, :known] = real.scores[:, :known]
         self.sources = bring_to_length_1(scores * self.scale)
         self.rotation, _ = np.linalg.qr(random.standard_normal((dimension, dimension), dtype=np.float32))
-        self.factor = self._find_factor(real.nearest[:, -1], random)
-        self.kept = np.sqrt(np.clip(self.factor * real.nearest[:, -1], 0, 1)).astype(np.float32)
+        tenth = real.nearest[:, -1] + wanted.closer
+        self.factor = self._find_factor(tenth, random)
+        self.kept = np.sqrt(np.clip(self.factor * tenth, 0, 1)).astype(np.float32)
 
     def make_piece(self, number: int, count: int) -> np.ndarray:
         """(count, D) float32 of length 1."""
@@ -160,9 +164,11 @@ def study(store: Store, sources: int, seed: int) -> Real:
     chosen.sort()
     rows = store.rows[chosen].astype(np.float32) / store.norms[chosen, None]
     variances, directions = find_spectrum(store.rows)
-    whole = variances > variances[0] * 1e-6
-    scores = (rows @ directions)[:, whole] / np.sqrt(variances[whole]).astype(np.float32)
     held = answer_exactly(rows, chosen, store.rows, store.norms)
+    for column in held.nearest.T:
+        rows += store.rows[column].astype(np.float32)  # Row and neighbours: what this place has in common.
+    scores = (rows @ directions)[:, variances > variances[0] * 1e-6]
+    scores /= np.sqrt((scores**2).mean(axis=0))
     return Real(scores=scores, nearest=held.similarities, spread=measure_spread(variances))
 
 
@@ -210,8 +216,9 @@ def quote_similarities(nearest: np.ndarray) -> dict:
 @click.option("--rows", required=True, type=click.IntRange(1000))
 @click.option("--dimension", required=True, type=click.IntRange(16))
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option("--closer", type=click.FloatRange(-1, 1), default=0.0, show_default=True, help="Than real tenth ones.")
 @click.option("--output", required=True, type=click.Path(path_type=Path), help="The store's folder.")
-def main(collection: Path, output: Path, **given: int) -> None:
+def main(collection: Path, output: Path, **given: float) -> None:
     """Stretch the rows of a collection to so many of so many numbers, and say what they are."""
     try:
         wanted, store = Wanted(**given), Store(*find_store(collection))

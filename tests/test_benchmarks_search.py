@@ -96,6 +96,12 @@ def test_what_is_made_follows_from_the_seed(collection: Path, stage: Stage):
     assert (stage.read_queries() @ piece.T).max() < 0.99, "a query is none of the rows"
 
 
+def test_rows_can_be_made_closer(collection: Path):
+    real = study(Store(*find_store(collection)), MADE.sources, MADE.seed)
+    tenth = [np.median(Stretch(replace(MADE, closer=closer), real).kept ** 2) for closer in (0.0, 0.2)]
+    assert tenth[1] - tenth[0] == pytest.approx(0.2, abs=0.05)
+
+
 def test_a_folder_that_has_the_rows_is_used_as_it_is(collection: Path, stage: Stage):
     stamp = (stage.place / "rows.f16").stat().st_mtime_ns
     assert stage_stretched(collection, stage.folder, MADE).described == stage.described
