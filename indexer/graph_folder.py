@@ -72,12 +72,21 @@ class GraphWriter:
         there = _read_told(self.folder)
         if there and _name_making(there) == _name_making(self._told) and not _find_fault(self.folder, there):
             self._told = there
+            self._drop_uncounted()
         else:
-            shutil.rmtree(self.folder, ignore_errors=True)
-            make_folder(self.folder)
+            self._begin()
+
+    def _drop_uncounted(self) -> None:
+        """What a batch has left that was killed before it was counted."""
         for name, width in self._widths.items():
+            if (self.folder / name).stat().st_size > self.rows * width:
+                os.truncate(self.folder / name, self.rows * width)
+
+    def _begin(self) -> None:
+        shutil.rmtree(self.folder, ignore_errors=True)
+        make_folder(self.folder)
+        for name in self._widths:
             (self.folder / name).touch()
-            os.truncate(self.folder / name, self.rows * width)
         sync_folder(self.folder)
 
     @property
