@@ -251,7 +251,7 @@ def read_origin(place: Path) -> int:
 def test_memory_does_not_grow_with_the_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(index, "CHUNK_BYTES", 1 << 16)
     monkeypatch.setattr(vectors, "COMPARED_BYTES", 1 << 16)
-    few, many = (measure_peak(tmp_path / str(count), count) for count in (200, 800))
+    few, many = (measure_peak(tmp_path / str(count), count) for count in (300, 1200))
     assert many < 1.2 * few, (few, many)
 
 
