@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from indexer.cli_upkeep import collection_option, json_option
+from indexer.cli_upkeep import collection_option, give_way, json_option, nice_option
 from indexer.graph import MOST_NEIGHBOURS, NEIGHBOURS, build_graph
 from indexer.interrupts import INTERRUPTED, watch_interrupt
 from indexer.layout import find_collection
@@ -23,13 +23,15 @@ from indexer.texts import show_graph
     help="How many for each image.",
 )  # fmt: skip
 @collection_option
+@nice_option
 @json_option
-def graph(neighbours: int, folder: Path | None, as_json: bool) -> None:
+def graph(neighbours: int, folder: Path | None, niceness: int, as_json: bool) -> None:
     """Find the nearest neighbours of every image: what near-duplicates, groups and the map are made of.
 
     They hold for the index that answers now; after a build, run it again. What was linked before is gone on with.
     """
     place = find_collection(folder)
+    give_way(niceness)
     stopping = watch_interrupt("Stopping after the rows in hand")
     with stopping as should_stop, show_progress() as on_progress:
         report = build_graph(place, neighbours=neighbours, on_progress=on_progress, should_stop=should_stop)

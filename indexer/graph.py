@@ -81,11 +81,10 @@ def build_graph(
 def _link(
     linker: Linker, writer: GraphWriter, on_progress: Callable[[Progress], None], should_stop: Callable[[], bool]
 ) -> None:
-    rows = linker.snapshot.rows
-    on_progress(Progress("linking", writer.rows, rows))
-    for links in linker.link(writer.rows):
+    first, rows = writer.rows, linker.snapshot.rows
+    for links in linker.link(first):
         writer.append(links)
-        on_progress(Progress("linking", writer.rows, rows))
+        on_progress(Progress("linking", writer.rows - first, rows - first))
         if should_stop():
             return
     if writer.recall is None:
@@ -95,7 +94,8 @@ def _link(
 def _find_before(collection: Path, generation: Generation, count: int) -> Links:
     """The graph of an earlier generation to go on from: of the same store, and of the same index, which has grown."""
     for one in read_newest_first(collection):
-        if one.name != generation.name and _name_index(one) == _name_index(generation):
+        is_older = one.manifest["rows"] <= generation.manifest["rows"] and one.name != generation.name
+        if is_older and _name_index(one) == _name_index(generation):
             graph = _read_sound(one)
             if graph and graph.neighbours.shape[1] == count:
                 return graph

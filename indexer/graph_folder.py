@@ -86,7 +86,7 @@ class GraphWriter:
         shutil.rmtree(self.folder, ignore_errors=True)
         make_folder(self.folder)
         for name in self._widths:
-            (self.folder / name).touch()
+            (self.folder / name).write_bytes(b"")
         sync_folder(self.folder)
 
     @property
