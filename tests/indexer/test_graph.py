@@ -50,11 +50,16 @@ def exact(place: Path, embeddings: np.ndarray) -> Path:
 @pytest.fixture
 def indexed(place: Path, embeddings: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The same with an approximate index."""
-    for name, value in (("LEAST_ROWS", 16), ("INSTANT_BYTES", 0), ("time_exact", lambda store: 99.0)):
-        monkeypatch.setattr(fitting, name, value)
+    force_index(monkeypatch)
     keep_rows(place, embeddings)
     assert (place / "generations" / "000001" / "index.faiss").is_file()
     return place
+
+
+def force_index(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is published from now on has an approximate index."""
+    for name, value in (("LEAST_ROWS", 16), ("INSTANT_BYTES", 0), ("time_exact", lambda store: 99.0)):
+        monkeypatch.setattr(fitting, name, value)
 
 
 def link_by_numpy(rows: np.ndarray, count: int) -> np.ndarray:
@@ -243,6 +248,14 @@ def test_another_number_a_damaged_or_a_later_one_is_not_grown_from(exact: Path):
     assert read_origin(exact) == 0
     (exact / "CURRENT").write_text("000001\n")
     assert build_graph(exact, neighbours=COUNT).linked == ROWS and read_origin(exact, "000001") == 0, "a later one"
+
+
+def test_lists_of_another_index_are_not_grown_from(exact: Path, monkeypatch: pytest.MonkeyPatch):
+    build_graph(exact, neighbours=COUNT)
+    force_index(monkeypatch)
+    add_rows(exact, draw_embeddings(3, DIMENSION, 7))
+    build_graph(exact, neighbours=COUNT)
+    assert read_origin(exact) == 0
 
 
 def read_origin(place: Path, generation: str = "000002") -> int:
