@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from seer_model.checkpoint import Checkpoint
 from seer_model.key_tables import HUGGINGFACE, TIMM, KeyTable, is_counter
-from seer_model.readout import WHITENED, Readout, choose_output
+from seer_model.readout import Readout, choose_output
 from seer_model.regnet import Architecture, name_architecture
 
 TORCHVISION = KeyTable(
@@ -210,15 +210,14 @@ class Peer(nn.Module):
         self.trunk, self.readout = trunk, readout
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.readout(self.trunk(x)[-2 if self.readout.output == WHITENED else -1 :])
+        return self.readout(self.trunk(x))
 
 
 def make_peer(mode: Mode, checkpoint: Checkpoint, device: torch.device) -> nn.Module:
     """A peer with a checkpoint's weights, ready on a device. Raises: Absent."""
     trunk = mode.build(checkpoint.architecture).to_empty(device=device)
     trunk.take_weights(checkpoint.trunk)
-    output = choose_output(checkpoint.heads, is_projected=False)
-    readout = Readout(checkpoint.heads, output, width=checkpoint.architecture.dimension).to(device)
+    readout = Readout(checkpoint, choose_output(checkpoint.heads)).to(device)
     trunk.to(dtype=mode.dtype, memory_format=mode.layout)
     peer = Peer(trunk, readout).eval().requires_grad_(False)
     return torch.compile(peer, mode="max-autotune") if mode.is_compiled else peer

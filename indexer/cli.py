@@ -12,7 +12,7 @@ import click
 
 from indexer.cli_build import build
 from indexer.cli_graph import graph
-from indexer.cli_learn import pretrain
+from indexer.cli_learn import pretrain, whiten
 from indexer.cli_search import search
 from indexer.cli_upkeep import check as check_command
 from indexer.cli_upkeep import collection_option, forget, json_option, prune, relocate
@@ -63,6 +63,7 @@ def cli() -> None:
 
 cli.add_command(build)
 cli.add_command(pretrain)
+cli.add_command(whiten)
 cli.add_command(search)
 cli.add_command(graph)
 cli.add_command(check_command)
@@ -94,7 +95,7 @@ def status(folder: Path | None, shows_all: bool, as_json: bool) -> None:
 @click.argument("pictures", nargs=-1, type=click.Path(path_type=Path))
 @collection_option
 @click.option("--labels", metavar="CSV|folders", help="A table file,label; or: the names of the pictures' folders.")
-@click.option("--model", help="A model's name (seer models list) or a checkpoint; MODEL#projection: its head's output.")
+@click.option("--model", help="A model's name (seer models list) or a file; MODEL#NAME: another readout (models show).")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option(
     "--distractors",

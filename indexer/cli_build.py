@@ -54,7 +54,7 @@ class SizeInBytes(click.ParamType):
 @click.command()
 @click.argument("pictures", nargs=-1, type=click.Path(path_type=Path))
 @collection_option
-@click.option("--model", help="A model's name (seer models list) or a checkpoint; MODEL#projection: its head's output.")
+@click.option("--model", help="A model's name (seer models list) or a file; MODEL#NAME: another readout (models show).")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N, or several: cuda:0,1.")
 @click.option(
     "--precision", type=click.Choice(PRECISIONS), default="auto", show_default=True,

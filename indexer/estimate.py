@@ -20,8 +20,9 @@ from pathlib import Path
 from indexer.catalog_reader import CatalogReader
 from indexer.catalog_upkeep import UpkeepCatalog
 from indexer.errors import CollectionEmpty, CollectionMissing, SourceError
-from indexer.job import INDEX_NUMBER_BYTES, build_collection
+from indexer.job import build_collection
 from indexer.layout import CATALOG, THUMBNAILS
+from indexer.recipes import MOST_ROW_BYTES
 from indexer.report import Progress, Watchers
 from indexer.settings import BuildSettings
 from indexer.sources import Walk, resolve_folders
@@ -168,7 +169,7 @@ def _try(folder: Path, drawn: list[str], settings: BuildSettings, course: _Cours
         ((store, dimension),) = catalog.list_stores()
         images = max(1, catalog.count_rows(store))
     thumbnails = (trial / THUMBNAILS).stat().st_size / images
-    return measure_row(dimension) + dimension * INDEX_NUMBER_BYTES + thumbnails + CATALOG_BYTES
+    return measure_row(dimension) + MOST_ROW_BYTES + thumbnails + CATALOG_BYTES
 
 
 def _link(path: str, link: Path) -> None:

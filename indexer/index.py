@@ -1,4 +1,4 @@
-"""FAISS over a store's rows, opened to be asked. With `index_maker` the only module that knows FAISS.
+"""FAISS over a store's rows, opened to be asked. Only `index_maker` and `index_gpu` know FAISS besides.
 
     ExactIndex        compares a query with every row, in the store's own mapped bytes: nothing is copied
     ApproximateIndex  rows reduced to a few bytes, in lists of which the nearest ones are looked through
@@ -16,6 +16,7 @@ import faiss
 import numpy as np
 
 from indexer.errors import CollectionDamaged
+from indexer.index_gpu import find_nearest_piece, has_gpu
 
 CHUNK_BYTES = 64 << 20
 WORTH_THREADS = 20_000_000
@@ -154,10 +155,16 @@ def find_nearest(rows: np.ndarray, norms: np.ndarray, queries: np.ndarray, count
     step = max(count, CHUNK_BYTES // (rows.shape[1] * 4))
     for first in range(0, len(rows), step):
         piece = rows[first : first + step].astype(np.float32) / norms[first : first + step, None]
-        products, found = faiss.knn(queries, piece, min(count, len(piece)), metric=faiss.METRIC_INNER_PRODUCT)
+        products, found = _compare(queries, piece, min(count, len(piece)))
         best.add_result(*_fill(products, found + first, count))
     best.finalize()
     return np.where(best.I < 0, -np.inf, best.D), best.I
+
+
+def _compare(queries: np.ndarray, piece: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    if has_gpu():
+        return find_nearest_piece(queries, piece, count)
+    return faiss.knn(queries, piece, count, metric=faiss.METRIC_INNER_PRODUCT)
 
 
 def _fill(products: np.ndarray, found: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:

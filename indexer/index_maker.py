@@ -18,6 +18,7 @@ import faiss
 import numpy as np
 
 from indexer.index import CHUNK_BYTES, ApproximateIndex, use_threads
+from indexer.index_gpu import has_gpu, train_lists
 from indexer.recipes import Recipe
 
 ROWS_FOR_A_LIST = 64
@@ -77,7 +78,8 @@ def train(recipe: Recipe, rows: np.ndarray, sample: np.ndarray) -> IndexMaker:
     use_threads(len(sample) * recipe.lists * ROUNDS)
     reduction = _fit_reduction(rows, _thin(sample, max(REDUCTION_ROWS, 4 * rows.shape[1])), recipe.reduced)
     index = faiss.index_factory(recipe.reduced, recipe.factory, faiss.METRIC_INNER_PRODUCT)
-    _train_lists(index, np.concatenate([reduction.apply(piece) for piece in _cut(rows, sample)]))
+    reduced = np.concatenate([reduction.apply(piece) for piece in _cut(rows, sample)])
+    train_lists(index, reduced) if has_gpu() else index.train(reduced)
     index = faiss.IndexPreTransform(reduction, index)
     return IndexMaker(index)
 
@@ -96,14 +98,6 @@ def _fit_reduction(rows: np.ndarray, sample: np.ndarray, reduced: int) -> faiss.
     faiss.copy_array_to_vector(np.ascontiguousarray((directions @ turn).T).ravel(), reduction.A)
     reduction.is_trained = True
     return reduction
-
-
-def _train_lists(index: faiss.IndexIVF, reduced: np.ndarray) -> None:
-    if faiss.get_num_gpus():
-        # Only the search for the nearest centres goes there: the index itself stays in memory.
-        index.clustering_index = faiss.index_cpu_to_all_gpus(faiss.IndexFlatIP(index.d), ngpu=1)
-    index.train(reduced)
-    index.clustering_index = None
 
 
 def count_sample(recipe: Recipe) -> int:

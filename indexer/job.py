@@ -36,6 +36,7 @@ from indexer.hold import hold
 from indexer.layout import CATALOG, PRIVATE, STORES, THUMBNAILS, name_store, require_own_place
 from indexer.pipeline import Pipeline, Sinks
 from indexer.publish import DEMANDS, publish_store
+from indexer.recipes import MOST_ROW_BYTES
 from indexer.report import BuildReport, Progress, Tally, Watchers
 from indexer.schema import explain_damage
 from indexer.settings import BuildSettings
@@ -49,7 +50,6 @@ from seer_model.preprocess import PREPROCESSINGS
 from seer_model.zoo import DEFAULT_MODEL, complete_reference, find_model
 
 THUMBNAIL_BYTES = 16_000
-INDEX_NUMBER_BYTES = 4
 SPARE_BYTES = 64 << 20
 LEAST_TOGETHER = 32
 """Pictures that are recorded together, several batches where these are small: each commit waits for the disk."""
@@ -241,7 +241,7 @@ class _Build:
 
     def _require_disk(self, files: int) -> None:
         needed = SPARE_BYTES + files * (measure_row(self.fleet.about.dimension) + THUMBNAIL_BYTES)
-        needed += (self.writer.rows + files) * self.fleet.about.dimension * INDEX_NUMBER_BYTES
+        needed += (self.writer.rows + files) * MOST_ROW_BYTES
         free = shutil.disk_usage(self.folder).free
         if free < needed:
             raise DiskTooSmall(

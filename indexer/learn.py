@@ -1,11 +1,12 @@
-"""Letting a model teach itself on a pile of pictures: sources, a recipe and a place for the result.
+"""Letting a model teach itself on a pile of pictures: sources, a recipe and a place for the result; or fitting its last
+layer alone.
 
-Rule: this conductor only introduces: the pile reads pictures, `seer_model.pretrain` learns from them.
+Rule: this conductor only introduces: the pile reads pictures, `seer_model.pretrain` and `.whitening` learn from them.
 """
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,6 +43,26 @@ class LearnSettings:
     """Each rank holds a part of the network (FSDP2) instead of a copy (DDP)."""
     memory_bytes: int = 8 << 30
     piece_seconds: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class WhitenSettings:
+    """Which model gets a last layer, fitted on what, and where the result goes."""
+
+    sources: tuple[Path, ...]
+    output: Path
+    """A safetensors file."""
+    model: str
+    readout: str = "copies"
+    """A name of `seer_model.whitening.FITS`."""
+    numbers: int | None = None
+    """Of the embedding, at most; None: the readout's own choice."""
+    crops: int = 4096
+    """Four for each number of an embedding, or it will have fewer."""
+    seed: int = 0
+    device: str = "auto"
+    workers: int | None = None
+    exclude: tuple[str, ...] = ()
 
 
 def learn(
@@ -95,6 +116,44 @@ def learn(
         if ranks.is_first:
             _tell_bad(report.bad, pile.reasons, on_message)
         return report
+
+
+def fit_layer(
+    settings: WhitenSettings,
+    *,
+    on_message: Callable[[str], None] = lambda message: None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> dict | None:
+    """Write the model again with a last layer that is fitted on these pictures; the rest of it stays as it is.
+
+    Returns: `output` and `dimension` of its embedding, `path`; None when it was told to stop, and nothing was written.
+    Raises: SourceError, TrainingError, SettingsError, ModelError, CheckpointError, DeviceError.
+    """
+    # Imported here: `seer --help` loads this module, and must not wait for torch.
+    from seer_model.checkpoint import write_checkpoint
+    from seer_model.ranks import choose_device
+    from seer_model.readout import choose_output, measure_dimension
+    from seer_model.whitening import ROWS_EACH, SIDE_PX, find_fit, whiten
+
+    fit, device = find_fit(settings.readout, settings.numbers), choose_device(settings.device)
+    source = _open_source(settings.model)
+    with open_pile(settings.sources, side_px=SIDE_PX, workers=settings.workers, exclude=settings.exclude) as pile:
+        on_message(f"{len(pile):,} pictures; fitting the last layer on {settings.crops:,} crops")
+        how = {"device": device, "fit": fit, "seed": settings.seed, "should_stop": should_stop}
+        whole = whiten(source, pile, crops=settings.crops, **how)
+        _tell_bad(len(pile.reasons), pile.reasons, on_message)
+    if whole is None:
+        return None
+    write_checkpoint(whole, settings.output)
+    output = choose_output(whole.heads)
+    dimension = measure_dimension(whole, output)
+    if fit.numbers and dimension < fit.numbers:
+        width, enough = measure_dimension(whole, replace(output, layer="")), settings.crops // ROWS_EACH
+        on_message(
+            f"{dimension:,} numbers instead of {fit.numbers:,}: {output.pooling.spelled} of this model has {width:,}, "
+            f"and the crops that could be read are enough for {enough:,} at most."
+        )
+    return {"path": str(settings.output), "output": str(output), "dimension": dimension}
 
 
 def _tell_bad(count: int, reasons: dict[str, str], on_message: Callable[[str], None]) -> None:

@@ -20,6 +20,8 @@ ROWS_IN_A_LIST = 39
 """Rows to train each list with, at least; FAISS asks for as many."""
 MOST_LISTS = 16_384
 ID_BYTES = 8
+MOST_ROW_BYTES = ID_BYTES + REDUCED[-1] // 4
+"""Bytes of a row in the largest of them."""
 
 
 @dataclass(frozen=True, kw_only=True)

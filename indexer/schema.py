@@ -42,6 +42,9 @@ UNWRITABLE = frozenset(
 which a killed build left a log, as a file that cannot be opened."""
 DAMAGE = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR})
 """SQLite's words for a file that is not what was written; SQLITE_ERROR: its tables are not those that were made."""
+CONTRADICTIONS = frozenset({sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_OK})
+"""A rule of the tables is broken, or one that we rely on (no error of SQLite's): by a bug, or because an index has what
+its table has not."""
 
 
 def m001_create_tables(connection: sqlite3.Connection) -> None:
@@ -176,11 +179,18 @@ def explain_damage(path: Path) -> Iterator[None]:
     """
     try:
         yield
-    except FROM_SQLITE as error:
+    except (*FROM_SQLITE, IndexError) as error:
         _require_free(path, error)
-        if isinstance(error, UnicodeDecodeError) or read_code(error) in DAMAGE:
+        is_told = isinstance(error, UnicodeDecodeError) or read_code(error) in DAMAGE
+        if is_told or (read_code(error) in CONTRADICTIONS and _contradicts_itself(path)):
             raise tell_damage(path, error) from error
         raise
+
+
+def _contradicts_itself(path: Path) -> bool:
+    """Whether tables and indexes of a catalog disagree; if they do not, what broke a rule of theirs is a bug."""
+    with closing(open_read_only(path)) as connection:
+        return bool(find_faults(connection))
 
 
 def find_faults(connection: sqlite3.Connection) -> list[str]:

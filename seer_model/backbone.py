@@ -17,16 +17,19 @@ import numpy as np
 import torch
 from blake3 import blake3
 from torch import nn
+from torch.nn import functional
 
 from seer_model.checkpoint import Checkpoint, build_network, drop_counters, read_checkpoint
 from seer_model.devices import CPU_BATCH, PRECISIONS, choose_precision, fit_batch, is_out_of_memory, measure_free
 from seer_model.errors import CheckpointError, DeviceError, SettingsError
+from seer_model.outputs import PROJECTED, Output
 from seer_model.packing import pack_convolutions
+from seer_model.poolings import normalise
 from seer_model.preprocess import PREPROCESSINGS, Preprocessing
 from seer_model.ranks import choose_device
-from seer_model.readout import PROJECTED, Readout, choose_output, take_weights
+from seer_model.readout import Readout, choose_output, take_weights
 from seer_model.regnet import RegNet
-from seer_model.zoo import PROJECTION, FoundModel, find_model, read_home
+from seer_model.zoo import BEHIND, FoundModel, find_model, read_home
 
 PROBE_BATCH = 8
 BROKEN = ("CUDA error", "cuDNN error")
@@ -101,7 +104,7 @@ class Backbone:
         self.device = str(device)
         self.settings = settings
         self.architecture = checkpoint.architecture
-        self.output = choose_output(checkpoint.heads, is_projected=found.is_projected)
+        self.output = choose_output(checkpoint.heads, found.asked)
         self.preprocessing: Preprocessing = PREPROCESSINGS[settings.preprocessing]
         _require_memory(found, checkpoint, device, settings.precision)
         self.fingerprint = compute_fingerprint(checkpoint, self.preprocessing, self.output)
@@ -137,7 +140,7 @@ class Backbone:
             "architecture": asdict(self.architecture),
             "dimension": self.dimension,
             "preprocessing": self.preprocessing.describe(),
-            "output": self.output,
+            "output": str(self.output),
             "fingerprint": self.fingerprint,
             "precision": self.settings.precision,
         }
@@ -214,7 +217,9 @@ class Backbone:
 
     def _compute_rows(self, batch: torch.Tensor) -> torch.Tensor:
         """uint8 (B, H, W, 3) on the device -> float32 (B, D)."""
-        return self._readout(self._network.read_maps(self._normalise(batch)))
+        x = self._normalise(batch)
+        rows = [self._readout(self._network.read_maps(_resize(x, scale))) for scale in self.output.scales]
+        return rows[0] if len(rows) == 1 else normalise(torch.stack(rows).mean(0))
 
     def _normalise(self, batch: torch.Tensor) -> torch.Tensor:
         # Pictures are stored channels-last; the permuted view keeps that layout, which is the network's too.
@@ -227,13 +232,13 @@ class Backbone:
         return self.batch_size, side, side, 3
 
 
-def compute_fingerprint(checkpoint: Checkpoint, preprocessing: Preprocessing, output: str) -> str:
+def compute_fingerprint(checkpoint: Checkpoint, preprocessing: Preprocessing, output: Output) -> str:
     """The hex name of an embedding space: weights, preprocessing and output; not device, precision or batch size."""
     digest, weights = blake3(), checkpoint.trunk | take_weights(checkpoint.heads, output)
     for key, weight in sorted(drop_counters(weights).items()):
         digest.update(f"{key} {tuple(weight.shape)}\n".encode())
         digest.update(weight.detach().float().contiguous().cpu().numpy().reshape(-1).view(np.uint8))
-    digest.update(json.dumps([preprocessing.describe(), output], sort_keys=True).encode())
+    digest.update(json.dumps([preprocessing.describe(), str(output)], sort_keys=True).encode())
     return digest.hexdigest()
 
 
@@ -247,13 +252,13 @@ def _require_memory(found: FoundModel, checkpoint: Checkpoint, device: torch.dev
         )
 
 
-def _prepare_readout(found: FoundModel, checkpoint: Checkpoint, output: str) -> Readout:
-    if output == PROJECTED and not take_weights(checkpoint.heads, output):
+def _prepare_readout(found: FoundModel, checkpoint: Checkpoint, output: Output) -> Readout:
+    if output.layer and not take_weights(checkpoint.heads, output):
         raise CheckpointError(
             f"{found.name}: the model has no projection. timm's and Hugging Face's files leave it out; take the file "
-            f"that VISSL published, or leave {PROJECTION} out."
+            f"that VISSL published, or leave {BEHIND}{PROJECTED} out."
         )
-    return Readout(checkpoint.heads, output, width=checkpoint.architecture.dimension)
+    return Readout(checkpoint, output)
 
 
 def _prepare_network(checkpoint: Checkpoint, device: torch.device, precision: torch.dtype) -> RegNet:
@@ -263,6 +268,16 @@ def _prepare_network(checkpoint: Checkpoint, device: torch.device, precision: to
     network.to(device=device, dtype=precision, memory_format=torch.channels_last)
     _leave_file(network, checkpoint)
     return network
+
+
+def _resize(x: torch.Tensor, scale: float) -> torch.Tensor:
+    """Pictures (B, 3, H, W) with sides times `scale`, antialiased; as they are for 1."""
+    if scale == 1:
+        return x
+    sides = [max(1, round(side * scale)) for side in x.shape[2:]]
+    # In fp32: not every device resizes in half precision.
+    resized = functional.interpolate(x.float(), size=sides, mode="bilinear", antialias=True)
+    return resized.to(x.dtype).contiguous(memory_format=torch.channels_last)
 
 
 def _leave_file(network: nn.Module, checkpoint: Checkpoint) -> None:

@@ -18,6 +18,7 @@ from torch import Tensor
 from seer_model.durable import write_durably
 from seer_model.errors import CheckpointError, SettingsError
 from seer_model.key_tables import STAGES, TABLES, WHITENING, KeyTable, is_counter, strip_wrappers
+from seer_model.outputs import POOLINGS, UNNAMED
 from seer_model.regnet import Architecture, RegNet
 from seer_model.weight_files import NEWEST_LAYOUT, read_weights
 
@@ -33,7 +34,7 @@ class Checkpoint:
     """Our name (see `regnet`) -> weight; all of them, batch counters left out."""
     heads: dict[str, Tensor]
     """What stood on the trunk, possibly nothing: `classifier.weight`, `projection.0.bias`, `prototypes.0.weight`,
-    `whitening.weight` ..."""
+    `whitening.weight`, `whitening.res4-rmac3.bias` ..."""
     layout: str
     """Whose names the file had: seer, vissl, timm or huggingface."""
 
@@ -206,14 +207,16 @@ def _check_shapes(shapes: Shapes, architecture: Architecture, *, spell: Callable
 
 
 def _check_heads(heads: Mapping[str, Tensor], architecture: Architecture) -> None:
-    """The classifier and the projection stand on the trunk, the whitening on its last two stages; each layer takes what
+    """The classifier and the projection stand on the trunk, the whitening on what its name says; each layer takes what
     the one before puts out, and the prototypes stand on the projection."""
     layers = _group_layers({key: tuple(weight.shape) for key, weight in heads.items()})
     width = architecture.dimension
-    for head, number in sorted(layers, key=lambda layer: (layer[0], int(layer[1] or 0))):
+    if len(whitenings := [number for head, number in layers if head == "whitening"]) > 1:
+        raise CheckpointError(f"it brings {len(whitenings)} whitenings, {' and '.join(whitenings)}; one is allowed.")
+    for head, number in sorted(layers, key=lambda layer: (layer[0], layer[1].zfill(2))):
         shapes = layers[head, number]
         is_norm = head == "projection" and len(shapes.get("weight", ())) == 1
-        below = sum(architecture.widths[-2:]) if head == "whitening" else width
+        below = _measure_pooled(number, architecture) if head == "whitening" else width
         expected = _expect_norm(shapes, below) if is_norm else _expect_linear(shapes, head, below)
         for leaf in {**expected, **shapes}:
             _check_head(".".join(filter(None, (head, number, leaf))), shapes.get(leaf), expected.get(leaf))
@@ -221,8 +224,19 @@ def _check_heads(heads: Mapping[str, Tensor], architecture: Architecture) -> Non
             width = expected["weight"][0]
 
 
+def _measure_pooled(spelled: str, architecture: Architecture) -> int:
+    """Numbers that a whitening takes, by what its name says that it stands on."""
+    known = {pooling.spelled: pooling for pooling in POOLINGS.values()} | {"": UNNAMED}
+    if spelled not in known:
+        raise CheckpointError(
+            f"its whitening stands on {spelled!r}; this program knows {', '.join(filter(None, known))}. "
+            "Update the program."
+        )
+    return sum(architecture.widths[stage] for stage in known[spelled].stages)
+
+
 def _group_layers(shapes: Shapes) -> dict[tuple[str, str], dict[str, tuple[int, ...]]]:
-    """(head, number of its layer, empty for the classifier) -> leaf -> shape."""
+    """(head, number of its layer, or what a whitening stands on, possibly empty) -> leaf -> shape."""
     layers: dict[tuple[str, str], dict[str, tuple[int, ...]]] = {}
     for key, shape in shapes.items():
         module, _, leaf = key.rpartition(".")

@@ -12,7 +12,7 @@ import click
 
 from seer_model.download import FetchProgress
 from seer_model.fetch import fetch_model, show_size, show_terms
-from seer_model.zoo import BUNDLED_WEIGHTS, FoundModel, ModelEntry, find_entry, find_model, list_models
+from seer_model.zoo import BEHIND, BUNDLED_WEIGHTS, FoundModel, ModelEntry, find_entry, find_model, list_models
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for a program to read.")
 
@@ -68,20 +68,25 @@ def fetch_command(name: str, accept_licence: bool, as_json: bool) -> None:
 def convert_command(file: Path, out: Path, is_half: bool, has_heads: bool, as_json: bool) -> None:
     """Read the weights in FILE, of whatever layout, and write them to OUT as safetensors in our own."""
     from seer_model.checkpoint import convert_checkpoint
-    from seer_model.readout import measure_dimension
+    from seer_model.readout import choose_output, measure_dimension
 
     checkpoint = convert_checkpoint(file, out, is_half=is_half, has_heads=has_heads)
+    dimension = measure_dimension(checkpoint, choose_output(checkpoint.heads))
     if as_json:
         click.echo(json.dumps({"schema_version": 1, "path": str(out.absolute()), "layout": checkpoint.layout}))
     else:
-        click.echo(f"{out}: written from layout {checkpoint.layout}, dimension {measure_dimension(checkpoint)}.")
+        click.echo(f"{out}: written from layout {checkpoint.layout}, dimension {dimension}.")
 
 
 @models.command("show")
 @click.argument("model")
 @json_option
 def show_command(model: str, as_json: bool) -> None:
-    """Show what MODEL is: a name of `seer models list`, or a file of weights."""
+    """Show what MODEL is: a name of `seer models list`, or a file of weights; and the readouts it can be opened with.
+
+    Wherever a model is named, MODEL#NAME takes another readout, MODEL#scales or MODEL#NAME+scales looks at each picture
+    at three sizes: slower. A collection belongs to the readout that it was made with.
+    """
     found = find_model(model)
     description = _describe_weights(found)
     if as_json:
@@ -108,17 +113,20 @@ def _describe_entry(entry: ModelEntry, is_here: bool) -> dict:
 
 def _describe_weights(found: FoundModel) -> dict:
     from seer_model.checkpoint import read_checkpoint
-    from seer_model.readout import measure_dimension
+    from seer_model.readout import choose_output, list_readouts, measure_dimension
     from seer_model.regnet import name_architecture
 
     checkpoint = read_checkpoint(found.path)
+    output = choose_output(checkpoint.heads, found.asked)
     return {
         "model": found.name,
         "path": str(found.path),
         "layout": checkpoint.layout,
         "architecture": name_architecture(checkpoint.architecture),
         **asdict(checkpoint.architecture),
-        "dimension": measure_dimension(checkpoint),
+        "output": str(output),
+        "dimension": measure_dimension(checkpoint, output),
+        "readouts": {f"{BEHIND}{name}": numbers for name, numbers in list_readouts(checkpoint).items()},
         "parameters": checkpoint.count_parameters(),
         "heads": {key: list(weight.shape) for key, weight in checkpoint.heads.items()},
         "licence": found.entry.licence.name if found.entry else None,

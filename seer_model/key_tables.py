@@ -27,8 +27,11 @@ BLOCK_PARTS = (
 WHITENING = "whitening."
 """Begins the names of the head that a model's own embeddings come from, if it has it (see `whitening`)."""
 HEAD_NUMBER, HEAD_LEAF = "(?:0|[1-9][0-9]?)", "(?:" + "|".join(NORM_LEAVES) + ")"
+SPELLED = "[a-z0-9]+(?:-[a-z0-9]+)*"
+"""How a pooling's name may look (see `outputs`)."""
 OUR_HEADS = (
-    rf"(?:classifier|whitening)\.(?:weight|bias)|projection\.{HEAD_NUMBER}\.{HEAD_LEAF}|prototypes\.{HEAD_NUMBER}\.weight"
+    rf"classifier\.(?:weight|bias)|whitening\.(?:{SPELLED}\.)?(?:weight|bias)"
+    rf"|projection\.{HEAD_NUMBER}\.{HEAD_LEAF}|prototypes\.{HEAD_NUMBER}\.weight"
 )
 
 # What training wrappers put into names: FSDP's levels, the groups of activation checkpointing (10B), and VISSL's

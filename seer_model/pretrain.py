@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -30,7 +29,7 @@ from seer_model.presets import PretrainSettings, read_settings
 from seer_model.ranks import Ranks
 from seer_model.run_folder import RunFolder, SavedStep
 from seer_model.vigil import BEGIN_AGAIN, Figures, Vigil
-from seer_model.whitening import has_whitening, whiten
+from seer_model.whitening import find_whitened, whiten
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +39,7 @@ GRACE_SHARE = 0.2
 """Part of the run in which the loss may still be that of a blind guess."""
 CROPS_TO_WHITEN = 4096
 """Where the recipe asks for none and the model that the run goes on from has a whitening: it must not lose it."""
+RESUME = "The run's last checkpoint is whole: --resume fits the layer again."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,7 +195,7 @@ class _Run:
     def run(self, saved: SavedStep | None, source: Checkpoint | None) -> PretrainReport:
         weights = saved.checkpoint if saved else source
         self.learner = start_learner(self.settings, self.ranks, source=weights, is_sharded=self.options.is_sharded)
-        if source and has_whitening(source.heads):
+        if source and find_whitened(source.heads):
             self.whitening_crops = self.whitening_crops or CROPS_TO_WHITEN
         # The heads of a model that the run went on from may be of another size than the recipe's.
         self.settings = self.learner.settings
@@ -363,13 +363,13 @@ class _Run:
 
     def _whiten(self, checkpoint: Checkpoint) -> Checkpoint | None:
         self.watchers.on_message(f"fitting the last layer on {self.whitening_crops:,} crops")
-        order = np.random.default_rng([self.settings.seed, *b"whitening"]).permutation(len(self.pile))
-        # Of a small pile each picture gives several crops.
-        squares = self.pile.read(np.resize(order, self.whitening_crops).tolist())
         # A network that was cut up did not fit.
         device = torch.device("cpu") if self.options.is_sharded else self.ranks.device
         how = {"device": device, "seed": self.settings.seed, "should_stop": self.watchers.should_stop}
-        return whiten(checkpoint, squares, whole=len(self.pile), **how)
+        try:
+            return whiten(checkpoint, self.pile, crops=self.whitening_crops, **how)
+        except TrainingError as error:
+            raise TrainingError(f"{error} {RESUME}") from error
 
 
 def make_plan(pictures: int, settings: PretrainSettings, ranks: Ranks) -> Plan:

@@ -1,18 +1,20 @@
 """Whitening: the last layer of a model, fitted without labels on its own pictures when its training ends.
 
-    maps of the last two stages  ->  generalised mean of each, of length 1, side by side: (B, D)
-                                 ->  minus the mean row, times W: (B, d), to be of length 1
+    maps  ->  pooled (`poolings`), if nothing else is asked for the generalised means of the last two stages: (B, R, D)
+          ->  minus the mean row, times W: (B, R, d), to be of length 1
 
 SwAV leaves most of the spread of its maps in a few directions, which then decide every cosine: copies that were made
 small are lost among pictures of the same brightness and sharpness. Whitening gives each direction its equal part.
 
-Rule: what is fitted is one linear layer beside the other weights; how it was fitted is not asked when it is used.
-Source: generalised mean, p = 3: Radenovic et al., arXiv:1711.02512; whitening of pooled maps for retrieval: Jegou and
-Chum, ECCV 2012; VISSL's `utils/pca.py`, which SEER's copy detection uses (spec/seer.md, 4.4).
+Rule: what is fitted is one linear layer beside the other weights, whose names say what it stands on; how it was fitted
+is not asked when it is used.
+Source: whitening of pooled maps for retrieval: Jegou and Chum, ECCV 2012; VISSL's `utils/pca.py`, which SEER's copy
+detection uses (spec/seer.md, 4.4).
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -20,17 +22,16 @@ from torch import Tensor, nn
 
 from seer_model.checkpoint import Checkpoint, build_network
 from seer_model.crops import CHANCES, CropKind, cut_crops
-from seer_model.errors import TrainingError
+from seer_model.errors import SettingsError, TrainingError
 from seer_model.key_tables import WHITENING
+from seer_model.outputs import POOLINGS, UNNAMED, Pooling
+from seer_model.poolings import pool_maps
 from seer_model.preprocess import PREPROCESSINGS
 from seer_model.regnet import RegNet
 from seer_model.squares import Square
 
-WEIGHT, BIAS = f"{WHITENING}weight", f"{WHITENING}bias"
-FLOOR = 1e-3
-"""Added to each direction's variance, as a share of the largest: what hardly varies is mostly noise."""
 ROWS_EACH = 4
-"""Rows that a direction must be fitted on: with fewer its variance would be that of the draw."""
+"""Pictures that a direction must be fitted on: with fewer its variance would be that of the draw."""
 MOST_BAD = 0.5
 HOW = PREPROCESSINGS["vissl"]
 WHOLE = CropKind(count=1, side_px=HOW.crop_px, scale=(1.0, 1.0), ratio=(1.0, 1.0), jitter=0, grey=0, blur=0)
@@ -38,109 +39,153 @@ WHOLE = CropKind(count=1, side_px=HOW.crop_px, scale=(1.0, 1.0), ratio=(1.0, 1.0
 CROPPED = CropKind(count=1, side_px=HOW.crop_px, scale=(0.35, 1.0), jitter=0, grey=0, blur=0)
 """Of a picture that comes again: the same rows once more would only seem to be more."""
 BATCH = 16
-RESUME = "The run's last checkpoint is whole: --resume fits the layer again."
+SIDE_PX = 256
+"""Of the squares that pictures are best kept as for this."""
 
 
-def pool_maps(maps: Sequence[Tensor]) -> Tensor:
-    """What is whitened: of each of the last two maps the generalised mean, of length 1.
+@dataclass(frozen=True, kw_only=True)
+class Fit:
+    """What a whitening stands on, and how it is fitted."""
 
-    That is the cube root of the mean cube, so that strong places count for more. The last map knows more of what is
-    shown, the one before more of how it looks; SEER's copy detection reads that one.
+    pooling: Pooling = UNNAMED
+    numbers: int | None = None
+    """Directions that are kept at most, those of the largest variance; None: all."""
+    floor: float = 1e-3
+    """A share of the largest variance, for what hardly varies is mostly noise."""
+    is_added: bool = True
+    """Whether the floor is added to every variance; else those below it are set to it."""
 
-    Args:
-        maps: (B, C, h, w) each, not negative, as they are after a ReLU.
-    Returns: float32 (B, D), D the sum of their widths; NaNs where a map is zero everywhere, or not finite.
+    def __post_init__(self) -> None:
+        if self.numbers is not None and self.numbers < 1:
+            raise SettingsError(f"An embedding of {self.numbers} numbers cannot be; it must have 1 or more.")
+
+
+OURS = Fit()
+COPIES = "copies"
+FITS = {
+    COPIES: Fit(pooling=POOLINGS["rmac-res4"], numbers=1024, floor=1e-5, is_added=False),
+    **{name: Fit(pooling=pooling) for name, pooling in POOLINGS.items()},
+}
+"""By name. `copies` is what SEER's copy detection was published with; the others are fitted as `seer pretrain` does."""
+
+
+def find_fit(name: str, numbers: int | None = None) -> Fit:
+    """The fit of this name, with another size of the embedding if one is given.
+
+    Raises: SettingsError.
     """
-    means = [feature_map.float().pow(3).mean((2, 3)).pow(1 / 3) for feature_map in maps[-2:]]
-    return torch.cat([normalise(mean) for mean in means], 1)
+    if name not in FITS:
+        raise SettingsError(f"There is no readout {name!r} that could be whitened; allowed are {', '.join(FITS)}.")
+    return FITS[name] if numbers is None else replace(FITS[name], numbers=numbers)
 
 
-def normalise(rows: Tensor) -> Tensor:
-    """(B, D) rows brought to length 1; those that are zero or not finite become NaNs."""
-    lengths = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
-    is_good = torch.isfinite(lengths) & (lengths > 0)
-    return torch.where(is_good, rows / lengths, torch.nan)
-
-
-def fit_whitening(rows: Tensor) -> dict[str, Tensor]:
+def fit_whitening(rows: Tensor, fit: Fit = OURS) -> dict[str, Tensor]:
     """The layer after which the spread of such rows is the same in every direction that it keeps, the largest first.
 
-    VISSL's, which this follows, sets variances below a hundred-thousandth of the largest to that.
-
     Args:
-        rows: (N, D), as `pool_maps` gives them.
-    Returns: `WEIGHT` (d, D) and `BIAS` (d,), float32; d is D, or N / `ROWS_EACH` if that is less.
+        rows: (N, R, D), as `pool_maps` gives them of N pictures, or (N, D).
+    Returns: a weight (d, D) and a bias (d,), float32, by name; d is the least of D, N / `ROWS_EACH` and `fit.numbers`.
     Raises: TrainingError when there are not rows enough for one direction, or one is not finite.
     """
     if len(rows) < ROWS_EACH or not rows.isfinite().all():
+        finite = int(rows.flatten(1).isfinite().all(1).sum())
         raise TrainingError(
-            f"The last layer cannot be fitted: of {len(rows)} crops {int(rows.isfinite().all(1).sum())} gave finite "
-            f"numbers, and {ROWS_EACH} or more, all of them, must. {RESUME}"
+            f"The last layer cannot be fitted: of {len(rows)} crops {finite} gave finite numbers, and {ROWS_EACH} or "
+            "more, all of them, must."
         )
-    rows = rows.double()
+    kept = min(len(rows) // ROWS_EACH, fit.numbers or rows.shape[-1])
+    rows = rows.flatten(0, -2).double()
     mean = rows.mean(0)
     variances, directions = torch.linalg.eigh(torch.cov(rows.T))
-    floor = (FLOOR * variances[-1]).clamp(min=torch.finfo(torch.float32).tiny)
-    weight = (directions * (variances.clamp(min=0) + floor).rsqrt()).T.flip(0)[: len(rows) // ROWS_EACH]
-    return {WEIGHT: weight.float().contiguous(), BIAS: (-weight @ mean).float()}
+    floor = (fit.floor * variances[-1]).clamp(min=torch.finfo(torch.float32).tiny)
+    variances = variances.clamp(min=0) + floor if fit.is_added else variances.clamp(min=floor)
+    weight = (directions * variances.rsqrt()).T.flip(0)[:kept]
+    name = name_layer(fit.pooling)
+    return {f"{name}weight": weight.float().contiguous(), f"{name}bias": (-weight @ mean).float()}
 
 
-def has_whitening(heads: Mapping[str, Tensor]) -> bool:
-    """Whether a checkpoint's heads bring a whitening."""
-    return WEIGHT in heads
+def name_layer(pooling: Pooling) -> str:
+    """What the names of a whitening's weights begin with."""
+    return WHITENING if pooling is UNNAMED else f"{WHITENING}{pooling.spelled}."
+
+
+def find_whitened(heads: Mapping[str, Tensor]) -> Pooling | None:
+    """What the whitening among a checkpoint's heads stands on; None if there is none."""
+    return next((pooling for pooling in POOLINGS.values() if f"{name_layer(pooling)}weight" in heads), None)
 
 
 def build_whitening(heads: Mapping[str, Tensor]) -> nn.Linear:
-    """The layer of a checkpoint, on the CPU: (B, D) -> (B, d), not of length 1 yet."""
-    weight = heads[WEIGHT]
+    """The layer of a checkpoint that has one, on the CPU: (B, D) -> (B, d), not of length 1 yet."""
+    name = name_layer(find_whitened(heads))
+    weight = heads[f"{name}weight"]
     with torch.device("meta"):
         layer = nn.Linear(weight.shape[1], weight.shape[0])
-    layer.load_state_dict({"weight": weight, "bias": heads[BIAS]}, assign=True)
+    layer.load_state_dict({"weight": weight, "bias": heads[f"{name}bias"]}, assign=True)
     return layer
+
+
+class Pile(Protocol):
+    """Pictures by number."""
+
+    def __len__(self) -> int: ...
+
+    def read(self, numbers: Iterable[int]) -> Iterable[Square | None]:
+        """The pictures in the order asked for, None for a bad one."""
 
 
 def whiten(
     checkpoint: Checkpoint,
-    squares: Iterable[Square | None],
+    pile: Pile,
     *,
-    whole: int,
+    crops: int,
     device: torch.device,
+    fit: Fit = OURS,
     seed: int = 0,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Checkpoint | None:
     """A model with a whitening that fits its own maps of these pictures.
 
     Args:
-        squares: one that could not be read is None and passed over.
-        whole: how many of them, from the first on, are looked at as a whole; of the others a crop is.
-        should_stop: asked before each batch.
+        crops: how many are looked at, of pictures drawn at random: each as a whole, and if there are fewer, again in
+            crops. Bad pictures are passed over.
+        should_stop: asked at each batch.
     Returns: the checkpoint, any whitening that it had replaced; None when it was told to stop.
-    Raises: TrainingError, as `fit_whitening`, or if more than half of the pictures cannot be read.
+    Raises: TrainingError, as `fit_whitening`, or if half of the pictures or more cannot be read.
     """
-    network = build_network(checkpoint).eval().requires_grad_(False)
-    network.to(device=device, dtype=torch.float32, memory_format=torch.channels_last)
-    generator = torch.Generator().manual_seed(seed)
-    squares = list(squares)
+    rows = []
+    for maps in look_at(checkpoint, pile, crops=crops, device=device, seed=seed):
+        if should_stop():
+            return None
+        rows.append(pool_maps(maps, fit.pooling).cpu())
+    heads = {key: weight for key, weight in checkpoint.heads.items() if not key.startswith(WHITENING)}
+    return replace(checkpoint, heads=heads | fit_whitening(torch.cat(rows), fit))
+
+
+def look_at(
+    checkpoint: Checkpoint, pile: Pile, *, crops: int, device: torch.device, seed: int = 0
+) -> Iterator[list[Tensor]]:
+    """The network's maps, batch by batch, of pictures drawn as `whiten` says. Raises: TrainingError, as there."""
+    order = np.random.default_rng([seed, *b"whitening"]).permutation(len(pile))
+    squares = list(pile.read(np.resize(order, crops).tolist()))
     good = [square for square in squares if square is not None]
     if len(good) <= MOST_BAD * len(squares):
         raise TrainingError(
             f"The last layer cannot be fitted: {len(squares) - len(good)} of {len(squares)} pictures cannot be read "
-            f"any more. Is their disk still there? {RESUME}"
+            "any more. Is their disk still there?"
         )
-    rows = []
+    network = build_network(checkpoint).eval().requires_grad_(False)
+    network.to(device=device, dtype=torch.float32, memory_format=torch.channels_last)
+    generator = torch.Generator().manual_seed(seed)
     for start in range(0, len(good), BATCH):
-        if should_stop():
-            return None
-        kind = WHOLE if start < whole else CROPPED
-        rows.append(read_rows(network, good[start : start + BATCH], kind, generator, device))
-    return replace(checkpoint, heads=checkpoint.heads | fit_whitening(torch.cat(rows)))
+        kind = WHOLE if start < len(pile) else CROPPED
+        yield read_maps(network, good[start : start + BATCH], kind, generator, device)
 
 
 @torch.inference_mode()
-def read_rows(
+def read_maps(
     network: RegNet, squares: Sequence[Square], kind: CropKind, generator: torch.Generator, device: torch.device
-) -> Tensor:
-    """What is whitened, float32 (B, D), of one crop of each of B squares."""
+) -> list[Tensor]:
+    """The maps of one crop of each of B squares."""
     pictures = torch.from_numpy(np.stack([square.pixels for square in squares])).permute(0, 3, 1, 2)
     crops = cut_crops(
         pictures.contiguous().to(device),
@@ -150,4 +195,4 @@ def read_rows(
         mean=torch.tensor(HOW.mean, device=device),
         std=torch.tensor(HOW.std, device=device),
     )
-    return pool_maps(network.read_maps(crops.contiguous(memory_format=torch.channels_last))).cpu()
+    return network.read_maps(crops.contiguous(memory_format=torch.channels_last))

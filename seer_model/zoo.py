@@ -18,11 +18,12 @@ from pathlib import Path
 import platformdirs
 
 from seer_model.errors import CheckpointError, ModelMissing, ModelUnknown
+from seer_model.outputs import OWN, Asked, read_asked, require_asked
 
 DEFAULT_MODEL = "seer-mini"
 BUNDLED_WEIGHTS = Path(__file__).parent / "weights" / f"{DEFAULT_MODEL}.safetensors"
-PROJECTION = "#projection"
-"""After a model's name or path: its embedding is what SwAV's projection puts out, not the pooled map."""
+BEHIND = "#"
+"""Between a model's name or path and the readout that is asked for (see `outputs`)."""
 WEIGHTS, RECORD = "model.safetensors", "model.json"
 INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 SUFFIXES = (".safetensors", ".bin", ".pth", ".pt", ".torch")
@@ -97,8 +98,8 @@ class FoundModel:
     """File or folder of its weights."""
     entry: ModelEntry | None
     """None for a file of the person's own."""
-    is_projected: bool = False
-    """Whether its projection makes the embedding."""
+    asked: Asked = OWN
+    """Which of its readouts makes the embedding."""
     stamps: tuple[tuple, ...] = ()
     """(name, bytes, mtime in nanoseconds, inode) of each of its files, before any was opened."""
 
@@ -241,14 +242,15 @@ def find_entry(name: str) -> ModelEntry:
 
 
 def find_model(name: str | Path) -> FoundModel:
-    """A model by its name in the table, or by the path of a file or folder of weights; either may end in `#projection`.
+    """A model by its name in the table, or by the path of a file or folder of weights; behind either may stand `#` and
+    the readout that is asked for.
 
-    Raises: ModelUnknown; ModelMissing when its weights are not on this computer; CheckpointError when they changed
-        since they were fetched.
+    Raises: ModelUnknown, also for a readout; ModelMissing when its weights are not on this computer; CheckpointError
+        when they changed since they were fetched.
     """
-    given, is_projected = _split_reference(str(name))
-    found = _find_weights_of(given)
-    return replace(found, name=str(name), is_projected=is_projected, stamps=_read_stamps(found.path))
+    given, behind = _split_reference(str(name))
+    found, asked = _find_weights_of(given), require_asked(behind) if behind else OWN
+    return replace(found, name=str(name), asked=asked, stamps=_read_stamps(found.path))
 
 
 def _read_stamps(path: Path) -> tuple[tuple, ...]:
@@ -260,17 +262,18 @@ def _read_stamps(path: Path) -> tuple[tuple, ...]:
 
 def complete_reference(name: str) -> str:
     """A model as it can be kept: a file by its whole path, for the next command may be run from another folder."""
-    given, is_projected = _split_reference(name)
+    given, behind = _split_reference(name)
     if given in MODELS or not (path := _find_path(given)):
         return name
-    return f"{path.resolve()}{PROJECTION if is_projected else ''}"
+    return f"{path.resolve()}{BEHIND if behind else ''}{behind}"
 
 
-def _split_reference(name: str) -> tuple[str, bool]:
-    """The name or path, and whether the projection is asked for. A file whose own name ends so is meant itself."""
-    if name.endswith(PROJECTION) and not _find_path(name):
-        return name.removesuffix(PROJECTION), True
-    return name, False
+def _split_reference(name: str) -> tuple[str, str]:
+    """The name or path, and what stands behind it. A file whose own name has a `#` in it is meant itself."""
+    given, _, behind = name.rpartition(BEHIND)
+    is_whole = not (given and behind) or _find_path(name)
+    is_model = given in MODELS or _find_path(given) or read_asked(behind)
+    return (given, behind) if is_model and not is_whole else (name, "")
 
 
 def _find_weights_of(given: str) -> FoundModel:

@@ -6,10 +6,15 @@ Rule: a test never touches the person's own collections and models, and never le
 import ipaddress
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
+
+pytest_plugins = ["tests.danger.tally"]
+
+# Threads of OpenMP that wait burn their core, which another process of the tests could use. Read when torch is loaded.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 PHOTOS = REPOSITORY.parent / "shared" / "data" / "photos"
@@ -27,6 +32,21 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     long = [item for item in items if item.get_closest_marker("long")]
     items[:] = [item for item in items if item not in long]
     config.hook.pytest_deselected(items=long)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_report_to_serializable() -> Generator[None, dict | None, object]:
+    """Reports leave a worker process of pytest-xdist as text, and may hold file names that are none."""
+    return escape((yield))
+
+
+def escape(value: object) -> object:
+    """The same, with a backslash before what is no text."""
+    if isinstance(value, str):
+        return value.encode(errors="backslashreplace").decode()
+    if isinstance(value, dict):
+        return {key: escape(one) for key, one in value.items()}
+    return type(value)(map(escape, value)) if isinstance(value, list | tuple) else value
 
 
 def fail_in_ci_else_skip(reason: str) -> None:

@@ -52,7 +52,7 @@ LADDERS = {
         {"catalog", "reasons", "fleet"},
         # How the three SQLite files are opened, decoding processes, what an evaluation is: below their steps.
         # And who may change a collection.
-        {"schema", "workers", "evaluation", "hold"},
+        {"schema", "workers", "evaluation", "hold", "index_gpu"},
         {"layout", "settings", "report", "interrupts", "recipes", "filters"},
         {"errors"},
     ),
@@ -64,7 +64,7 @@ LADDERS = {
         {"backbone", "learner", "feed", "vigil", "run_folder", "board"},
         {"presets", "readout"},
         {"whitening"},  # fitted on crops as the recipe says, read by the readout
-        {"swav", "crops", "optimizer"},
+        {"swav", "crops", "optimizer", "poolings"},
         {"checkpoint"},  # builds the network that a file describes
         {"download"},  # the bytes of one file from elsewhere
         {"zoo", "weight_files"},  # names and places of models; the bytes of one file
@@ -74,14 +74,15 @@ LADDERS = {
         {"preprocess", "squares"},
         {"pictures"},
         {"formats", "extra_decoders"},  # what bytes are; how what Pillow does not know is read
-        {"durable", "ranks", "devices"},  # writes that a power cut does not break; processes of a run; what devices can
+        # Writes that a power cut does not break; processes of a run; what devices can; what embeddings are read from.
+        {"durable", "ranks", "devices", "outputs"},
         {"errors"},
     ),
 }
 
 DOORS = {
     # What -> the modules that may import it.
-    "faiss": {"indexer.index", "indexer.index_maker"},  # asked; made
+    "faiss": {"indexer.index", "indexer.index_maker", "indexer.index_gpu"},  # asked; made; where it has a GPU
     # The catalog is four modules: its tables and connections, the sides that write, read, and look after it.
     "sqlite3": {
         *("indexer.schema", "indexer.catalog", "indexer.catalog_reader", "indexer.catalog_upkeep"),
@@ -112,7 +113,8 @@ WITHOUT_TORCH = {
 }
 WITHOUT_TORCH_AT_THE_TOP = {
     # `seer --help` and `seer status` load these: torch only inside the function that needs it.
-    *("seer_model.cli", "seer_model.zoo", "seer_model.download", "seer_model.fetch", "indexer.embed"),
+    *("seer_model.cli", "seer_model.zoo", "seer_model.outputs", "seer_model.download", "seer_model.fetch"),
+    "indexer.embed",
 }
 
 UI_KNOWS = {

@@ -115,4 +115,5 @@ def test_what_could_not_be_looked_up_is_not_called_sound(tmp_path: Path, answer:
 
 def test_ci_audits_before_it_tests():
     lines = (REPOSITORY / ".ci/run").read_text(encoding="utf-8").strip().splitlines()
-    assert lines[-2] == '.venv/bin/python .ci/audit.py || [ -z "${SEER_CI:-}" ]'
+    done = [line for line in lines if not line.startswith("#")]
+    assert done[-2] == '.venv/bin/python .ci/audit.py || [ -z "${SEER_CI:-}" ]'

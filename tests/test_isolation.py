@@ -1,11 +1,14 @@
-"""The tests' own floor: they stay on this computer, in a home of their own, and CI skips nothing."""
+"""The tests' own floor: they stay on this computer, in a home of their own; CI skips nothing; processes tell as one."""
 
 import os
 import socket
+from collections import Counter
+from types import SimpleNamespace
 
 import pytest
 
-from tests.conftest import fail_in_ci_else_skip
+from tests.conftest import escape, fail_in_ci_else_skip
+from tests.danger import tally
 
 
 @pytest.mark.parametrize("address", [("192.0.2.1", 80), ("2001:db8::1", 80, 0, 0)])
@@ -41,3 +44,23 @@ def test_what_is_missing_fails_in_ci_and_is_skipped_elsewhere(monkeypatch, varia
     monkeypatch.setenv(variable, "true")
     with pytest.raises(pytest.fail.Exception, match="no Chromium"):
         fail_in_ci_else_skip("There is no Chromium here.")
+
+
+def test_a_report_that_holds_a_name_that_is_no_text_can_be_sent():
+    report = {"sections": [("Captured log", "n\udcff.png: gone"), ("stdout", "é")], "longrepr": None, "duration": 0.5}
+    sent = [("Captured log", "n\\udcff.png: gone"), ("stdout", "é")]
+    assert escape(report) == report | {"sections": sent}
+
+
+def test_what_several_processes_have_counted_is_told_as_one_sum(monkeypatch):
+    monkeypatch.setattr(tally, "TALLY", Counter())
+    workers = [SimpleNamespace(config=SimpleNamespace(workeroutput={})) for _ in range(2)]
+    for count, worker in enumerate(workers, start=1):
+        tally.TALLY.clear()
+        tally.add("kills survived", count)
+        tally.pytest_sessionfinish(worker)
+    tally.TALLY.clear()
+    for node in (*(worker.config for worker in workers), SimpleNamespace()):  # the last one was killed
+        tally.pytest_testnodedown(node)
+    tally.pytest_sessionfinish(SimpleNamespace(config=SimpleNamespace()))  # one that has no workers, or is none
+    assert tally.TALLY == {"kills survived": 3}

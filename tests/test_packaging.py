@@ -126,7 +126,7 @@ def test_a_script_can_be_run_and_stops_at_the_first_failure(script):
 
 def test_the_last_thing_that_ci_does_is_pytest():
     lines = (REPOSITORY / ".ci/run").read_text(encoding="utf-8").strip().splitlines()
-    assert lines[-1] == '.venv/bin/python -m pytest "$@"'
+    assert lines[-1].startswith(".venv/bin/python -m pytest ") and lines[-1].endswith(' "$@"')
 
 
 @pytest.mark.parametrize("target", ["install", "demo", "test", "lint", "audit", "fuzz", "screenshots", "clean"])

@@ -1,4 +1,4 @@
-"""Fixtures of the tests of danger, and the lines that say at the end what was done and found."""
+"""Fixtures of the tests of danger."""
 
 import os
 import shutil
@@ -10,19 +10,10 @@ import pytest
 
 from indexer.decode import DecodedFile, DecodeSettings, DecodeTask, decode_file
 from tests.danger.forked import Forker
-from tests.danger.tally import COUNTED, TALLY
 from tests.indexer.conftest import approximate, by_pixels, pictures, place  # noqa: F401 - fixtures
 
 MEMORY = Path("/dev/shm")
 ENOUGH_BYTES = 512 << 20
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print the tally, if anything was counted."""
-    if TALLY:
-        terminalreporter.section("danger")
-        for name in COUNTED:
-            terminalreporter.write_line(f"{name}: {TALLY[name]:,}")
 
 
 @pytest.fixture

@@ -15,7 +15,8 @@ import pytest
 
 from indexer import catalog
 from indexer.errors import CollectionUnwritable
-from indexer.index import build_index
+from indexer.index_maker import train
+from indexer.recipes import Recipe
 from indexer.schema import connect_to_write
 from indexer.upkeep import prune_collection
 from tests.danger.oracle import Truth, read_truth, require_equal, require_no_wrong
@@ -183,7 +184,7 @@ def test_the_nth_call_that_finds_no_room_is_told_and_the_next_run_goes_on(
 
 def test_an_index_without_room_is_told():
     with pytest.raises(OSError, match="No space left"):
-        build_index(np.eye(4, 192, dtype=np.float16), np.ones(4, dtype=np.float32), Path("/dev/full"))
+        train(Recipe(reduced=32, lists=1), np.eye(64, dtype=np.float16), np.arange(64)).write(Path("/dev/full"))
 
 
 def test_a_catalog_that_may_not_grow_is_told_and_the_next_build_goes_on(

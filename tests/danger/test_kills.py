@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.danger.forked import Forker
+from tests.danger.forked import Ended, Forker
 from tests.danger.oracle import Truth, count_committed, read_truth, require_equal, require_no_wrong
 from tests.danger.tally import add
 from tests.indexer.making import build, draw
@@ -38,20 +38,24 @@ def test_a_build_killed_at_random_moments_ends_as_if_undisturbed(forker: Forker,
     forker.run("build", undisturbed, many)
     length = forker.run("build", tmp_path / "timed", many).seconds
     truth = read_truth(undisturbed, many)
-    died = []
+    died = 0
     for number in range(KILLS):
         # One in each fiftieth of the build's time, so that its ends are not left out.
         moment, group = length * (number + chance.random()) / KILLS, chance.random() < 0.5
-        died.append(kill_and_resume(forker, tmp_path / f"killed-{number}", many, truth, moment, group))
-    assert sum(died) >= KILLS * 2 // 3, "most of the builds had ended before they were killed"
+        ended = kill_and_resume(forker, tmp_path / f"killed-{number}", many, truth, moment, group)
+        died += ended.signal == KILLED
+        if not ended.signal:
+            length = min(length, ended.seconds)  # The computer had been busier when it was measured.
+    assert died >= KILLS * 2 // 3, "most of the builds had ended before they were killed"
 
 
-def kill_and_resume(forker: Forker, place: Path, pictures: Path, truth: Truth, moment: float, group: bool) -> bool:
-    """Returns: whether the kill came before the build's end."""
+def kill_and_resume(forker: Forker, place: Path, pictures: Path, truth: Truth, moment: float, group: bool) -> Ended:
+    """Returns: how the build ended that was to be killed; it may have been faster."""
     change = forker.start("build", place, pictures)
     time.sleep(moment)
     change.kill(group=group)
-    was_killed = change.wait().signal == KILLED
+    ended = change.wait()
+    was_killed = ended.signal == KILLED
     add("faults injected", was_killed)
     require_no_wrong(place, truth, pictures)
     committed = count_committed(place)
@@ -59,7 +63,7 @@ def kill_and_resume(forker: Forker, place: Path, pictures: Path, truth: Truth, m
     assert told.get("embedded") == PICTURES - committed, (moment, group, told)
     require_equal(place, truth, pictures)
     add("kills survived", was_killed)
-    return was_killed
+    return ended
 
 
 def test_builds_killed_again_and_again_still_come_to_an_end(forker: Forker, many: Path, tmp_path: Path):

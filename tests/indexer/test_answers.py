@@ -112,11 +112,11 @@ def test_an_answer_says_whether_it_is_exact_and_what_the_generation_finds(
 
     def note(snapshot: Snapshot, *arguments: object, is_exact: bool = False, **more: object) -> object:
         asked.append(is_exact)
-        return rank(snapshot, *arguments, **more)
+        return rank(snapshot, *arguments, is_exact=True, **more)
 
     monkeypatch.setattr(Snapshot, "rank", note)
-    monkeypatch.setattr(Snapshot, "is_approximate", True)
-    monkeypatch.setattr(Snapshot, "recall", 0.975)
+    monkeypatch.setattr(Snapshot, "is_answered_exactly", lambda snapshot, allowed: False)
+    monkeypatch.setattr(Snapshot, "read_recall", lambda snapshot, allowed: 0.975)
 
     def tell(answer: Answer) -> tuple[bool, float]:
         return answer.is_exact, answer.recall

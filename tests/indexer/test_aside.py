@@ -1,9 +1,6 @@
 """Pictures from outside: decoded in processes of their own, refused in a sentence, and nobody else pays for them."""
 
-import os
-import signal
 import sys
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,29 +16,17 @@ from indexer.layout import THUMBNAILS
 from seer_model.errors import PictureError
 from seer_model.pictures import Region
 from seer_model.preprocess import PREPROCESSINGS
+from tests.indexer.failing_decoders import POISON, SLOW, SWELLING, prepare_or_die
 from tests.indexer.making import build, draw
 
 HOW = PREPROCESSINGS["vissl"]
-POISON, SLOW, SWELLING = b"poison", b"slow", b"swelling"
-
-
-def prepare_or_die(data: bytes, how: object, max_megapixels: float, region: object = None) -> object:
-    """In a worker: some bytes end the process, hang it, or want more memory than a picture may."""
-    if data == POISON:
-        os.kill(os.getpid(), signal.SIGKILL)
-    if data == SLOW:
-        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-        time.sleep(600)
-    if data == SWELLING:
-        bytearray(1 << 30)
-    return prepare_picture(data, how, max_megapixels, region)
 
 
 @pytest.fixture
 def poisonous(monkeypatch: pytest.MonkeyPatch) -> Iterator[Aside]:
     """An Aside whose decoder is as bad as can be."""
     monkeypatch.setattr(aside, "prepare_picture", prepare_or_die)
-    decoder = Aside(max_seconds=1.5)
+    decoder = Aside(max_seconds=2.5)
     yield decoder
     decoder.close()
 
@@ -81,7 +66,7 @@ def test_the_limit_on_pixels_holds_aside(decoder: Aside, tmp_path: Path):
     ("data", "said"),
     [
         (POISON, "ended from outside"),
-        (SLOW, r"longer than 1\.5 s"),
+        (SLOW, r"longer than 2\.5 s"),
         pytest.param(
             SWELLING, "MemoryError", marks=pytest.mark.skipif(sys.platform != "linux", reason="there is no such limit")
         ),

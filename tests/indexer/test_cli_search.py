@@ -125,10 +125,10 @@ def test_a_list_is_answered_line_by_line_and_what_fails_stops_nothing(built: Pat
 
 
 def test_an_approximate_answer_says_so_and_how_to_have_it_exact(
-    built: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
+    approximate: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(Snapshot, "is_approximate", True)
-    monkeypatch.setattr(Snapshot, "recall", 0.985)
+    built = approximate
+    monkeypatch.setattr(Snapshot, "read_recall", lambda snapshot, allowed: 0.985)
     file = pictures / "a" / "picture-3.png"
     said = search(built, file).stderr
     assert said == "Searched approximately, recall 0.985; --exact compares with every image.\n"

@@ -15,6 +15,7 @@ from indexer.errors import CollectionDamaged
 from indexer.job import build_collection
 from indexer.layout import CATALOG, MARKS
 from indexer.places import find_place
+from indexer.schema import explain_damage
 from indexer.settings import BuildSettings
 from seer_model.errors import UserError
 from tests.indexer.making import build, draw
@@ -85,6 +86,40 @@ def test_a_build_on_it_ends_with_a_sentence_or_well(place: Path, whole: bytes):
             build_collection(place, [], BuildSettings(workers=1, batch_size=4))
         except UserError:
             continue
+
+
+def loosen_index(catalog: Path) -> None:
+    """The index of rows by image keeps an entry that its table has lost."""
+    read, write = "SELECT rowid, * FROM sqlite_schema WHERE name = 'rows_by_image'", "PRAGMA writable_schema = ON"
+    with closing(sqlite3.connect(catalog)) as connection, connection:
+        (entry,) = connection.execute(read)
+        connection.execute(write)
+        connection.execute("DELETE FROM sqlite_schema WHERE name = 'rows_by_image'")
+    with closing(sqlite3.connect(catalog)) as connection, connection:
+        connection.execute("DELETE FROM rows WHERE row = 8")
+        connection.execute(write)
+        columns = "rowid, type, name, tbl_name, rootpage, sql"
+        connection.execute(f"INSERT INTO sqlite_schema ({columns}) VALUES (?, ?, ?, ?, ?, ?)", entry)
+
+
+def test_an_index_that_has_what_its_table_has_not_is_told_as_damage(place: Path, whole: bytes):
+    loosen_index(place / CATALOG)
+    with pytest.raises(CollectionDamaged, match="cannot be read as a catalog"):
+        build(place)
+    with pytest.raises(CollectionDamaged, match="UNIQUE constraint failed"):
+        add_row(place / CATALOG, 8)
+
+
+def test_a_broken_rule_in_a_catalog_that_is_whole_stays_a_bug(place: Path, whole: bytes):
+    with pytest.raises(sqlite3.IntegrityError):
+        add_row(place / CATALOG, 9)
+    with pytest.raises(IndexError), explain_damage(place / CATALOG):
+        raise IndexError
+
+
+def add_row(catalog: Path, row: int) -> None:
+    with explain_damage(catalog), closing(sqlite3.connect(catalog)) as connection:
+        connection.execute("INSERT INTO rows SELECT 1, ?, image_id FROM images ORDER BY image_id DESC LIMIT 1", (row,))
 
 
 LOSSES = {

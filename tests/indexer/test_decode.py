@@ -1,9 +1,7 @@
 """Worker processes: results in order, and no file takes the others down."""
 
 import os
-import signal
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,24 +12,10 @@ from PIL import Image
 from indexer import decode
 from indexer.decode import DecodePool, DecodeSettings, DecodeTask, decode_file, hash_content
 from seer_model.preprocess import PREPROCESSINGS
+from tests.indexer.failing_decoders import die_at_poison, hang_at_poison, want_too_much
 from tests.indexer.making import draw
 
 SETTINGS = DecodeSettings(preprocessing=PREPROCESSINGS["vissl"], max_megapixels=200, thumbnail_px=64)
-
-
-def hang_at_poison(task: DecodeTask, settings: DecodeSettings) -> decode.DecodedFile:
-    """In a worker: a decoder that never comes back, and listens to nobody."""
-    if "poison" in task.path:
-        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-        time.sleep(600)
-    return decode_file(task, settings)
-
-
-def die_at_poison(task: DecodeTask, settings: DecodeSettings) -> decode.DecodedFile:
-    """In a worker: the kernel ends it for one file."""
-    if "poison" in task.path:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return decode_file(task, settings)
 
 
 def test_one_read_gives_hash_size_thumbnail_and_input(tmp_path: Path):
@@ -100,13 +84,6 @@ def test_a_picture_that_hangs_its_decoder_costs_itself_alone(tmp_path: Path, mon
     assert [n for n, result in enumerate(results) if result.reason] == [2, 3, 9]
     assert "longer than 1 s" in results[2].reason and "--max-seconds" in results[2].reason
     assert results[2].content_hash == hash_content(Path(files[2]).read_bytes())
-
-
-def want_too_much(task: DecodeTask, settings: DecodeSettings) -> decode.DecodedFile:
-    """In a worker: a decoder that believes what a header says."""
-    if "poison" in task.path:
-        decode.open_picture = lambda *_, **__: bytearray(4 << 30)
-    return decode_file(task, settings)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the other systems have no such limit")

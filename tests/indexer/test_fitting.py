@@ -127,6 +127,30 @@ def test_an_index_that_new_rows_do_not_fit_is_trained_anew(rows: np.ndarray, fir
     assert "trained anew" in notes[1] and fitted.described.get("search", {}).get("trained_among") in (None, 1600)
 
 
+def test_one_new_row_says_nothing_of_an_index(rows: np.ndarray, first: Before, tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(index_maker, "train", lambda *_: pytest.fail("it was trained again"))
+    far = -rows[:1200].mean(axis=0, keepdims=True)
+    store = store_rows(tmp_path / "store", np.concatenate([rows[:1200], far / np.linalg.norm(far)]))
+    assert fit_index(store, FORCED, before=first).described["search"]["trained_among"] == 1200
+
+
+def test_the_clock_does_not_train_an_index_every_other_time(store: Store, first: Before, monkeypatch):
+    monkeypatch.setattr(fitting, "INSTANT_BYTES", 0)
+    monkeypatch.setattr(fitting, "time_exact", lambda store: 18.0)
+    demands = Demands(exact_ms=20, recall=0.95)
+    assert fit_index(store, demands).described["index"] == "exact"
+    assert fit_index(store, demands, before=first).described["index"] != "exact"
+    monkeypatch.setattr(fitting, "time_exact", lambda store: 9.0)
+    assert fit_index(store, demands, before=first).described["index"] == "exact"
+
+
+def test_held_out_queries_do_not_grow_without_end(store: Store, first: Before, tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(fitting, "MOST_HELD", 280)
+    after = write(fit_index(store, FORCED, before=first), tmp_path / "grown", ROWS)
+    held = read_held_out(after.folder)
+    assert len(held.own) == 280 and (held.own >= 1200).any() and (held.own == recall.NO_OWN).any()
+
+
 def test_an_index_with_twice_the_rows_is_trained_anew(store: Store, first: Before):
     notes: list[str] = []
     old = Before(folder=first.folder, search={**first.search, "trained_among": 799}, rows=1200)

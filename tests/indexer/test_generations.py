@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from indexer import generations, index
+from indexer import generations, index, snapshot
 from indexer.collection import Collection
 from indexer.errors import CollectionDamaged
 from tests.indexer.making import build, draw
@@ -33,6 +33,35 @@ def test_a_changed_file_is_refused_before_faiss_reads_a_byte(
     monkeypatch.setattr(index, "open_approximate", lambda path: pytest.fail("FAISS was asked to read it"))
     with Collection(place) as collection, pytest.raises(CollectionDamaged, match="hash differs"):
         collection.find_similar((pictures / "a" / "picture-1.png").read_bytes())
+
+
+def test_an_index_that_rots_under_its_stamp_is_refused_before_faiss_reads_a_byte(
+    approximate: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
+):
+    path = approximate / "generations" / "000001" / "index.faiss"
+    status = path.stat()
+    flip_byte(path)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    monkeypatch.setattr(index, "open_approximate", lambda path: pytest.fail("FAISS was asked to read it"))
+    with (
+        Collection(approximate) as collection,
+        pytest.raises(CollectionDamaged, match="hash differs"),
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        patch.setattr(snapshot, "SMALL_BYTES", 0)
+        collection.find_similar((pictures / "a" / "picture-1.png").read_bytes())
+
+
+def test_what_is_asked_of_an_index_holds_until_something_else_is(approximate: Path):
+    assert build(approximate).generation == "000001"
+    assert build(approximate, recall=0.5).generation == "000002"
+    assert build(approximate).generation == "000002"
+    settings = generations.open_generation(approximate).manifest["settings"]
+    assert (settings["recall"], settings["exact_ms"], settings["memory_bytes"]) == (0.5, 0.0, None)
+    assert build(approximate, exact_ms=1e6).generation == "000003"
+    assert generations.open_generation(approximate).manifest["index"] == "exact"
+    with Collection(approximate) as collection:
+        assert collection.find_similar_to(1)[0].image_id == 1
 
 
 @pytest.mark.parametrize("name", [*APPROXIMATE, "image_ids.npy", "manifest.json"])

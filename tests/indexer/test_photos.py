@@ -91,7 +91,7 @@ def edit_picture(path: Path, edit: str) -> bytes:
     picture = ImageOps.exif_transpose(Image.open(path)).convert("RGB")
     stream = io.BytesIO()
     if edit == "mirrored":
-        ImageOps.mirror(picture).save(stream, format="PNG")
+        ImageOps.mirror(picture).save(stream, format="PNG", compress_level=1)
     else:
         half = picture.resize((picture.width // 2, picture.height // 2), Image.Resampling.BICUBIC)
         half.save(stream, format="JPEG", quality=30)

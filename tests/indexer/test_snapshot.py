@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from indexer.errors import CollectionDamaged
 from indexer.snapshot import Snapshot
 from indexer.vectors import Store, StoreWriter
 
@@ -102,6 +103,16 @@ def test_the_same_holds_among_the_rows_that_are_allowed(snapshot: Snapshot):
     assert sorted(rows) == list(allowed)
     rows, _ = snapshot.rank(snapshot.store.read_embedding(3), 3, 1, list_all, allowed=allowed)
     assert rows[0] == 3
+
+
+def test_a_row_that_changed_is_told_also_where_it_hides(snapshot: Snapshot, tmp_path: Path):
+    """As zeros it would be among the nearest of nothing, and never be compared."""
+    del snapshot.__dict__["exact"]
+    with (tmp_path / "rows.f16").open("r+b") as file:
+        file.seek(9 * DIMENSION * 2)
+        file.write(bytes(DIMENSION * 2))
+    with pytest.raises(CollectionDamaged, match="Row 9 of"):
+        snapshot.rank(snapshot.store.read_embedding(4), 4, 3, list_all)
 
 
 def test_every_cosine_is_compared(snapshot: Snapshot):

@@ -60,6 +60,10 @@ def test_show_tells_of_the_bundled_model_what_the_table_says():
     assert (content["architecture"], content["parameters"]) == (entry.architecture, entry.parameters)
     assert (content["path"], content["dimension"]) == (str(BUNDLED_WEIGHTS), entry.dimension)
     assert content["heads"]["whitening.weight"] == [entry.dimension, 320 + 768]
+    assert content["output"] == "res4-res5-gem3-whitened-l2"
+    assert (content["readouts"]["#rmac-res4"], content["readouts"]["#projection"]) == (320, 128)
+    asked = json.loads(run("show", "seer-mini#rmac+scales", "--json").stdout)
+    assert (asked["output"], asked["dimension"]) == ("res5-rmac3-x0.7-x1-x1.4-l2", 768)
 
 
 def test_convert_writes_our_layout(tmp_path):

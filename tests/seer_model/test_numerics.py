@@ -34,8 +34,7 @@ def plain(pixels: list[np.ndarray]) -> np.ndarray:
     """Their embeddings by the network as it was read: nothing folded, contiguous, fp32."""
     checkpoint, how = read_checkpoint(BUNDLED_WEIGHTS), PREPROCESSINGS["vissl"]
     network = build_network(checkpoint).eval().float()
-    output = choose_output(checkpoint.heads, is_projected=False)
-    readout = Readout(checkpoint.heads, output, width=checkpoint.architecture.dimension)
+    readout = Readout(checkpoint, choose_output(checkpoint.heads))
     mean, std = torch.tensor(how.mean), torch.tensor(how.std)
     rows = []
     with torch.inference_mode():

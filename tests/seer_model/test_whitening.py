@@ -1,7 +1,7 @@
 """What whitening does to rows, checked against scikit-learn and by hand; and how a model gets it and uses it."""
 
 import os
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
@@ -11,10 +11,12 @@ from sklearn.decomposition import PCA
 from seer_model import whitening
 from seer_model.backbone import open_backbone
 from seer_model.checkpoint import Checkpoint, build_network, convert_checkpoint, read_checkpoint, write_checkpoint
-from seer_model.errors import CheckpointError, TrainingError
+from seer_model.errors import CheckpointError, SettingsError, TrainingError
+from seer_model.outputs import UNNAMED
+from seer_model.poolings import pool_maps
 from seer_model.preprocess import PREPROCESSINGS
 from seer_model.squares import Square
-from seer_model.whitening import FLOOR, build_whitening, fit_whitening, pool_maps, whiten
+from seer_model.whitening import OURS, build_whitening, find_fit, fit_whitening, whiten
 from tests.seer_model import making_weights as making
 
 CPU = torch.device("cpu")
@@ -35,6 +37,26 @@ def draw_squares(count: int, side_px: int = 48) -> list[Square]:
     return [Square(board.repeat(side_px // 6, 0).repeat(side_px // 6, 1), 1.0) for board in fields]
 
 
+@dataclass(frozen=True)
+class Drawn:
+    """A pile of so many pictures, of which these are drawn."""
+
+    squares: list[Square | None]
+    pictures: int
+    numbers: list[int] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return self.pictures
+
+    def read(self, numbers: list[int]) -> list[Square | None]:
+        self.numbers.extend(numbers)
+        return self.squares
+
+
+def whiten_on(made: Checkpoint, squares: list[Square | None], *, pictures: int = 99, **how) -> Checkpoint | None:
+    return whiten(made, Drawn(squares, pictures), crops=len(squares), device=CPU, **how)
+
+
 def draw_whitening(seed: int = 4, width: int = WIDTH) -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
     return {
@@ -50,10 +72,36 @@ def test_whitened_rows_are_those_of_scikit_learn_but_for_signs_and_the_floor():
     rows = draw_rows(500)
     found = build_whitening(fit_whitening(rows))(rows).detach().double().numpy()
     oracle = PCA().fit(rows.double().numpy())
-    floor = FLOOR * oracle.explained_variance_[0]
+    floor = OURS.floor * oracle.explained_variance_[0]
     expected = oracle.transform(rows.double().numpy()) / np.sqrt(oracle.explained_variance_ + floor)
     signs = np.sign((found * expected).sum(0))
     np.testing.assert_allclose(found * signs, expected, atol=1e-3)
+
+
+def test_the_published_fit_is_that_of_its_formulas():
+    """Of the squares of all pictures: less their mean, turned, over the roots of variances that are floored."""
+    squares = draw_rows(600, 8).reshape(200, 3, 8)
+    squares[..., 7] = 5 + 1e-6 * squares[..., 7]
+    fit = find_fit("copies", numbers=8)
+    found = build_whitening(fit_whitening(squares, fit))(squares).detach().double().numpy().reshape(600, 8)
+    rows = squares.double().numpy().reshape(600, 8)
+    variances, directions = np.linalg.eigh(np.cov(rows.T))
+    assert variances[0] < 1e-6 * variances[-1]
+    expected = (rows - rows.mean(0)) @ directions / np.sqrt(np.maximum(variances, 1e-5 * variances[-1]))
+    expected = expected[:, ::-1]
+    np.testing.assert_allclose(found * np.sign((found * expected).sum(0)), expected, atol=5e-3)
+    # Of fewer numbers they are the first ones.
+    fewer, every = (fit_whitening(squares, one) for one in (find_fit("copies", numbers=3), fit))
+    torch.testing.assert_close(fewer["whitening.res4-rmac3.weight"], every["whitening.res4-rmac3.weight"][:3])
+
+
+def test_copies_is_what_seer_was_published_with_and_an_unknown_fit_is_refused():
+    fit = find_fit("copies")
+    assert (fit.pooling.spelled, fit.numbers, fit.floor, fit.is_added) == ("res4-rmac3", 1024, 1e-5, False)
+    with pytest.raises(SettingsError, match="no readout 'copy'.*allowed are copies, average"):
+        find_fit("copy")
+    with pytest.raises(SettingsError, match="0 numbers"):
+        find_fit("copies", 0)
 
 
 def test_of_few_rows_only_as_many_directions_are_kept_as_they_tell_of():
@@ -79,19 +127,8 @@ def test_equal_rows_have_no_direction_and_stay_finite():
 def test_rows_that_no_layer_can_be_fitted_on_are_refused(count, bad):
     rows = draw_rows(count)
     rows[:bad, 2] = torch.nan
-    with pytest.raises(TrainingError, match=f"of {count} crops {count - bad} gave finite numbers.*--resume"):
+    with pytest.raises(TrainingError, match=f"of {count} crops {count - bad} gave finite numbers"):
         fit_whitening(rows)
-
-
-def test_of_the_last_two_maps_the_cube_root_of_the_mean_cube_is_taken_side_by_side():
-    third = torch.tensor([[[[0.0, 1.0], [2.0, 3.0]], [[1.5, 1.5], [1.5, 1.5]]]], dtype=torch.float16)
-    last = torch.tensor([[[[3.0]], [[4.0]], [[0.0]]]])
-    found = pool_maps([torch.rand(1, 7, 8, 8), third, last])
-    assert found.dtype == torch.float32
-    strong, even = 9.0 ** (1 / 3), 1.5  # (0 + 1 + 8 + 27) / 4 = 9
-    length = (strong**2 + even**2) ** 0.5
-    torch.testing.assert_close(found, torch.tensor([[strong / length, even / length, 0.6, 0.8, 0.0]]))
-    assert pool_maps([third * 0, last]).isnan().any()
 
 
 # How a model gets it
@@ -99,28 +136,45 @@ def test_of_the_last_two_maps_the_cube_root_of_the_mean_cube_is_taken_side_by_si
 
 def test_a_model_is_whitened_on_crops_of_its_own_pictures():
     made = making.make_checkpoint(heads=making.make_projection_heads())
-    found = whiten(made, draw_squares(40), whole=99, device=CPU)
+    found = whiten_on(made, draw_squares(40))
     assert found.heads["whitening.weight"].shape == (10, WIDTH)
     making.assert_same_weights(found.trunk, made.trunk)
     assert set(found.heads) == set(made.heads) | {"whitening.weight", "whitening.bias"}
-    again = whiten(made, draw_squares(40), whole=99, device=CPU)
+    again = whiten_on(made, draw_squares(40))
     making.assert_same_weights(again.heads, found.heads)
-    other = whiten(replace(made, heads=found.heads), draw_squares(40), whole=99, device=CPU, seed=1)
+    other = whiten_on(replace(made, heads=found.heads), draw_squares(40), seed=1)
     assert not torch.equal(other.heads["whitening.weight"], found.heads["whitening.weight"])
 
 
 def test_a_picture_is_looked_at_as_a_whole_and_cropped_when_it_comes_again(monkeypatch):
-    kinds, read = [], whitening.read_rows
-    monkeypatch.setattr(whitening, "read_rows", lambda *given: kinds.append(given[2]) or read(*given))
-    whiten(making.make_checkpoint(), draw_squares(40), whole=20, device=CPU)
+    kinds, read = [], whitening.read_maps
+    monkeypatch.setattr(whitening, "read_maps", lambda *given: kinds.append(given[2]) or read(*given))
+    whiten_on(making.make_checkpoint(), draw_squares(40), pictures=20)
     assert kinds == [whitening.WHOLE, whitening.WHOLE, whitening.CROPPED]
+
+
+def test_each_picture_is_drawn_once_before_one_comes_again():
+    pile = Drawn(draw_squares(1), pictures=16)
+    assert len(list(whitening.look_at(making.make_checkpoint(), pile, crops=40, device=CPU))) == 1
+    first, again = pile.numbers[:16], pile.numbers[16:]
+    assert sorted(first) == list(range(16)) and first != sorted(first)
+    assert again == (2 * first)[:24]
+
+
+def test_a_layer_on_another_pooling_takes_the_place_of_the_one_that_was_there():
+    made = making.make_checkpoint(heads=draw_whitening())
+    found = whiten_on(made, draw_squares(16), fit=find_fit("copies"))
+    assert {key: tuple(weight.shape) for key, weight in found.heads.items()} == {
+        "whitening.res4-rmac3.weight": (4, 48),
+        "whitening.res4-rmac3.bias": (4,),
+    }
 
 
 def test_whitening_spreads_the_embeddings_of_different_pictures(tmp_path):
     squares = draw_squares(256)
     made = making.make_checkpoint()
     write_checkpoint(made, tmp_path / "plain.safetensors")
-    write_checkpoint(whiten(made, squares, whole=99, device=CPU), tmp_path / "whitened.safetensors")
+    write_checkpoint(whiten_on(made, squares), tmp_path / "whitened.safetensors")
     pixels = [square.pixels.repeat(5, 0).repeat(5, 1)[:224, :224] for square in squares[:40]]
 
     def measure(name: str) -> float:
@@ -135,21 +189,21 @@ def test_bad_pictures_are_passed_over():
     squares = draw_squares(20)
     holes = [None, *squares[:7], None, None, *squares[7:], None]
     made = making.make_checkpoint()
-    found, expected = (whiten(made, given, whole=99, device=CPU).heads for given in (holes, squares))
+    found, expected = (whiten_on(made, given).heads for given in (holes, squares))
     making.assert_same_weights(found, expected)
 
 
 def test_when_most_pictures_are_gone_nothing_is_fitted():
     squares = [*draw_squares(10), *[None] * 10]
     with pytest.raises(TrainingError, match="10 of 20 pictures cannot be read any more"):
-        whiten(making.make_checkpoint(), squares, whole=99, device=CPU)
+        whiten_on(making.make_checkpoint(), squares)
 
 
 def test_a_model_in_half_precision_is_whitened_too():
     made = making.make_checkpoint()
     halved = replace(made, trunk={key: weight.half() for key, weight in made.trunk.items()})
-    found = whiten(halved, draw_squares(300), whole=99, device=CPU).heads["whitening.weight"]
-    full = whiten(made, draw_squares(300), whole=99, device=CPU).heads["whitening.weight"]
+    found = whiten_on(halved, draw_squares(300)).heads["whitening.weight"]
+    full = whiten_on(made, draw_squares(300)).heads["whitening.weight"]
     assert (found.T @ found - full.T @ full).norm() < 0.05 * (full.T @ full).norm()
 
 
@@ -163,15 +217,16 @@ def test_what_is_whitened_is_what_the_backbone_puts_in(tmp_path):
     rows = open_backbone(str(tmp_path / "m.safetensors"), device="cpu").embed([square.pixels for square in squares])
     network = build_network(made).eval()
     kind = replace(whitening.WHOLE, flip=0)
-    found = whitening.read_rows(network, squares, kind, torch.Generator().manual_seed(0), CPU)
+    maps = whitening.read_maps(network, squares, kind, torch.Generator().manual_seed(0), CPU)
+    found = pool_maps(maps, UNNAMED)[:, 0]
     np.testing.assert_allclose(found.numpy() / 2**0.5, rows, atol=1e-5)  # of two parts of length 1
 
 
 def test_one_that_is_told_to_stop_gives_nothing():
     made, squares, asked = making.make_checkpoint(), draw_squares(40), []
-    assert whiten(made, squares, whole=99, device=CPU, should_stop=lambda: asked.append(1)) is not None
+    assert whiten_on(made, squares, should_stop=lambda: asked.append(1)) is not None
     assert len(asked) == 3  # batches
-    assert whiten(made, squares, whole=99, device=CPU, should_stop=lambda: True) is None
+    assert whiten_on(made, squares, should_stop=lambda: True) is None
 
 
 # How it is kept and used

@@ -9,6 +9,7 @@ import torch
 from seer_model import zoo
 from seer_model.checkpoint import write_checkpoint
 from seer_model.errors import CheckpointError, ModelMissing, ModelUnknown
+from seer_model.outputs import OWN, Asked
 from seer_model.preprocess import PREPROCESSINGS
 from seer_model.regnet import ARCHITECTURES, RegNet
 from seer_model.zoo import (
@@ -97,15 +98,33 @@ def test_a_name_or_a_path_can_ask_for_the_projection(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     found = find_model("mine.safetensors#projection")
     assert (found.name, found.path.name) == ("mine.safetensors#projection", "mine.safetensors")
-    assert found.is_projected
-    assert not find_model("mine.safetensors").is_projected
+    assert found.asked == Asked("projection")
+    assert find_model("mine.safetensors").asked == OWN
     with pytest.raises(ModelMissing, match="seer models fetch seer-32gf$"):
         find_model("seer-32gf#projection")
 
 
 def test_a_file_whose_own_name_ends_so_is_meant_itself(tmp_path):
     write_checkpoint(making.make_checkpoint(), tmp_path / "a#projection")
-    assert not find_model(tmp_path / "a#projection").is_projected
+    assert find_model(tmp_path / "a#projection").asked == OWN
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("mine.safetensors#rmax", "no readout 'rmax'"),
+        ("seer-mini#rmax", "no readout 'rmax'"),
+        ("gone#1/a.safetensors", "no model 'gone#1/a.safetensors'"),
+        ("gone#rmac", "no model 'gone'"),
+        ("mine.safetensors#", "no model 'mine.safetensors#'"),
+    ],
+)
+def test_of_a_name_with_two_parts_the_wrong_one_is_named(name, reason, tmp_path, monkeypatch):
+    write_checkpoint(making.make_checkpoint(), tmp_path / "mine.safetensors")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ModelUnknown, match=reason):
+        find_model(name)
+    assert find_model("mine.safetensors#rmac+scales").asked == Asked("rmac", is_scaled=True)
 
 
 def test_a_model_is_kept_by_its_whole_path_and_a_name_as_it_is(tmp_path, monkeypatch):

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from tests.ui.conftest import BROKEN, Gallery, start_server
-from tests.ui.test_browser import QUIET, Visit
+from tests.ui.test_browser import Visit
 from ui.keys import Key
 from ui.uploads import GONE, NOT_WANTED
 
@@ -138,7 +138,7 @@ def test_what_cannot_be_searched_is_counted_filtered_and_downloaded(visit: Visit
     visit.page.get_by_role("button", name="Page 2", exact=True).click()
     visit.page.wait_for_url("**page=2*")
     # A click on a table that is being drawn anew goes nowhere.
-    visit.page.wait_for_timeout(QUIET)
+    visit.page.locator(f".st-key-{Key.TABLE}").get_by_text(f"broken-{BROKEN - 1}.jpg").first.wait_for()
     visit.page.locator('.stApp[data-test-script-state="notRunning"]').wait_for()
     with visit.page.expect_download() as download:
         visit.page.get_by_role("button", name="Download all as CSV").click()

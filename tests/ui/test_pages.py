@@ -203,11 +203,13 @@ def test_an_approximate_answer_says_so_and_the_switch_makes_it_exact(shown: Gall
 
     def note(snapshot: Snapshot, *arguments: object, is_exact: bool, **more: object) -> object:
         asked.append(is_exact)
-        return rank(snapshot, *arguments, **more)
+        return rank(snapshot, *arguments, is_exact=True, **more)
 
     monkeypatch.setattr(Snapshot, "rank", note)
     monkeypatch.setattr(Snapshot, "is_approximate", True)
-    monkeypatch.setattr(Snapshot, "recall", 0.985)
+    monkeypatch.setattr(Snapshot, "warm_up", lambda snapshot: snapshot.exact)
+    monkeypatch.setattr(Snapshot, "is_answered_exactly", lambda snapshot, allowed: False)
+    monkeypatch.setattr(Snapshot, "read_recall", lambda snapshot, allowed: 0.985)
     page = open_page(image=shown.find_hash("picture-05.jpg"))
     assert any(" · searched approximately, recall 0.985 · " in text for text in read_texts(page))
     page.toggle(key=Key.EXACT).set_value(True).run()
