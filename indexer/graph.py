@@ -82,10 +82,12 @@ def _link(
     linker: Linker, writer: GraphWriter, on_progress: Callable[[Progress], None], should_stop: Callable[[], bool]
 ) -> None:
     first, rows = writer.rows, linker.snapshot.rows
+    if first < rows:
+        on_progress(Progress("linking", 0, rows - first))
     for links in linker.link(first):
         writer.append(links)
         on_progress(Progress("linking", writer.rows - first, rows - first))
-        if should_stop():
+        if should_stop() and writer.rows < rows:
             return
     if writer.recall is None:
         writer.finish(linker.measure(writer.read().similarities))

@@ -157,7 +157,9 @@ def test_a_stop_ends_with_whole_batches_and_a_finished_graph_is_left_alone(exact
     asked = iter([False, True])
     stopped = build_graph(exact, neighbours=COUNT, should_stop=lambda: next(asked))
     assert (stopped.linked, stopped.pending, stopped.recall) == (32, ROWS - 32, None)
-    assert build_graph(exact, neighbours=COUNT).linked == ROWS - 32
+    pending = [build_graph(exact, neighbours=COUNT, should_stop=lambda: True).pending for _ in range(2)]
+    last = build_graph(exact, neighbours=COUNT, should_stop=lambda: True)
+    assert (*pending, last.pending, last.recall) == (22, 6, 0, 1.0), "a stop with nothing left to do is none"
     before = {path: path.stat().st_mtime_ns for path in (exact / GRAPH).iterdir()}
     assert build_graph(exact, neighbours=COUNT).linked == 0
     assert {path: path.stat().st_mtime_ns for path in (exact / GRAPH).iterdir()} == before
