@@ -135,12 +135,13 @@ class Store:
 
     def list_damaged(self, rows: np.ndarray) -> list[int]:
         """Those of these rows whose bytes are not what was written."""
-        damaged = []
-        for first in range(0, len(rows), ROWS_AT_ONCE):
-            piece = rows[first : first + ROWS_AT_ONCE]
-            checked = zip(piece.tolist(), self.rows[piece], self.norms[piece], self._crcs[piece], strict=True)
-            damaged += [row for row, values, norm, crc in checked if _compute_crc(values, norm) != crc]
-        return damaged
+        # Piece by piece: all rows together may be more than memory holds.
+        pieces = (rows[first : first + ROWS_AT_ONCE] for first in range(0, len(rows), ROWS_AT_ONCE))
+        return [row for piece in pieces for row in self._list_damaged(piece)]
+
+    def _list_damaged(self, rows: np.ndarray) -> list[int]:
+        checked = zip(rows.tolist(), self.rows[rows], self.norms[rows], self._crcs[rows], strict=True)
+        return [row for row, values, norm, crc in checked if _compute_crc(values, norm) != crc]
 
     def check(self, rows: np.ndarray) -> None:
         """Compare rows with their checksums, each before it is first used. Raises: CollectionDamaged."""

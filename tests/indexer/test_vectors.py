@@ -1,5 +1,6 @@
 """The store: what was appended is read back; what a crash left behind is dropped; a changed byte is never answered."""
 
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 
 from indexer import vectors
 from indexer.errors import CollectionDamaged
-from indexer.vectors import Store, StoreWriter, copy_rows, count_rows
+from indexer.vectors import ROWS_AT_ONCE, Store, StoreWriter, copy_rows, count_rows
 
 
 def make_rows(count: int, dimension: int = 16, seed: int = 0) -> np.ndarray:
@@ -116,6 +117,19 @@ def test_a_changed_byte_is_refused_when_its_row_is_compared_and_only_then(tmp_pa
     store.compare(make_rows(1)[0], np.array([0, 1, 3, 4]))
     with pytest.raises(CollectionDamaged, match="Row 2"):
         store.compare(make_rows(1)[0], np.array([1, 2]))
+
+
+def test_all_rows_are_checked_without_being_copied_at_once(tmp_path: Path):
+    rows = make_rows(ROWS_AT_ONCE * 4, dimension=64)
+    write(tmp_path, rows)
+    store = Store(tmp_path, 64, len(rows))
+    tracemalloc.start()
+    try:
+        store.check(np.arange(len(rows)))
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most < store.rows.nbytes
 
 
 def test_an_empty_store_opens(tmp_path: Path):
