@@ -4,6 +4,7 @@
     files        stamps, against the catalog                        seer build takes up what changed
     stores       every row, against its checksum                    repaired: those rows are embedded again
     generations  every byte, against the manifest's hashes          repaired: the index is made anew
+    graphs       every byte, against their own checksums            repaired: removed; seer graph makes them anew
     thumbnails   there and a picture, for every living image        repaired: made anew from the originals
     sample       some originals, read and embedded again            told
     marks        every page and every mark                          repaired: what can be read goes into a new file
@@ -26,6 +27,7 @@ from indexer import generations
 from indexer.catalog_upkeep import UpkeepCatalog
 from indexer.decode import DecodeSettings, DecodeTask, decode_file, hash_content
 from indexer.errors import CollectionDamaged, CollectionError, FingerprintMismatch, explain_missing_folder
+from indexer.graph_folder import find_graph_fault, remove_graph
 from indexer.layout import CATALOG, MARKS, STORES, THUMBNAILS, clamp_time, name_store
 from indexer.marks_upkeep import examine_marks, name_aside, save_readable
 from indexer.publish import OnStep, publish_store
@@ -41,7 +43,6 @@ SAMPLE = 16
 """Images that are embedded again."""
 CLOSE = 0.999
 """Cosine that an image's embedding must have with its stored row; another device or precision may round otherwise."""
-ROWS_AT_ONCE = 4096
 THUMBNAIL_PX = BuildSettings().thumbnail_px
 
 
@@ -50,7 +51,7 @@ class Problem:
     """Something that is not as it should be."""
 
     part: str
-    """marks, catalog, files, stores, generations, thumbnails or sample."""
+    """marks, catalog, files, stores, generations, graphs, thumbnails or sample."""
     text: str
     is_repaired: bool = False
 
@@ -109,7 +110,8 @@ class _Check:
             text = str(tell_damage(self.collection / CATALOG, faults[0]))
             self.found.problems.append(Problem(part="catalog", text=text))
             return self.found  # Nothing that it says can be relied on.
-        for part in (self._check_files, self._check_stores, self._check_generations, self._check_thumbnails):
+        parts = self._check_files, self._check_stores, self._check_generations, self._check_graphs
+        for part in (*parts, self._check_thumbnails):
             self.found.problems.extend(part())
             self.on_step(part.__name__.removeprefix("_check_"))
         if sample:
@@ -150,7 +152,7 @@ class _Check:
             place = self.collection / STORES / name_store(store)
             there = min(count_rows(place, dimension), known)
             self.found.rows += there
-            bad = set(_list_damaged(Store(place, dimension, there), there)) | set(range(there, known))
+            bad = {*Store(place, dimension, there).list_damaged(np.arange(there)), *range(there, known)}
             if bad:
                 text = f"{len(bad)} of {known} rows of {place} are lost or not what was written."
                 mend = partial(self._drop_rows, store, dimension, bad)
@@ -183,6 +185,12 @@ class _Check:
         for name in damaged:
             mend = partial(generations.remove_generation, self.collection, name)
             yield self._settle("generations", f"Generation {name} is not what was published.", mend, "")
+
+    def _check_graphs(self) -> Iterator[Problem]:
+        for generation in generations.read_newest_first(self.collection):
+            if fault := find_graph_fault(generation):
+                mend = partial(remove_graph, generation)
+                yield self._settle("graphs", fault, mend, "Run seer graph: it is made anew.")
 
     def _is_whole(self, name: str) -> bool:
         try:
@@ -284,11 +292,6 @@ class _Check:
         except UserError as error:  # also without FAISS
             return Problem(part=part, text=f"{text} It could not be repaired: {error}")
         return Problem(part=part, text=f"{text} Repaired. {rest}".rstrip(), is_repaired=True)
-
-
-def _list_damaged(store: Store, rows: int) -> Iterator[int]:
-    for start in range(0, rows, ROWS_AT_ONCE):
-        yield from store.list_damaged(np.arange(start, min(start + ROWS_AT_ONCE, rows)))
 
 
 def _is_picture(webp: bytes | None) -> bool:

@@ -5,7 +5,6 @@ Rule: a command parses, calls one function, prints.
 
 import json
 import logging
-import os
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -16,7 +15,7 @@ from pathlib import Path
 
 import click
 
-from indexer.cli_upkeep import collection_option, json_option
+from indexer.cli_upkeep import collection_option, give_way, json_option, nice_option
 from indexer.errors import CollectionEmpty, SourceError, explain_refusal
 from indexer.estimate import estimate_build
 from indexer.interrupts import INTERRUPTED, watch_interrupt
@@ -92,10 +91,7 @@ class SizeInBytes(click.ParamType):
 )
 @click.option("--estimate", "is_estimated", is_flag=True, help="Say what it would take, from a try, and do nothing.")
 @click.option("--watch", "is_watched", is_flag=True, help="Go on: build again whenever something changes; Ctrl-C ends.")
-@click.option(
-    "--nice", "niceness", type=click.IntRange(0, 19), default=10, show_default=True,
-    help="How far to give way to the page and to other programs; 0: not at all.",
-)  # fmt: skip
+@nice_option
 @json_option
 @click.option("--verbose", is_flag=True, help="Say more while it runs.")
 def build(
@@ -143,12 +139,6 @@ def build(
             err=True,
         )
         sys.exit(INTERRUPTED)
-
-
-def give_way(niceness: int) -> None:
-    """Lower this process's priority, and that of every thread and process it starts from now on, where that can be."""
-    if hasattr(os, "nice"):  # Not on Windows.
-        os.nice(niceness)
 
 
 def choose_collection(pictures: list[Path], folder: Path | None) -> Path:

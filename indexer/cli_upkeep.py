@@ -1,9 +1,10 @@
-"""The commands that look after a collection: `check`, `prune`, `relocate`, `forget`.
+"""The commands that look after a collection: `check`, `prune`, `relocate`, `forget`; and options that all share.
 
 Rule: a command parses, calls one function, prints.
 """
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -21,6 +22,16 @@ collection_option = click.option(
     help="The collection's folder; may be left out where there is only one.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+nice_option = click.option(
+    "--nice", "niceness", type=click.IntRange(0, 19), default=10, show_default=True,
+    help="How far to give way to the page and to other programs; 0: not at all.",
+)  # fmt: skip
+
+
+def give_way(niceness: int) -> None:
+    """Lower this process's priority, and that of every thread and process it starts from now on, where that can be."""
+    if hasattr(os, "nice"):  # Not on Windows.
+        os.nice(niceness)
 
 
 @click.command()

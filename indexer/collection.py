@@ -38,6 +38,7 @@ from indexer.errors import CollectionEmpty, CollectionUnwritable, QueryError
 from indexer.failures import format_unsearchable
 from indexer.filters import Filter
 from indexer.generations import open_generation, read_current
+from indexer.graph_folder import read_graph
 from indexer.layout import CATALOG, MARKS, THUMBNAILS
 from indexer.marks import Marks
 from indexer.queries import Query, Term, combine
@@ -171,6 +172,19 @@ class Collection:
         """
         snapshot = self._open_snapshot()
         return snapshot.image_ids, snapshot.store.rows
+
+    def read_graph(self) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+        """The images nearest to each image; None if `seer graph` was not run since the last build.
+
+        Every byte is compared with its checksum at each call. An image that is gone keeps its row, and its place in the
+        lists of others, until the store is pruned.
+
+        Returns: the generation's images (N,) int64, their neighbours (N, k) int32 as row numbers, nearest first, and
+            cosines (N, k) float32, both memory maps; -1 and -inf where there are fewer. Raises: CollectionDamaged.
+        """
+        snapshot = self._open_snapshot()
+        graph = read_graph(snapshot.generation)
+        return graph and (snapshot.image_ids, *graph.links)
 
     def find_image(self, content_hash: str) -> int | None:
         """The image with this content hash (hex); None if it is not, or no longer, in the collection."""

@@ -91,7 +91,7 @@ def publish_generation(
     files = {file.name: _describe_file(file) for file in sorted(aside.iterdir())}
     created_at = datetime.now(UTC).isoformat()
     manifest = {"schema_version": SCHEMA_VERSION, "created_at": created_at, **manifest, "files": files}
-    manifest["checksum"] = _compute_checksum(manifest)
+    manifest["checksum"] = compute_checksum(manifest)
     write_text_durably(aside / MANIFEST, json.dumps(manifest, indent=1))
     on_step("generation written")
     os.rename(aside, folder)
@@ -134,7 +134,7 @@ def read_generation(collection: Path, name: str) -> Generation:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise _damaged(folder / MANIFEST, f"cannot be read ({error})") from None
-    if not isinstance(manifest, dict) or manifest.get("checksum") != _compute_checksum(manifest):
+    if not isinstance(manifest, dict) or manifest.get("checksum") != compute_checksum(manifest):
         raise _damaged(folder / MANIFEST, "is not the manifest that was published: its checksum differs")
     return Generation(name, folder, manifest)
 
@@ -179,7 +179,8 @@ def _find_last_number(collection: Path) -> int:
     return max(map(int, names), default=0)
 
 
-def _compute_checksum(manifest: dict) -> str:
+def compute_checksum(manifest: dict) -> str:
+    """SHA-256 of a manifest, whatever it says of its own checksum."""
     told = {key: value for key, value in manifest.items() if key != "checksum"}
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 

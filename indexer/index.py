@@ -115,6 +115,22 @@ class ApproximateIndex:
         )
         return rows
 
+    def rank(
+        self, queries: np.ndarray, count: int, probes: int, stored: ExactIndex
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """As `search`, ordered by the products with the stored rows, where these lie: nothing is gathered.
+
+        Returns: (Q, count) float32 products, largest first, and (Q, count) int64 rows; -inf and -1 where there is none.
+        """
+        use_threads(len(queries) * self._index.ntotal)
+        in_lists = faiss.SearchParametersIVF(nprobe=min(probes, self.lists))
+        params = faiss.IndexRefineSearchParameters(
+            k_factor=1, base_index_params=faiss.SearchParametersPreTransform(index_params=in_lists)
+        )
+        refined = faiss.IndexRefine(self._index, stored._index)
+        products, rows = refined.search(queries, min(count, self._index.ntotal), params=params)
+        return np.where(rows < 0, -np.inf, products), rows
+
 
 def open_approximate(path: Path) -> ApproximateIndex:
     """An index file, mapped. Raises: CollectionDamaged if FAISS cannot read it, or not as one of ours."""

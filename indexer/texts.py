@@ -13,6 +13,7 @@ from pathlib import Path
 
 from indexer.collection import Answer, CollectionStatus, Neighbour, UnsearchableFile
 from indexer.estimate import Estimate
+from indexer.graph import GraphReport
 from indexer.layout import LOG
 from indexer.report import BuildReport
 from indexer.terminal import show_duration
@@ -59,6 +60,18 @@ def show_estimate(estimate: Estimate) -> str:
     if estimate.memory_bytes:
         lines.append(f"Memory  about {show_bytes(estimate.memory_bytes)}, however many files there are")
     return "\n".join([*lines, "Nothing was changed."])
+
+
+def show_graph(report: GraphReport) -> str:
+    """What a run for the neighbour graph did, in a line."""
+    took = f"in {show_duration(report.seconds)}"
+    if report.pending:
+        return f"{report.linked:,} rows linked {took}; {report.pending:,} are left: run seer graph again to go on."
+    done = f"{report.linked:,} rows linked {took}" if report.linked else "nothing was left to do"
+    return (
+        f"Generation {report.generation}: {show_count(report.neighbours, 'neighbour')} for each of "
+        f"{show_count(report.rows, 'row')}, recall {report.recall:.3f} ({done})."
+    )
 
 
 def show_bytes(count: int) -> str:

@@ -23,6 +23,8 @@ from indexer.layout import ROWS
 from seer_model.durable import make_folder, sync_file, sync_folder
 
 COPY_BYTES = 1 << 20
+COMPARED_BYTES = 16 << 20
+"""Of rows that are compared at a time; some of it fits into a processor's caches."""
 ROWS_AT_ONCE = 1024
 NORMS, CRCS = "norms.f32", "crc.u32"
 ROW_TYPE, NORM_TYPE, CRC_TYPE = np.dtype("<f2"), np.dtype("<f4"), np.dtype("<u4")
@@ -95,7 +97,12 @@ class Store:
 
     def read_embedding(self, row: int) -> np.ndarray:
         """One embedding, (D,) float32 of length 1. Raises: CollectionDamaged if its bytes have changed."""
-        return self._read_checked(np.array([row]))[0]
+        return self.read_embeddings(np.array([row]))[0]
+
+    def read_embeddings(self, rows: np.ndarray) -> np.ndarray:
+        """As `read_embedding`, (..., D) float32 for (...) row numbers."""
+        self.check(rows)
+        return self.rows[rows].astype(np.float32) / self.norms[rows, None]
 
     def compare(self, query: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """True cosines of a query with some rows.
@@ -107,7 +114,24 @@ class Store:
         Raises: CollectionDamaged if the bytes of one of these rows have changed.
         """
         # Not a matrix product: that one rounds a row differently in other company, and equal rows would not be equal.
-        return np.clip((self._read_checked(rows) * query).sum(axis=1), -1.0, 1.0)
+        return np.clip((self.read_embeddings(rows) * query).sum(axis=1), -1.0, 1.0)
+
+    def compare_many(self, rows: np.ndarray, others: np.ndarray) -> np.ndarray:
+        """True cosines of many rows, each with some others: to the bit what `compare` says of each.
+
+        Args:
+            rows: (n,) row numbers.
+            others: (n, k) row numbers; -1 for none.
+        Returns: (n, k) float32 in [-1, 1]; -inf for none. Raises: as `compare`.
+        """
+        similarities = np.empty(others.shape, dtype=np.float32)
+        step = max(1, COMPARED_BYTES // (others.shape[1] * self.rows.shape[1] * similarities.itemsize))
+        for first in range(0, len(rows), step):
+            piece = slice(first, first + step)
+            products = self.read_embeddings(np.maximum(others[piece], 0))
+            products *= self.read_embeddings(rows[piece])[:, None]
+            similarities[piece] = np.clip(products.sum(axis=2), -1.0, 1.0)
+        return np.where(others < 0, -np.inf, similarities)
 
     def list_damaged(self, rows: np.ndarray) -> list[int]:
         """Those of these rows whose bytes are not what was written."""
@@ -128,10 +152,6 @@ class Store:
                 "Run seer check --repair; the pictures are untouched."
             )
         self._is_checked[rows] = True
-
-    def _read_checked(self, rows: np.ndarray) -> np.ndarray:
-        self.check(rows)
-        return self.rows[rows].astype(np.float32) / self.norms[rows, None]
 
 
 def make_store(folder: Path) -> None:
@@ -168,8 +188,7 @@ def pick_rows(source: Path, target: Path, dimension: int, rows: np.ndarray) -> N
     Raises: CollectionDamaged if one of them is not what was written.
     """
     store = Store(source, dimension, int(rows[-1]) + 1 if len(rows) else 0)
-    for start in range(0, len(rows), ROWS_AT_ONCE):
-        store.check(rows[start : start + ROWS_AT_ONCE])
+    store.check(rows)
     make_store(target)
     parts = {ROWS: (ROW_TYPE, (dimension,)), NORMS: (NORM_TYPE, ()), CRCS: (CRC_TYPE, ())}
     for name, (kind, shape) in parts.items():

@@ -28,13 +28,13 @@ LADDERS = {
         {"__main__"},
         {"cli"},
         # The commands that build, learn, search, and look after a collection; the group above takes them in.
-        {"cli_build", "cli_learn", "cli_search"},
+        {"cli_build", "cli_learn", "cli_search", "cli_graph"},
         {"cli_upkeep"},
         {"doctor", "texts"},  # look at what the conductors made, and say it
         # Conductors; terminal draws their progress.
         {"check", "estimate"},  # and what upkeep puts right of it; a build that is tried
-        {"job", "collection", "upkeep", "marks_upkeep", "learn", "evaluate", "terminal"},
-        {"answers"},  # what of a generation's ranking is answered
+        {"job", "collection", "upkeep", "marks_upkeep", "learn", "evaluate", "terminal", "graph"},
+        {"answers", "linking"},  # what of a generation's ranking is answered; every row's nearest
         # One generation, opened; pictures to learn from; an evaluation's parts: steps introduced to each other.
         # When to walk again stands above the walk, the table of failures and marks above what they read.
         {
@@ -43,7 +43,7 @@ LADDERS = {
         },
         # The index that fits a store: trained, measured with rows held out and with edited copies.
         {"fitting"},
-        {"index_maker", "recall", "edited"},
+        {"index_maker", "recall", "edited", "graph_folder"},
         {
             *("sources", "catalog_reader", "catalog_upkeep", "decode", "embed", "vectors", "index", "generations"),
             *("aside", "queries", "thumbnails", "shards", "edits", "metrics", "evaluation_text"),
@@ -90,7 +90,7 @@ DOORS = {
     },
     "click": {
         *("seer_model.cli", "ui.cli", "indexer.cli"),
-        *("indexer.cli_build", "indexer.cli_learn", "indexer.cli_search", "indexer.cli_upkeep"),
+        *("indexer.cli_build", "indexer.cli_learn", "indexer.cli_search", "indexer.cli_graph", "indexer.cli_upkeep"),
     },
     "streamlit": {"ui"},
     "torch": {"seer_model", "indexer.embed"},

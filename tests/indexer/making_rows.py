@@ -27,23 +27,30 @@ class Kept:
 
 def keep_rows(place: Path, embeddings: np.ndarray, images: Sequence[Kept] | None = None) -> Path:
     """A collection with these rows, (N, D) of length 1; its files are nowhere."""
-    images = images or [Kept(((b"/pictures/%06d.jpg" % number, 0),)) for number in range(len(embeddings))]
     place.mkdir(parents=True)
+    return add_rows(place, embeddings, images)
+
+
+def add_rows(place: Path, embeddings: np.ndarray, images: Sequence[Kept] | None = None) -> Path:
+    """Go on with such a collection, and publish."""
     with closing(Catalog(place / CATALOG)) as catalog:
         store = catalog.open_store("none", embeddings.shape[1], "seer-mini")
-        with closing(StoreWriter(place / STORES / name_store(store), embeddings.shape[1], 0)) as writer:
+        first = catalog.count_rows(store)
+        named = range(first, first + len(embeddings))
+        images = images or [Kept(((b"/pictures/%06d.jpg" % number, 0),)) for number in named]
+        with closing(StoreWriter(place / STORES / name_store(store), embeddings.shape[1], first)) as writer:
             writer.append(embeddings.astype(np.float32))
-        _record(place / CATALOG, store, images)
+        _record(place / CATALOG, store, images, first)
         settings = {"model": "seer-mini", "max_megapixels": 200, "thumbnail_px": 64}
         about = {"dimension": embeddings.shape[1], "fingerprint": "none", "model": {}, "settings": settings}
         publish_store(place, catalog, store, about, lambda step: None)
     return place
 
 
-def _record(path: Path, store: int, images: Sequence[Kept]) -> None:
+def _record(path: Path, store: int, images: Sequence[Kept], first: int) -> None:
     with closing(connect_to_write(path)) as connection:
         connection.execute("BEGIN")
-        for number, one in enumerate(images, start=1):
+        for number, one in enumerate(images, start=first + 1):
             about = (number, number.to_bytes(32), one.size_bytes, one.width, one.height, one.format)
             connection.execute(
                 "INSERT INTO images (image_id, content_hash, size_bytes, width, height, format) VALUES (?,?,?,?,?,?)",

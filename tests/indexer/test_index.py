@@ -117,6 +117,17 @@ def test_all_lists_and_enough_candidates_miss_nothing(rows: np.ndarray, written:
     assert all(sorted(one) == list(range(1500)) for one in found)
 
 
+def test_candidates_are_ranked_by_their_stored_rows_and_not_by_their_codes(rows: np.ndarray, written: Path):
+    queries, stored = rows[:9].astype(np.float32), ExactIndex(rows[:1500])
+    approximate = open_approximate(written)
+    products, found = approximate.rank(queries, 40, 16, stored)
+    np.testing.assert_allclose(products, np.take_along_axis(queries @ rows.T, found, axis=1), atol=1e-5)
+    assert (np.diff(products, axis=1) <= 0).all()
+    assert (np.sort(found) == np.sort(approximate.search(queries, 40, 16))).all()
+    products, found = approximate.rank(queries, 1500, 1, stored)
+    assert (found[:, -1] == -1).all() and np.isneginf(products[:, -1]).all() and (found[:, 0] >= 0).all()
+
+
 def test_what_is_not_allowed_is_never_proposed(rows: np.ndarray, written: Path):
     allowed = np.arange(1500) % 7 == 0
     found = open_approximate(written).search(rows[:4].astype(np.float32), 300, probes=16, allowed=allowed)

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from indexer import vectors
 from indexer.errors import CollectionDamaged
 from indexer.vectors import ROWS_AT_ONCE, Store, StoreWriter, copy_rows, count_rows
 
@@ -30,6 +31,34 @@ def test_a_row_is_at_similarity_one_with_itself_and_cosines_are_true(tmp_path: P
         similarities = store.compare(store.read_embedding(row), np.arange(200))
         assert similarities[row] == pytest.approx(1, abs=2e-7)
         np.testing.assert_allclose(similarities, rows @ rows[row], atol=2e-4)
+
+
+@pytest.mark.parametrize("dimension", [7, 440, 3712])
+def test_many_rows_are_compared_as_each_alone_to_the_bit_and_alike_from_both_sides(
+    dimension: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(vectors, "COMPARED_BYTES", 3 * 5 * dimension * 4)
+    write(tmp_path, make_rows(40, dimension))
+    store, random = Store(tmp_path, dimension, 40), np.random.default_rng(1)
+    rows, others = np.arange(1, 21), random.integers(-1, 40, size=(20, 5))
+    told = store.compare_many(rows, others)
+    assert told.dtype == np.float32 and np.isneginf(told[others < 0]).all() and (others < 0).any()
+    for row, one, similarities in zip(rows, others, told, strict=True):
+        there = one >= 0
+        assert (store.compare(store.read_embedding(row), one[there]) == similarities[there]).all()
+        back = store.compare_many(one[there], np.full((there.sum(), 1), row))
+        assert (back[:, 0] == similarities[there]).all()
+
+
+def test_many_rows_are_checked_before_they_are_compared(tmp_path: Path):
+    write(tmp_path, make_rows(6))
+    with (tmp_path / "rows.f16").open("rb+") as file:
+        file.seek(4 * 32)
+        file.write(b"\x01")
+    store = Store(tmp_path, 16, 6)
+    store.compare_many(np.array([0, 1]), np.array([[2, 3], [5, -1]]))
+    with pytest.raises(CollectionDamaged, match="Row 4 of"):
+        store.compare_many(np.array([0, 1]), np.array([[2, 4], [5, 3]]))
 
 
 def test_rows_behind_those_that_the_catalog_knows_are_dropped(tmp_path: Path):

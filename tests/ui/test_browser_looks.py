@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.ui.conftest import CARDS, Gallery, select_button
-from tests.ui.test_browser import Visit
+from tests.ui.test_browser import PATIENCE, QUIET, Visit
 from ui.keys import Action, Key
 
 pytestmark = pytest.mark.browser
@@ -78,9 +78,12 @@ LIGHT, DARK = {"color_scheme": "light"}, {"color_scheme": "dark"}
 
 def require_contrast(visit: Visit, *expected: str) -> list[dict]:
     """These texts are in sight, and no text is fainter than 4.5 : 1. Returns: what `TEXTS` found."""
-    visit.page.locator('.stApp[data-test-script-state="notRunning"]').wait_for()
-    visit.page.wait_for_timeout(250)  # What fades in has done so.
-    shown = visit.page.evaluate(TEXTS)
+    for _ in range(PATIENCE // QUIET):
+        visit.page.locator('.stApp[data-test-script-state="notRunning"]').wait_for()
+        visit.page.wait_for_timeout(QUIET)  # What fades in has done so.
+        shown = visit.page.evaluate(TEXTS)
+        if set(expected) <= {one["text"] for one in shown}:
+            break
     assert set(expected) <= {one["text"] for one in shown}, shown
     assert not [one for one in shown if one["ratio"] < 4.5]
     return shown

@@ -1,0 +1,39 @@
+"""The command that links: `seer graph`.
+
+Rule: a command parses, calls one function, prints.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import click
+
+from indexer.cli_upkeep import collection_option, give_way, json_option, nice_option
+from indexer.graph import MOST_NEIGHBOURS, NEIGHBOURS, build_graph
+from indexer.interrupts import INTERRUPTED, watch_interrupt
+from indexer.layout import find_collection
+from indexer.terminal import show_progress
+from indexer.texts import show_graph
+
+
+@click.command()
+@click.option(
+    "--neighbours", type=click.IntRange(1, MOST_NEIGHBOURS), default=NEIGHBOURS, show_default=True, metavar="K",
+    help="How many for each image.",
+)  # fmt: skip
+@collection_option
+@nice_option
+@json_option
+def graph(neighbours: int, folder: Path | None, niceness: int, as_json: bool) -> None:
+    """Find the nearest neighbours of every image: what near-duplicates, groups and the map are made of.
+
+    They hold for the index that answers now; after a build, run it again. What was linked before is gone on with.
+    """
+    place = find_collection(folder)
+    give_way(niceness)
+    stopping = watch_interrupt("Stopping after the rows in hand")
+    with stopping as should_stop, show_progress() as on_progress:
+        report = build_graph(place, neighbours=neighbours, on_progress=on_progress, should_stop=should_stop)
+    click.echo(json.dumps(report.describe()) if as_json else show_graph(report))
+    sys.exit(INTERRUPTED if report.pending else 0)
