@@ -28,7 +28,7 @@ MARGIN = 16
 """Rows proposed beyond those asked for."""
 ROUNDING = 1e-5
 """By how much FAISS and the store may differ about a product."""
-SMALL_BYTES = 32 << 20
+SMALL_BYTES = 8 << 20
 """A filter that leaves no more than this of the rows is answered exactly: that takes milliseconds."""
 
 ListLiving = Callable[[list[int]], set[int]]
