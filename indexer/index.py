@@ -116,14 +116,14 @@ class ApproximateIndex:
         return rows
 
     def rank(
-        self, queries: np.ndarray, count: int, probes: int, stored: ExactIndex
+        self, queries: np.ndarray, count: int, probes: int, stored: ExactIndex, allowed: np.ndarray | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
         """As `search`, ordered by the products with the stored rows, where these lie: nothing is gathered.
 
         Returns: (Q, count) float32 products, largest first, and (Q, count) int64 rows; -inf and -1 where there is none.
         """
         use_threads(len(queries) * self._index.ntotal)
-        in_lists = faiss.SearchParametersIVF(nprobe=min(probes, self.lists))
+        in_lists = faiss.SearchParametersIVF(nprobe=min(probes, self.lists), sel=_make_selector(allowed))
         params = faiss.IndexRefineSearchParameters(
             k_factor=1, base_index_params=faiss.SearchParametersPreTransform(index_params=in_lists)
         )

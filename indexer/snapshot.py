@@ -58,10 +58,15 @@ class Snapshot:
     @cached_property
     def exact(self) -> "ExactIndex":
         """All rows, each of them checked when a search first needs this."""
+        self.store.check(np.arange(self.rows))
+        return self.unchecked
+
+    @cached_property
+    def unchecked(self) -> "ExactIndex":
+        """All rows, to rank some of them that are checked afterwards."""
         # Imported here: `seer status` must not wait for FAISS.
         from indexer.index import ExactIndex
 
-        self.store.check(np.arange(self.rows))
         return ExactIndex(self.store.rows)
 
     @cached_property
@@ -160,9 +165,12 @@ class Snapshot:
         # In steps, so that a page and the next one are cut from the same candidates wherever that is possible.
         steps = effort * 2 ** max(0, math.ceil(math.log2((wanted + MARGIN) / count)))
         probes = math.ceil(probes * math.sqrt(steps))
-        rows = self.approximate.search(query[None], count * steps, probes, mask)[0]
-        is_all = probes >= self.approximate.lists and (rows[-1] < 0 or len(rows) == self.rows)
-        return _include(rows[rows >= 0], own_row, mask), -math.inf, is_all
+        products, rows = self.approximate.rank(query[None], count * steps, probes, self.unchecked, mask)
+        found = rows[0][rows[0] >= 0]
+        is_all = probes >= self.approximate.lists and (len(found) < count * steps or len(found) == self.rows)
+        # All candidates in FAISS's products, then those that may be answered in the cosines that are shown.
+        order = np.argsort(-products[0][: len(found)] / self.store.norms[found], kind="stable")
+        return _include(found[order[: (wanted + MARGIN) * effort]], own_row, mask), -math.inf, is_all
 
     def _choose_probes(self, mask: np.ndarray | None) -> int:
         """Lists to look through: with a filter as many as the next stricter one that was measured needed."""

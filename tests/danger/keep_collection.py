@@ -2,9 +2,11 @@
 
     python -m tests.danger.keep_collection 0.1.0
     python -m tests.danger.keep_collection 0.1.0-lived
+    python -m tests.danger.keep_collection 0.1.0-approximate
 
 Some pictures are drawn; the collection of them is built as if they lay in /srv/pictures, which need not exist: paths
-and times are then the same on every machine. One whose name ends with -lived has been through more than one build. What
+and times are then the same on every machine. One whose name ends with -lived has been through more than one build; one
+that ends with -approximate has pictures enough for an approximate index. What
 is kept is what `tests/danger/test_kept_collections.py` compares. Those called -schema-1 and -schema-2 were made with
 the code of before the catalog's second and third migration.
 
@@ -34,7 +36,8 @@ KEPT = Path(__file__).parent / "collections"
 PICTURES = Path("/srv/pictures")
 MADE = 1_700_000_000
 COUNT, ALL = 6, 100
-LIVED = "-lived"
+LIVED, APPROXIMATE = "-lived", "-approximate"
+MANY = 40
 ODD = os.fsdecode(b"1/\xff\xfe.png")
 """A name that is not UTF-8."""
 TWIN, GONE = "1/twin of 3.png", "gone.png"
@@ -49,7 +52,8 @@ def main(name: str) -> None:
     folder.mkdir(parents=True)
     with tempfile.TemporaryDirectory() as home:
         pictures, place = draw_pictures(Path(home) / "pictures", name), Path(home) / "collection"
-        (live if name.endswith(LIVED) else build)(place, pictures)
+        make = {LIVED: live, APPROXIMATE: build_approximately}
+        next((one for end, one in make.items() if name.endswith(end)), build)(place, pictures)
         with Collection(place) as collection:
             answers = read_answers(collection, pictures, pictures)
         with closing(UpkeepCatalog(place / CATALOG)) as catalog:
@@ -62,7 +66,7 @@ def main(name: str) -> None:
 
 def draw_pictures(folder: Path, name: str) -> Path:
     """The pictures that a kept collection was made of in the end; a broken one lies among them."""
-    for seed in range(COUNT):
+    for seed in range(MANY if name.endswith(APPROXIMATE) else COUNT):
         draw(folder / f"{seed % 2}" / f"{seed}.png", seed)
     (folder / "broken.jpg").write_bytes(b"\xff\xd8\xff no picture")
     if name.endswith(LIVED):
@@ -73,6 +77,13 @@ def draw_pictures(folder: Path, name: str) -> Path:
     for file in list_files(folder):
         os.utime(file, (MADE, MADE))
     return folder
+
+
+def build_approximately(place: Path, pictures: Path) -> None:
+    """With the index of a large collection."""
+    with patch("indexer.fitting.LEAST_ROWS", 16):
+        build(place, pictures, exact_ms=0.0, batch_size=16)
+    assert (place / "generations" / "000001" / "index.faiss").is_file()
 
 
 def live(place: Path, pictures: Path) -> None:

@@ -34,13 +34,17 @@ class ShyIndex:
     def __init__(self, rows: np.ndarray) -> None:
         self._rows, self.asked = rows, []
 
-    def search(self, queries: np.ndarray, count: int, probes: int, allowed: np.ndarray | None = None) -> np.ndarray:
-        """As `ApproximateIndex.search`."""
+    def rank(
+        self, queries: np.ndarray, count: int, probes: int, stored: object, allowed: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """As `ApproximateIndex.rank`."""
         self.asked.append((count, probes))
         seen = np.arange(len(self._rows)) % self.lists < probes
         order = np.argsort(-self._rows @ queries[0], kind="stable")
         order = order[seen[order] & (True if allowed is None else allowed[order])][:count]
-        return np.append(order, np.full(min(count, len(self._rows)) - len(order), -1))[None]
+        missing = min(count, len(self._rows)) - len(order)
+        products = self._rows[order] @ queries[0]
+        return np.append(products, np.full(missing, -np.inf))[None], np.append(order, np.full(missing, -1))[None]
 
 
 @pytest.fixture
