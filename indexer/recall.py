@@ -27,7 +27,7 @@ SPARE = 0.002
 TOLD_APART = 0.005
 """By how much the other half may fall below the target: chance alone does that."""
 NO_OWN = -1
-SCAN_BYTES_PER_US, RANKING_BYTES_PER_US, RANKING_US = 20_000, 2_000, 1.5
+SCAN_BYTES_PER_US, RANKING_BYTES_PER_US, RANKING_US = 20_000, 4_000, 0.5
 """What the work of a search takes, roughly: only its proportions decide (docs/decisions/0009-search.md)."""
 
 
