@@ -58,9 +58,10 @@ def list_recipes(rows: int, dimension: int, memory_bytes: int) -> list[Recipe]:
     """
     lists = choose_lists(rows)
     wide = [Recipe(reduced=size, lists=lists) for size in REDUCED if size < dimension]
+    if dimension <= REDUCED[-1]:
+        wide.append(Recipe(reduced=dimension - dimension % 4, lists=lists))  # turned, and nothing lost
     narrow = [Recipe(reduced=size, lists=lists) for size in NARROW if size < dimension]
-    whole = Recipe(reduced=dimension - dimension % 4, lists=lists)
-    fitting = [one for one in wide or [whole] if one.measure(rows, dimension) <= memory_bytes]
+    fitting = [one for one in wide if one.measure(rows, dimension) <= memory_bytes]
     return fitting or [one for one in narrow if one.measure(rows, dimension) <= memory_bytes][:1]
 
 
