@@ -137,7 +137,12 @@ def list_allowed(snapshot: Snapshot, catalog: CatalogReader, where: Filter) -> n
 def _find_ranked(snapshot: Snapshot, catalog: CatalogReader, aim: Aim, wish: Wish) -> list[tuple[int, float]]:
     allowed = None if wish.where is None else list_allowed(snapshot, catalog, wish.where)
     rows, similarities = snapshot.rank(
-        *aim, wish.first + wish.count, catalog.list_living, allowed=allowed, is_exact=wish.is_exact
+        *aim,
+        wish.first + wish.count,
+        catalog.list_living,
+        allowed=allowed,
+        is_exact=wish.is_exact,
+        list_living_rows=lambda: catalog.list_rows(snapshot.number, snapshot.rows, EVERYTHING),
     )
     # The image itself is never cut by a bound of 1 for rounding's sake.
     return [one for one in _pair(rows, similarities) if one[1] >= wish.low or one[0] == aim.own_row]

@@ -260,10 +260,11 @@ class Catalog:
             ids[row] = image_id
         return ids
 
-    def list_hashes(self, store: int) -> list[bytes]:
-        """The content hashes of the images that have a row in this store, in its order."""
-        query = "SELECT content_hash FROM images JOIN rows USING (image_id) WHERE store = ? ORDER BY row"
-        return [content_hash for (content_hash,) in self._connection.execute(query, (store,))]
+    def list_hashes(self, store: int, rows: list[int]) -> list[bytes]:
+        """The content hashes of the images of some rows of this store, as far as they have one."""
+        query = "SELECT content_hash FROM images JOIN rows USING (image_id) WHERE store = ? AND row = ?"
+        found = (self._connection.execute(query, (store, row)).fetchone() for row in rows)
+        return [one[0] for one in found if one]
 
     def count_files(self) -> int:
         """Files that are there."""

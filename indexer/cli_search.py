@@ -210,7 +210,8 @@ def _make_wish(
 def _read_answers(collection: Collection, file: BinaryIO) -> set[int]:
     """The images of answers in JSON, one a line, as far as they are still in the collection."""
     try:
-        hashes = [one["content_hash"] for line in file if line.strip() for one in json.loads(line)["neighbours"]]
+        answers = [answer for line in file if line.strip() if "error" not in (answer := json.loads(line))]
+        hashes = [one["content_hash"] for answer in answers for one in answer["neighbours"]]
         return {image_id for one in hashes if (image_id := collection.find_image(one)) is not None}
     except (ValueError, KeyError, TypeError):
         raise QueryError("--within is given what is no answer. Give what seer search --json has printed.") from None

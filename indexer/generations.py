@@ -231,5 +231,5 @@ def _write_verified(folder: Path, files: dict) -> None:
 
 def _damaged(path: Path, what: str) -> CollectionDamaged:
     return CollectionDamaged(
-        f"{path} {what}. Run seer build again: it makes the index anew, nothing is embedded twice."
+        f"{path} {what}. Run seer check --repair: it makes the index anew, nothing is embedded twice."
     )

@@ -142,19 +142,25 @@ def open_approximate(path: Path) -> ApproximateIndex:
         ) from None
 
 
-def find_nearest(rows: np.ndarray, norms: np.ndarray, queries: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+def find_nearest(
+    rows: np.ndarray, norms: np.ndarray, queries: np.ndarray, count: int, chosen: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """The exact answer to many questions at once, in bounded memory.
 
     Args:
         rows: (N, D) float16, with their norms (N,) float32.
         queries: (Q, D) float32, of length 1.
-    Returns: (Q, count) float32 cosines, largest first, and (Q, count) int64 rows; -inf and -1 beyond N.
+        chosen: row numbers that alone are compared; None: all.
+    Returns: (Q, count) float32 cosines, largest first, and (Q, count) int64 rows, as places in `chosen` where that is
+        given; -inf and -1 beyond N.
     """
-    use_threads(len(queries) * len(rows))
+    total = len(rows) if chosen is None else len(chosen)
+    use_threads(len(queries) * total)
     best = faiss.ResultHeap(len(queries), count, keep_max=True)
     step = max(count, CHUNK_BYTES // (rows.shape[1] * 4))
-    for first in range(0, len(rows), step):
-        piece = rows[first : first + step].astype(np.float32) / norms[first : first + step, None]
+    for first in range(0, total, step):
+        some = slice(first, first + step) if chosen is None else chosen[first : first + step]
+        piece = rows[some].astype(np.float32) / norms[some, None]
         products, found = _compare(queries, piece, min(count, len(piece)))
         best.add_result(*_fill(products, found + first, count))
     best.finalize()

@@ -27,7 +27,7 @@ LEAST_SAMPLE = 20_000
 ITERATIONS, ROUNDS = 8, 10
 """Of the subspace iteration, and of k-means as FAISS does it."""
 REDUCTION_ROWS = 16_384
-"""Rows that the reduction is fitted on, or four for each number of an embedding, whichever is more."""
+"""Rows that the reduction is fitted on."""
 
 
 class IndexMaker:
@@ -76,7 +76,7 @@ def train(recipe: Recipe, rows: np.ndarray, sample: np.ndarray) -> IndexMaker:
         sample: ascending row numbers to train with (`count_sample`).
     """
     use_threads(len(sample) * recipe.lists * ROUNDS)
-    reduction = _fit_reduction(rows, _thin(sample, max(REDUCTION_ROWS, 4 * rows.shape[1])), recipe.reduced)
+    reduction = _fit_reduction(rows, _thin(sample, REDUCTION_ROWS), recipe.reduced)
     index = faiss.index_factory(recipe.reduced, recipe.factory, faiss.METRIC_INNER_PRODUCT)
     reduced = np.concatenate([reduction.apply(piece) for piece in _cut(rows, sample)])
     train_lists(index, reduced) if has_gpu() else index.train(reduced)
@@ -87,12 +87,10 @@ def train(recipe: Recipe, rows: np.ndarray, sample: np.ndarray) -> IndexMaker:
 def _fit_reduction(rows: np.ndarray, sample: np.ndarray, reduced: int) -> faiss.LinearTransform:
     """The directions in which the sample's rows are longest, in a random order and sense: (reduced, D)."""
     dimension, random = rows.shape[1], np.random.default_rng(0)
-    moments = np.zeros((dimension, dimension), dtype=np.float32)
-    for piece in _cut(rows, sample):
-        moments += piece.T @ piece
     directions = random.standard_normal((dimension, reduced), dtype=np.float32)
     for _ in range(ITERATIONS):
-        directions, _ = np.linalg.qr(moments @ directions)
+        # By the rows: their moments would be numbers by numbers, gigabytes for the widest of embeddings.
+        directions, _ = np.linalg.qr(sum(piece.T @ (piece @ directions) for piece in _cut(rows, sample)))
     turn, _ = np.linalg.qr(random.standard_normal((reduced, reduced), dtype=np.float32))
     reduction = faiss.LinearTransform(dimension, reduced, False)
     faiss.copy_array_to_vector(np.ascontiguousarray((directions @ turn).T).ravel(), reduction.A)

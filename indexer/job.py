@@ -277,8 +277,8 @@ class _Build:
 
     def _embed_edited(self, store: int) -> np.ndarray:
         """Embeddings of edited copies of some images, (E, D) float32: an index is measured with them."""
-        about, hashes = self.fleet.about, self.catalog.list_hashes(store)
-        chosen = random.Random(0).sample(hashes, min(COPIES, len(hashes)))
+        about, count = self.fleet.about, self.catalog.count_rows(store)
+        chosen = self.catalog.list_hashes(store, random.Random(0).sample(range(count), min(COPIES, count)))
         with closing(ThumbnailReader(self.folder / THUMBNAILS)) as thumbnails:
             copies = edit_thumbnails(map(thumbnails.read, chosen))
             rows = embed_copies(copies, about.preprocessing, self.fleet.lanes[0], about.batch_size)

@@ -118,9 +118,13 @@ class Linker:
     def _propose(self, rows: np.ndarray) -> np.ndarray:
         snapshot = self.snapshot
         queries, probes = snapshot.store.read_embeddings(rows), snapshot.search["probes"]
-        products, found = snapshot.approximate.rank(queries, self.candidates, probes, snapshot.exact)
-        order = np.argsort(-products / snapshot.store.norms[found], axis=1)[:, : self._wanted]
-        return np.take_along_axis(found, order, axis=1)
+        while True:
+            products, found = snapshot.approximate.rank(queries, self.candidates, probes, snapshot.exact)
+            order = np.argsort(-products / snapshot.store.norms[found], axis=1)[:, : self._wanted]
+            proposed = np.take_along_axis(found, order, axis=1)
+            if probes >= snapshot.approximate.lists or (proposed >= 0).all():
+                return proposed
+            probes *= 2  # Lists that are short of rows must not make short lists of neighbours.
 
     def _rank(self, rows: np.ndarray, proposed: np.ndarray) -> Links:
         """The nearest of some proposed rows, (n, m) with -1 for none."""

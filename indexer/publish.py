@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 OnStep = Callable[[str], None]
 DEMANDS = ("recall", "memory_bytes", "exact_ms")
 """The settings that are about the index."""
-ADDED = ("schema_version", "created_at", "files", "checksum", "search")
+ADDED = ("schema_version", "created_at", "files", "checksum", "search", "tried")
 """What a publication says of itself, and not of the rows."""
 
 
@@ -61,11 +61,13 @@ def publish_store(
     image_ids = [-1 if image_id is None else image_id for image_id in catalog.read_image_ids(store)]
     stored = Store(collection / STORES / name_store(store), described["dimension"], len(image_ids))
     settings, last = described["settings"], _find_last(collection, described["fingerprint"])
+    indexed = last if last and "search" in last.manifest else None
     fitted = fit_index(
         stored,
         Demands(**{name: settings[name] for name in DEMANDS if settings.get(name) is not None}),
-        before=_find_before(last, store),
-        embed_edited=partial(read_edited, last.folder) if last else embed_edited,
+        before=_find_before(indexed, store),
+        last=last.manifest if last else None,
+        embed_edited=partial(_find_edited, indexed, embed_edited),
         on_note=log.info,
     )
     log.info("%s", fitted.described["chosen"])
@@ -83,15 +85,23 @@ def publish_store(
 
 
 def _find_last(collection: Path, fingerprint: str) -> generations.Generation | None:
-    """The generation that answers, if it has an approximate index of the same model."""
+    """The generation that answers, if it is whole and of the same model."""
     try:
         last = generations.open_generation(collection)
-        if last.manifest["fingerprint"] != fingerprint or "search" not in last.manifest:
+        if last.manifest["fingerprint"] != fingerprint:
             return None
         generations.verify_whole(last)
         return last
     except CollectionError:
         return None
+
+
+def _find_edited(
+    indexed: generations.Generation | None, embed_edited: Callable[[], np.ndarray] | None
+) -> np.ndarray | None:
+    """Edited copies that the last index was measured with, or else new ones; None where neither can be had."""
+    kept = read_edited(indexed.folder) if indexed else ()
+    return kept if len(kept) else embed_edited() if embed_edited else None
 
 
 def _find_before(last: generations.Generation | None, store: int) -> Before | None:

@@ -24,8 +24,6 @@ CANDIDATES = (32, 64, 128, 256, 512, 1024)
 """Rows that may be proposed, to be ranked exactly."""
 SPARE = 0.002
 """Recall beyond the target that the half which chooses must show: it flatters its choice."""
-TOLD_APART = 0.005
-"""By how much the other half may fall below the target: chance alone does that."""
 NO_OWN = -1
 SCAN_BYTES_PER_US, RANKING_BYTES_PER_US, RANKING_US = 20_000, 4_000, 0.5
 """What the work of a search takes, roughly: only its proportions decide (docs/decisions/0009-search.md)."""
@@ -78,11 +76,13 @@ class Width:
     candidates: int
 
 
-def answer_exactly(queries: np.ndarray, own: np.ndarray, rows: np.ndarray, norms: np.ndarray) -> HeldOut:
-    """Find the exact answers to (Q, D) queries among (N, D) float16 rows."""
+def answer_exactly(
+    queries: np.ndarray, own: np.ndarray, rows: np.ndarray, norms: np.ndarray, chosen: np.ndarray | None = None
+) -> HeldOut:
+    """Find the exact answers to (Q, D) queries among (N, D) float16 rows, or, as places of these, among chosen ones."""
     from indexer.index import find_nearest
 
-    similarities, nearest = find_nearest(rows, norms, queries, NEAREST + 1)
+    similarities, nearest = find_nearest(rows, norms, queries, NEAREST + 1, chosen)
     # The row that the query was read from goes, or else the eleventh.
     is_own = (nearest == own[:, None]) & (own != NO_OWN)[:, None]
     is_own[~is_own.any(axis=1), -1] = True

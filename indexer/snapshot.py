@@ -90,13 +90,18 @@ class Snapshot:
 
     def is_answered_exactly(self, allowed: np.ndarray | None) -> bool:
         """Whether a search among these rows misses none, without being asked to."""
-        few = allowed is not None and allowed.size * self.store.rows.strides[0] <= SMALL_BYTES
-        return not self.is_approximate or few
+        return not self.is_approximate or self._is_small(allowed)
+
+    def _is_small(self, allowed: np.ndarray | None) -> bool:
+        return allowed is not None and len(allowed) * self.store.rows.strides[0] <= SMALL_BYTES
 
     def read_recall(self, allowed: np.ndarray | None) -> float:
         """Recall as it was measured; with a filter, that of one as strict, which let through rows drawn at random."""
-        measured = None if allowed is None else self._find_filtered(len(allowed) / max(1, self.rows))
-        return measured["recall"] if measured else self.recall
+        if allowed is None:
+            return self.recall
+        # A stricter one than was measured looks through all lists, which misses no more.
+        measured = self._find_filtered(len(allowed) / max(1, self.rows)) or self.search["filtered"][-1]
+        return measured["recall"]
 
     def rank(
         self,
@@ -107,6 +112,7 @@ class Snapshot:
         *,
         allowed: np.ndarray | None = None,
         is_exact: bool = False,
+        list_living_rows: Callable[[], np.ndarray] | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Rank at least `wanted` rows whose images live, as far as there are so many.
 
@@ -119,8 +125,13 @@ class Snapshot:
             own_row: the row that the query was read from, if it was.
             allowed: ascending rows that alone may be answered; None: all.
             is_exact: miss none, whatever the index is.
+            list_living_rows: tells all rows whose images still have a file, (n,) int64; asked where those that are gone
+                stand in the way.
         Returns: (k,) int64 rows and (k,) float32 cosines, best first.
         """
+        if self._is_small(allowed):
+            allowed = allowed[self._find_living(allowed, list_living)]
+            return sort_rows(allowed, self.store.compare(query, allowed), own_row)
         mask = None if allowed is None else _mark(allowed, self.rows)
         propose = self._propose_exactly if is_exact or self.is_answered_exactly(allowed) else self._propose
         available, effort = self.rows if allowed is None else len(allowed), 1
@@ -134,8 +145,8 @@ class Snapshot:
                 return rows, similarities
             if effort > 1 and not living.all():
                 # Those that are gone stand in the way: FAISS passes over them from here on.
-                everything = np.arange(self.rows) if mask is None else np.flatnonzero(mask)
-                mask = _mark(everything[self._find_living(everything, list_living)], self.rows)
+                alive = list_living_rows() if list_living_rows else self._list_living(list_living)
+                mask = _mark(alive, self.rows) & (True if mask is None else mask)
                 available = int(mask.sum())
             effort *= 4
 
@@ -155,7 +166,7 @@ class Snapshot:
         if not len(rows):
             return rows, -math.inf, True
         product = float(self.store.rows[rows[-1]].astype(np.float32) @ query)
-        highest = product / self.store.shortest if product > 0 else product
+        highest = product / (self.store.shortest if product > 0 else self.store.longest)
         return _include(rows, own_row, mask), highest + ROUNDING, len(rows) < count
 
     def _propose(
@@ -182,6 +193,9 @@ class Snapshot:
     def _find_filtered(self, share: float) -> dict | None:
         """What was measured with a filter as strict as this share of the rows, or the next stricter one."""
         return next((one for one in self.search["filtered"] if one["share"] <= share), None)
+
+    def _list_living(self, list_living: ListLiving) -> np.ndarray:
+        return np.flatnonzero(self._find_living(np.arange(self.rows), list_living))
 
     def _find_living(self, rows: np.ndarray, list_living: ListLiving) -> np.ndarray:
         """(k,) bool: which rows' images still have a file."""

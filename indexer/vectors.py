@@ -95,6 +95,11 @@ class Store:
         """The least norm there is: no cosine exceeds its product by more than this divides."""
         return float(self.norms.min(initial=1.0))
 
+    @cached_property
+    def longest(self) -> float:
+        """The largest norm there is: by it a product below zero is brought nearest to zero."""
+        return float(self.norms.max(initial=1.0))
+
     def read_embedding(self, row: int) -> np.ndarray:
         """One embedding, (D,) float32 of length 1. Raises: CollectionDamaged if its bytes have changed."""
         return self.read_embeddings(np.array([row]))[0]
@@ -114,7 +119,12 @@ class Store:
         Raises: CollectionDamaged if the bytes of one of these rows have changed.
         """
         # Not a matrix product: that one rounds a row differently in other company, and equal rows would not be equal.
-        return np.clip((self.read_embeddings(rows) * query).sum(axis=1), -1.0, 1.0)
+        similarities = np.empty(len(rows), dtype=np.float32)
+        step = max(1, COMPARED_BYTES // (self.rows.shape[1] * similarities.itemsize))
+        for first in range(0, len(rows), step):
+            piece = slice(first, first + step)
+            similarities[piece] = (self.read_embeddings(rows[piece]) * query).sum(axis=1)
+        return np.clip(similarities, -1.0, 1.0)
 
     def compare_many(self, rows: np.ndarray, others: np.ndarray) -> np.ndarray:
         """True cosines of many rows, each with some others: to the bit what `compare` says of each.

@@ -62,7 +62,7 @@ def test_few_rows_are_answered_exactly(store: Store, tmp_path: Path):
 
 def test_a_fast_exact_answer_is_kept_and_a_slow_one_is_not(store: Store, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(fitting, "INSTANT_BYTES", 0)
-    monkeypatch.setattr(fitting, "time_exact", lambda store: 12.34)
+    monkeypatch.setattr(fitting, "time_exact", lambda *_: 12.34)
     fitted = fit_index(store, Demands(exact_ms=15))
     assert fitted.described["chosen"] == "exact: an answer takes 12.3 ms"
     slow = fit_index(store, Demands(exact_ms=5, recall=0.95))
@@ -136,11 +136,11 @@ def test_one_new_row_says_nothing_of_an_index(rows: np.ndarray, first: Before, t
 
 def test_the_clock_does_not_train_an_index_every_other_time(store: Store, first: Before, monkeypatch):
     monkeypatch.setattr(fitting, "INSTANT_BYTES", 0)
-    monkeypatch.setattr(fitting, "time_exact", lambda store: 18.0)
+    monkeypatch.setattr(fitting, "time_exact", lambda *_: 18.0)
     demands = Demands(exact_ms=20, recall=0.95)
     assert fit_index(store, demands).described["index"] == "exact"
     assert fit_index(store, demands, before=first).described["index"] != "exact"
-    monkeypatch.setattr(fitting, "time_exact", lambda store: 9.0)
+    monkeypatch.setattr(fitting, "time_exact", lambda *_: 9.0)
     assert fit_index(store, demands, before=first).described["index"] == "exact"
 
 
@@ -164,6 +164,43 @@ def test_an_index_that_cannot_reach_the_recall_is_not_published(store: Store, mo
     fitted = fit_index(store, Demands(exact_ms=0, recall=1.0), on_note=notes.append)
     assert fitted.described["index"] == "exact" and "no better recall than" in fitted.described["chosen"]
     assert "1 is asked for" in notes[-1]
+
+
+def test_what_was_in_vain_is_not_tried_at_every_build(store: Store, monkeypatch: pytest.MonkeyPatch):
+    demands = Demands(exact_ms=0, recall=1.0)
+    with monkeypatch.context() as patch:
+        patch.setattr(recall, "CANDIDATES", (10,))
+        first = fit_index(store, demands).described
+    monkeypatch.setattr(index_maker, "train", lambda *_: pytest.fail("it was tried again"))
+    again = fit_index(store, demands, last=first).described
+    assert (again["index"], again["chosen"]) == ("exact", first["chosen"]) and again["tried"]["rows"] == ROWS
+    for last, asked in ((first, FORCED), ({**first, "tried": {**first["tried"], "rows": ROWS // 2}}, demands)):
+        with pytest.raises(pytest.fail.Exception, match="tried again"):
+            fit_index(store, asked, last=last)
+
+
+def test_edited_copies_stay_held_out_however_many_rows_come(store: Store, first: Before, tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(fitting, "MOST_HELD", 60)
+    after = write(fit_index(store, FORCED, before=first), tmp_path / "grown", ROWS)
+    assert len(read_held_out(after.folder).own) == 60 and len(read_edited(after.folder)) == 30
+
+
+def test_an_exact_answer_is_timed_no_longer_than_it_takes_to_know(store: Store, monkeypatch: pytest.MonkeyPatch):
+    asked = []
+
+    class Timed:
+        def __init__(self, rows: np.ndarray) -> None:
+            pass
+
+        def search(self, query: np.ndarray, count: int) -> None:
+            asked.append(count)
+
+    clock = iter(range(100))
+    monkeypatch.setattr("indexer.index.ExactIndex", Timed)
+    monkeypatch.setattr(fitting.time, "perf_counter", lambda: next(clock))
+    for limit, scans in ((2000.0, 1), (900.0, 6), (100.0, 2)):
+        asked.clear()
+        assert fitting.time_exact(store, limit) == 1000 and len(asked) == scans
 
 
 def test_a_budget_that_nothing_fits_in_is_said(store: Store):

@@ -58,7 +58,7 @@ def indexed(place: Path, embeddings: np.ndarray, monkeypatch: pytest.MonkeyPatch
 
 def force_index(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is published from now on has an approximate index."""
-    for name, value in (("LEAST_ROWS", 16), ("INSTANT_BYTES", 0), ("time_exact", lambda store: 99.0)):
+    for name, value in (("LEAST_ROWS", 16), ("INSTANT_BYTES", 0), ("time_exact", lambda *_: 99.0)):
         monkeypatch.setattr(fitting, name, value)
 
 

@@ -166,6 +166,41 @@ def test_a_stricter_filter_widens_the_search_and_a_small_one_is_exact(shy: Snaps
     assert not shy.approximate.asked
 
 
+def test_a_small_filter_reads_its_own_rows_alone(snapshot: Snapshot, tmp_path: Path):
+    with (tmp_path / "rows.f16").open("r+b") as file:
+        file.seek(9 * DIMENSION * 2)
+        file.write(bytes(DIMENSION * 2))
+    del snapshot.__dict__["exact"]
+    query = snapshot.store.read_embedding(4)
+    rows, _ = snapshot.rank(query, 4, 3, list_all, allowed=np.array([4, 5, 6]))
+    assert rows[0] == 4 and sorted(rows) == [4, 5, 6]
+    assert np.flatnonzero(snapshot.store._is_checked).tolist() == [4, 5, 6]
+    rows, _ = snapshot.rank(query, None, 3, lambda image_ids: {1005} & set(image_ids), allowed=np.array([4, 5, 6]))
+    assert list(rows) == [5]
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_no_row_beyond_those_proposed_may_be_nearer(snapshot: Snapshot, sign: int):
+    query = sign * snapshot.store.read_embedding(4)
+    whole = snapshot.store.compare(query, np.arange(300))
+    rows, floor, _ = snapshot._propose_exactly(query, None, 40, None, 1)
+    assert floor >= np.delete(whole, rows).max()
+
+
+def test_those_that_are_gone_are_looked_up_once(snapshot: Snapshot):
+    asked = []
+
+    def list_living_rows() -> np.ndarray:
+        asked.append(1)
+        return np.arange(250, 300)
+
+    living, query = {1000 + row for row in range(250, 300)}, snapshot.store.read_embedding(3)
+    rows, _ = snapshot.rank(
+        query, None, 50, lambda image_ids: living & set(image_ids), list_living_rows=list_living_rows
+    )
+    assert sorted(rows[:50]) == list(range(250, 300)) and len(asked) == 1
+
+
 def test_pages_are_cut_from_the_same_candidates(shy: Snapshot):
     shy.search["candidates"] = 64
     query = shy.store.read_embedding(1)
