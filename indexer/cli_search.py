@@ -270,17 +270,20 @@ def _say(
     else:
         answer = collection.find(query, **wish)
     milliseconds = (perf_counter() - started) * 1000
-    status = collection.read_status()
     if as_json:
         about = {} if listed_as is None else {"query": escape_path(Path(listed_as))}
-        describe = describe_count if counts_only else describe_answer
-        click.echo(json.dumps(about | describe(status, answer, milliseconds)))
+        if counts_only:
+            told = describe_count(collection.folder, answer, collection.read_generation(), milliseconds)
+        else:
+            told = describe_answer(collection.folder, answer, milliseconds)
+        click.echo(json.dumps(about | told))
         return
     before = "" if listed_as is None else f"{show_path(Path(listed_as))}\t"
     for line in [answer] if counts_only else _list_lines(answer):
         click.echo(f"{before}{line}")
     if not counts_only and not (listed_as or answer.neighbours):
-        click.echo("Nothing is that similar." if status.images else "The collection holds no image yet.", err=True)
+        has_images = collection.read_status().images
+        click.echo("Nothing is that similar." if has_images else "The collection holds no image yet.", err=True)
     if not counts_only and not (listed_as or answer.is_exact):
         click.echo(f"Searched approximately, recall {answer.recall:.3f}; --exact compares with every image.", err=True)
 

@@ -76,6 +76,8 @@ class CollectionStatus:
     index: str | None
     recall: float | None
     is_approximate: bool
+    search: dict | None
+    """What an approximate index is searched with, and its recall of edited copies and with filters."""
     """Whether a search misses some images unless it is asked to be exact."""
 
 
@@ -262,6 +264,10 @@ class Collection:
                 return data, MEDIA_TYPES.get(details.format, "application/octet-stream")
         return None
 
+    def read_generation(self) -> str | None:
+        """The name of the generation that answers; None before the first."""
+        return read_current(self.folder)
+
     def read_status(self) -> CollectionStatus:
         """Counts, and what answers at present. Needs neither the model nor FAISS.
 
@@ -294,6 +300,7 @@ class Collection:
             index=manifest["index"],
             recall=snapshot.recall,
             is_approximate=snapshot.is_approximate,
+            search=snapshot.search,
         )
 
     @property
@@ -365,7 +372,7 @@ class Collection:
 
 def _describe_empty(folder: Path, catalog: CatalogReader, counts: dict[str, int]) -> CollectionStatus:
     known = {"folders": catalog.list_folders(), "excluded": catalog.list_excluded()}
-    nothing = dict.fromkeys(("generation", "updated", "model", "dimension", "index", "recall"))
+    nothing = dict.fromkeys(("generation", "updated", "model", "dimension", "index", "recall", "search"))
     pending = counts["files"] - counts["failed"]
     return CollectionStatus(
         folder=folder, **known, images=0, pending=pending, is_approximate=False, **counts, **nothing

@@ -81,7 +81,7 @@ def show_bytes(count: int) -> str:
 
 def show_status(told: CollectionStatus) -> str:
     """A collection in a few lines."""
-    index = f"{told.index}, recall {told.recall:.3f}" if told.index else "nothing published yet; run: seer build"
+    index = _show_index(told) if told.index else "nothing published yet; run: seer build"
     lines = {
         "collection": show_path(told.folder),
         "folders": ", ".join(show_path(folder) for folder in told.folders),
@@ -93,6 +93,15 @@ def show_status(told: CollectionStatus) -> str:
         "index": index,
     }
     return "\n".join(f"{name:11} {text}" for name, text in lines.items() if text)
+
+
+def _show_index(told: CollectionStatus) -> str:
+    parts = [told.index, f"recall {told.recall:.3f}"]
+    if told.search:
+        if (of_edits := told.search["recall_of_edits"]) is not None:
+            parts.append(f"of edited copies {of_edits:.3f}")
+        parts += [f"filtered to {one['share']:.1%} {one['recall']:.3f}" for one in told.search["filtered"]]
+    return ", ".join(parts)
 
 
 def show_unsearchable(files: list[UnsearchableFile], counts: dict[str, int]) -> str:
@@ -149,11 +158,11 @@ def _describe_unsearchable(file: UnsearchableFile) -> dict:
     }
 
 
-def describe_answer(told: CollectionStatus, answer: Answer, milliseconds: float) -> dict:
+def describe_answer(folder: Path, answer: Answer, milliseconds: float) -> dict:
     """An answer as JSON-able values; a path that is not UTF-8 comes escaped, and whole in `path_bytes` (base64)."""
     return {
         "schema_version": 1,
-        "collection": escape_path(told.folder.absolute()),
+        "collection": escape_path(folder.absolute()),
         "generation": answer.generation,
         "exact": answer.is_exact,
         "recall": answer.recall,
@@ -162,10 +171,10 @@ def describe_answer(told: CollectionStatus, answer: Answer, milliseconds: float)
     }
 
 
-def describe_count(told: CollectionStatus, images: int, milliseconds: float) -> dict:
+def describe_count(folder: Path, images: int, generation: str | None, milliseconds: float) -> dict:
     """How many images lie within bounds, which is always counted exactly, as JSON-able values."""
-    exactly = Answer(neighbours=[], is_exact=True, recall=1.0, generation=told.generation)
-    described = describe_answer(told, exactly, milliseconds)
+    exactly = Answer(neighbours=[], is_exact=True, recall=1.0, generation=generation)
+    described = describe_answer(folder, exactly, milliseconds)
     del described["neighbours"]
     return described | {"images": images}
 
