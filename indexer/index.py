@@ -21,6 +21,10 @@ from indexer.index_gpu import find_nearest_piece, has_gpu
 CHUNK_BYTES = 64 << 20
 WORTH_THREADS = 20_000_000
 """Comparisons of two rows from which on a second thread helps."""
+BYTES_OF_A_COMPARISON = 8
+"""Bytes of codes that count as much as one comparison of rows."""
+SHARED_LISTS = 15
+"""FAISS's number for a search whose lists are shared out among threads (IndexIVFFastScan.h, `implem`)."""
 MOST_AT_ONCE = 2048
 """Neighbours that FAISS is asked for by number; beyond that, every row is compared and the best are picked."""
 EVERYTHING = -math.inf
@@ -92,7 +96,12 @@ class ApproximateIndex:
 
     def __init__(self, index: faiss.IndexPreTransform) -> None:
         self._index = index
-        self.lists = faiss.extract_index_ivf(index).nlist
+        lists = faiss.downcast_index(index.index)
+        self.lists = lists.nlist
+        self._work = index.ntotal * lists.code_size // BYTES_OF_A_COMPARISON
+        if self._work >= WORTH_THREADS:
+            # One query alone is worth all cores, then: FAISS shares its lists out among them.
+            lists.implem = SHARED_LISTS
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -108,7 +117,7 @@ class ApproximateIndex:
             allowed: (N,) bool, the rows that may be answered; None: all.
         Returns: (Q, count) int64, nearest first; -1 where these lists had no more.
         """
-        use_threads(len(queries) * self._index.ntotal)
+        use_threads(len(queries) * self._work)
         in_lists = faiss.SearchParametersIVF(nprobe=min(probes, self.lists), sel=_make_selector(allowed))
         _, rows = self._index.search(
             queries, min(count, self._index.ntotal), params=faiss.SearchParametersPreTransform(index_params=in_lists)
@@ -122,7 +131,7 @@ class ApproximateIndex:
 
         Returns: (Q, count) float32 products, largest first, and (Q, count) int64 rows; -inf and -1 where there is none.
         """
-        use_threads(len(queries) * self._index.ntotal)
+        use_threads(len(queries) * self._work)
         in_lists = faiss.SearchParametersIVF(nprobe=min(probes, self.lists), sel=_make_selector(allowed))
         params = faiss.IndexRefineSearchParameters(
             k_factor=1, base_index_params=faiss.SearchParametersPreTransform(index_params=in_lists)
