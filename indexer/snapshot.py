@@ -9,7 +9,7 @@ is asked of whoever knows.
 
 import math
 from collections.abc import Callable
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -129,11 +129,14 @@ class Snapshot:
                 stand in the way.
         Returns: (k,) int64 rows and (k,) float32 cosines, best first.
         """
-        if self._is_small(allowed):
-            allowed = allowed[self._find_living(allowed, list_living)]
-            return sort_rows(allowed, self.store.compare(query, allowed), own_row)
         mask = None if allowed is None else _mark(allowed, self.rows)
-        propose = self._propose_exactly if is_exact or self.is_answered_exactly(allowed) else self._propose
+        if self._is_small(allowed):
+            self.store.check(allowed)
+            propose = partial(self._propose_exactly, self.unchecked)
+        elif is_exact or not self.is_approximate:
+            propose = partial(self._propose_exactly, self.exact)
+        else:
+            propose = self._propose
         available, effort = self.rows if allowed is None else len(allowed), 1
         while True:
             rows, floor, is_all = propose(query, own_row, wanted, mask, effort)
@@ -158,11 +161,17 @@ class Snapshot:
         return np.clip(products / self.store.norms, -1.0, 1.0)
 
     def _propose_exactly(
-        self, query: np.ndarray, own_row: int | None, wanted: int, mask: np.ndarray | None, effort: int
+        self,
+        index: "ExactIndex",
+        query: np.ndarray,
+        own_row: int | None,
+        wanted: int,
+        mask: np.ndarray | None,
+        effort: int,
     ) -> tuple[np.ndarray, float, bool]:
         """Rows, the largest cosine that another one may have, and whether there is no other."""
         count = (wanted + MARGIN) * effort
-        rows = self.exact.search(query, count, mask)
+        rows = index.search(query, count, mask)
         if not len(rows):
             return rows, -math.inf, True
         product = float(self.store.rows[rows[-1]].astype(np.float32) @ query)

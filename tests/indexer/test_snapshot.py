@@ -183,7 +183,7 @@ def test_a_small_filter_reads_its_own_rows_alone(snapshot: Snapshot, tmp_path: P
 def test_no_row_beyond_those_proposed_may_be_nearer(snapshot: Snapshot, sign: int):
     query = sign * snapshot.store.read_embedding(4)
     whole = snapshot.store.compare(query, np.arange(300))
-    rows, floor, _ = snapshot._propose_exactly(query, None, 40, None, 1)
+    rows, floor, _ = snapshot._propose_exactly(snapshot.exact, query, None, 40, None, 1)
     assert floor >= np.delete(whole, rows).max()
 
 
