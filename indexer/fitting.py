@@ -183,7 +183,8 @@ class _Fitting:
         maker = open_trained(before.folder / INDEX)
         maker.add(self.rows[before.rows :])
         held = read_held_out(before.folder).extend(self.rows[before.rows :], self.norms[before.rows :], before.rows)
-        fitted, recall = self._measure(recipe, maker, held, trained, self._ask(np.sort(new[:NEW_QUERIES])))
+        asked = self._ask(np.sort(new[:NEW_QUERIES]))
+        fitted, recall = self._measure(recipe, maker, held, trained, asked, before.search)
         if not fitted:
             self.on_note(f"{recipe.title} has fallen to a recall of {recall:.3f}: it is trained anew")
         return fitted
@@ -222,16 +223,22 @@ class _Fitting:
         return answer_exactly(queries, own, self.rows, self.norms)
 
     def _measure(
-        self, recipe: Recipe, maker: "IndexMaker", held: HeldOut, trained: int, new: HeldOut | None = None
+        self,
+        recipe: Recipe,
+        maker: "IndexMaker",
+        held: HeldOut,
+        trained: int,
+        new: HeldOut | None = None,
+        known: dict | None = None,
     ) -> tuple[Fitted | None, float]:
         """What to publish, if the recall that was asked for is reached, and the recall.
 
         Args:
             new: queries that must do as well, and are held out from now on.
+            known: what the index before was searched with; it stays, and is measured alone, while it is wide enough.
         """
         index, (choosing, telling) = maker.show(), held.halve()
-        stored = measure_row(self.rows.shape[1])
-        width, best = find_width(index, choosing, self.demands.recall, len(self.rows), recipe.row_bytes, stored)
+        width, best = self._find_width(recipe, index, choosing, known)
         if width is None:
             return None, best
         if new is not None and len(new.own):
@@ -248,7 +255,9 @@ class _Fitting:
             "candidates": width.candidates,
             "queries": len(telling.own),
             "recall_of_edits": round(measure(index, edits, width), 4) if len(edits.own) else None,
-            "filtered": [self._measure_filtered(index, held, width, share) for share in SHARES],
+            "filtered": _widen(known["filtered"], width)
+            if known
+            else [self._measure_filtered(index, held, width, share) for share in SHARES],
         }
         why = f"{recipe.title}: {self.slow}; recall@10 {told:.3f} on {len(telling.own)} queries it has not seen"
         described = {"index": recipe.title, "recall": round(told, 4), "chosen": why, "search": search}
@@ -256,6 +265,17 @@ class _Fitting:
         if len(kept.own) > MOST_HELD:
             kept = kept.choose(self._thin(kept.own))
         return Fitted(described=described, write=partial(_write, maker, kept)), told
+
+    def _find_width(
+        self, recipe: Recipe, index: "ApproximateIndex", choosing: HeldOut, known: dict | None
+    ) -> tuple[Width | None, float]:
+        if known:
+            width = Width(probes=known["probes"], candidates=known["candidates"])
+            recall = measure(index, choosing, width)
+            if recall >= self.demands.recall:
+                return width, recall
+        stored = measure_row(self.rows.shape[1])
+        return find_width(index, choosing, self.demands.recall, len(self.rows), recipe.row_bytes, stored)
 
     def _thin(self, own: np.ndarray) -> np.ndarray:
         """Which queries are kept, in a random order: all edited copies, and rows drawn among the others."""
@@ -278,6 +298,11 @@ class _Fitting:
         found = answer_exactly(held.queries, own, self.rows, self.norms, chosen)
         nearest = np.where(found.nearest < 0, -1, np.append(chosen, -1)[found.nearest])
         return HeldOut(queries=held.queries, own=held.own, nearest=nearest, similarities=found.similarities)
+
+
+def _widen(filtered: list[dict], width: Width) -> list[dict]:
+    """What was measured with filters when the index was trained; no search is narrower than one without."""
+    return [{**one, "probes": max(one["probes"], width.probes)} for one in filtered]
 
 
 def _write(maker: "IndexMaker", held: HeldOut, folder: Path) -> None:

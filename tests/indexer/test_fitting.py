@@ -114,6 +114,18 @@ def test_an_index_grows_without_being_trained_anew(store: Store, first: Before, 
     assert (held.nearest == exact.nearest).mean() > 0.999
 
 
+def test_a_width_that_is_wide_enough_stays(store: Store, first: Before, monkeypatch: pytest.MonkeyPatch):
+    wide = Before(folder=first.folder, search={**first.search, "probes": 16, "candidates": 512}, rows=1200)
+    with monkeypatch.context() as patch:
+        patch.setattr(fitting, "find_width", lambda *_: pytest.fail("it was looked for again"))
+        grown = fit_index(store, FORCED, before=wide).described["search"]
+    assert (grown["probes"], grown["candidates"]) == (16, 512)
+    assert [one["probes"] for one in grown["filtered"]] == [16, 16, 16]
+    narrow = Before(folder=first.folder, search={**first.search, "probes": 1, "candidates": 10}, rows=1200)
+    widened = fit_index(store, FORCED, before=narrow).described["search"]
+    assert (widened["probes"], widened["candidates"]) > (1, 10)
+
+
 def test_an_index_that_new_rows_do_not_fit_is_trained_anew(rows: np.ndarray, first: Before, tmp_path: Path):
     """New rows that the code book knows nothing of: of a few numbers that the old ones do not use."""
     random = np.random.default_rng(5)
