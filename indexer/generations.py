@@ -212,7 +212,9 @@ def verify_whole(generation: Generation) -> None:
 
 def _require_hash(path: Path, found: str, told: dict) -> None:
     if found != told["sha256"]:
-        raise _damaged(path, "is not the file that was published: its hash differs from the manifest's")
+        # A build goes by stamps, and these may be what they were.
+        what = "is not the file that was published: its hash differs from the manifest's"
+        raise _damaged(path, what, "seer check --repair")
 
 
 def _read_stamp(path: Path) -> list[int]:
@@ -229,7 +231,7 @@ def _write_verified(folder: Path, files: dict) -> None:
         (folder / VERIFIED).write_text(json.dumps(stamps), encoding="utf-8")
 
 
-def _damaged(path: Path, what: str) -> CollectionDamaged:
+def _damaged(path: Path, what: str, command: str = "seer build again") -> CollectionDamaged:
     return CollectionDamaged(
-        f"{path} {what}. Run seer check --repair: it makes the index anew, nothing is embedded twice."
+        f"{path} {what}. Run {command}: it makes the index anew, nothing is embedded twice."
     )
