@@ -33,7 +33,9 @@ STEPS = [
 ]
 """Step of a build, how often it is done before the kill, and how many images must be committed by then."""
 PRUNED = ("living rows written", "store replaced", *PUBLISHED, "gone images forgotten", "thumbnails removed")
-REPAIRED = ("files", "living rows written", "store replaced", "stores", *PUBLISHED, "generations", "graphs", "thumbnails")
+REPAIRED = (
+    *("files", "living rows written", "store replaced", "stores", *PUBLISHED, "generations", "graphs", "thumbnails"),
+)
 OTHER = "regnety-400mf"
 
 
