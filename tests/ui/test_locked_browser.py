@@ -147,6 +147,8 @@ def test_the_table_of_failures_and_its_download_hold_text_only(visit: KnownVisit
     cells = visit.page.locator(f".st-key-{Key.TABLE} td:first-child")
     cells.first.wait_for()
     shown = cells.all_text_contents()
+    # A click on a page that is being drawn goes nowhere.
+    visit.page.locator('.stApp[data-test-script-state="notRunning"]').wait_for()
     with visit.page.expect_download() as waiting:
         visit.page.get_by_role("button", name="Download all as CSV").click()
     rows = list(csv.DictReader(io.StringIO(waiting.value.path().read_text(encoding="utf-8-sig"))))
