@@ -128,6 +128,11 @@ def test_with_the_password_a_picture_is_dropped_and_found(visit: KnownVisit, str
     assert not visit.page.locator('a[href^="javascript:"], img[onerror], .katex').count()
 
 
+def settle(visit: KnownVisit) -> None:
+    """A click or a key goes nowhere while the page is being drawn."""
+    visit.page.locator('.stApp[data-test-script-state="notRunning"]').wait_for()
+
+
 def test_no_name_is_more_than_a_name_wherever_it_is_shown(visit: KnownVisit, strange: Gallery):
     visit.open()
     for name in MARKED_NAMES:
@@ -136,8 +141,10 @@ def test_no_name_is_more_than_a_name_wherever_it_is_shown(visit: KnownVisit, str
         dialog.get_by_text(show_path(strange.pictures / name), exact=True).wait_for()
         assert dialog.get_by_role("heading").text_content().replace(UNSEEN_BREAK, "") == show_path(Path(name).name)
         assert [link.get_attribute("href")[:3] for link in dialog.locator("a").all()] == ["/o/"]
+        settle(visit)
         visit.page.keyboard.press("Escape")
         dialog.wait_for(state="detached")
+        settle(visit)
     assert not visit.page.locator('a[href^="javascript:"], img[onerror], .katex, .stMain script').count()
 
 
@@ -147,8 +154,7 @@ def test_the_table_of_failures_and_its_download_hold_text_only(visit: KnownVisit
     cells = visit.page.locator(f".st-key-{Key.TABLE} td:first-child")
     cells.first.wait_for()
     shown = cells.all_text_contents()
-    # A click on a page that is being drawn goes nowhere.
-    visit.page.locator('.stApp[data-test-script-state="notRunning"]').wait_for()
+    settle(visit)
     with visit.page.expect_download() as waiting:
         visit.page.get_by_role("button", name="Download all as CSV").click()
     rows = list(csv.DictReader(io.StringIO(waiting.value.path().read_text(encoding="utf-8-sig"))))
