@@ -103,8 +103,11 @@ def show_similarity(neighbour: Neighbour) -> str:
 def find_answer(snapshot: Snapshot, catalog: CatalogReader, aim: Aim, wish: Wish) -> Answer:
     """Answer a query from one generation. Raises: QueryError if no image passes the filter; CollectionDamaged."""
     allowed = None if wish.where is None else list_allowed(snapshot, catalog, wish.where)
-    find = _find_ranked if wish.at_most is None else _find_between
-    ranked = find(snapshot, catalog, aim, wish)[wish.first : wish.first + wish.count]
+    if wish.at_most is None:
+        ranked = _find_ranked(snapshot, catalog, aim, wish, allowed)
+    else:
+        ranked = _find_between(snapshot, catalog, aim, wish)
+    ranked = ranked[wish.first : wish.first + wish.count]
     details = catalog.read_images([int(snapshot.image_ids[row]) for row, _ in ranked])
     is_exact = wish.is_exact or wish.at_most is not None or snapshot.is_answered_exactly(allowed)
     return Answer(
@@ -134,8 +137,9 @@ def list_allowed(snapshot: Snapshot, catalog: CatalogReader, where: Filter) -> n
     return allowed
 
 
-def _find_ranked(snapshot: Snapshot, catalog: CatalogReader, aim: Aim, wish: Wish) -> list[tuple[int, float]]:
-    allowed = None if wish.where is None else list_allowed(snapshot, catalog, wish.where)
+def _find_ranked(
+    snapshot: Snapshot, catalog: CatalogReader, aim: Aim, wish: Wish, allowed: np.ndarray | None
+) -> list[tuple[int, float]]:
     rows, similarities = snapshot.rank(
         *aim,
         wish.first + wish.count,

@@ -278,9 +278,15 @@ class _Fitting:
         return find_width(index, choosing, self.demands.recall, len(self.rows), recipe.row_bytes, stored)
 
     def _thin(self, own: np.ndarray) -> np.ndarray:
-        """Which queries are kept, in a random order: all edited copies, and rows drawn among the others."""
-        edits, rows = np.flatnonzero(own == NO_OWN), self.random.permutation(np.flatnonzero(own != NO_OWN))
-        return self.random.permutation(np.concatenate([edits, rows[: MOST_HELD - len(edits)]]))
+        """Which queries are kept. Those that chose and those that told stay apart: a width may be kept for long."""
+        halves = [self._thin_half(own, np.arange(which, len(own), 2)) for which in (0, 1)]
+        return np.stack(halves, axis=1).ravel()
+
+    def _thin_half(self, own: np.ndarray, places: np.ndarray) -> np.ndarray:
+        """Its edited copies, and rows drawn among the others, in a random order."""
+        is_edit = own[places] == NO_OWN
+        drawn = np.concatenate([places[is_edit], self.random.permutation(places[~is_edit])])
+        return self.random.permutation(drawn[: MOST_HELD // 2])
 
     def _measure_filtered(self, index: "ApproximateIndex", held: HeldOut, width: Width, share: float) -> dict:
         """The probes that reach the target where a filter lets this share of the rows through, chosen at random."""

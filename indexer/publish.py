@@ -101,7 +101,9 @@ def _find_edited(
 ) -> np.ndarray | None:
     """Edited copies that the last index was measured with, or else new ones; None where neither can be had."""
     kept = read_edited(indexed.folder) if indexed else ()
-    return kept if len(kept) else embed_edited() if embed_edited else None
+    if len(kept):
+        return kept
+    return embed_edited() if embed_edited else None
 
 
 def _find_before(last: generations.Generation | None, store: int) -> Before | None:

@@ -11,7 +11,6 @@ Rule: chosen from figures that are given; nothing is measured, trained or loaded
 
 from dataclasses import dataclass
 
-EXACT = "exact"
 REDUCED = (256, 512, 1024)
 """Numbers that are left of an embedding: the first that reaches the recall that is asked for."""
 NARROW = (128, 64)

@@ -25,3 +25,10 @@ def build(place: Path, *pictures: Path, watchers=None, **settings: object) -> Bu
     accounted = report.unchanged + report.moved + report.failed + report.pending + report.embedded
     assert report.found == accounted, report
     return report
+
+
+def draw_pile(folder: Path, count: int) -> Path:
+    """A folder with so many pictures, called by their numbers. Returns: it."""
+    for number in range(count):
+        draw(folder / f"{number}.png", number)
+    return folder

@@ -21,7 +21,7 @@ from indexer.cli import cli
 from seer_model.checkpoint import read_checkpoint
 from seer_model.run_folder import RunFolder
 from tests.conftest import REPOSITORY
-from tests.indexer.making import draw
+from tests.indexer.making import draw_pile
 from tests.indexer.screen import read_screen
 
 PICTURES, STEPS = 16, 40
@@ -38,10 +38,7 @@ of 4 make much of rounding; 0.04 was seen."""
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("pictures")
-    for number in range(PICTURES):
-        draw(folder / f"{number}.png", number)
-    return folder
+    return draw_pile(tmp_path_factory.mktemp("pictures"), PICTURES)
 
 
 class Command:

@@ -197,6 +197,14 @@ def test_edited_copies_stay_held_out_however_many_rows_come(store: Store, first:
     assert len(read_held_out(after.folder).own) == 60 and len(read_edited(after.folder)) == 30
 
 
+def test_what_chose_a_width_never_tells_of_it(store: Store, first: Before, tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(fitting, "MOST_HELD", 100)
+    chose, told = (set(half.own) - {recall.NO_OWN} for half in read_held_out(first.folder).halve())
+    after = write(fit_index(store, FORCED, before=first), tmp_path / "grown", ROWS)
+    choosing, telling = (set(half.own) - {recall.NO_OWN} for half in read_held_out(after.folder).halve())
+    assert choosing & chose and telling & told and not choosing & told and not telling & chose
+
+
 def test_an_exact_answer_is_timed_no_longer_than_it_takes_to_know(store: Store, monkeypatch: pytest.MonkeyPatch):
     asked = []
 

@@ -13,7 +13,7 @@ from seer_model import pretrain as pretraining
 from seer_model.checkpoint import read_checkpoint
 from seer_model.errors import TrainingError
 from seer_model.regnet import ARCHITECTURES
-from tests.indexer.making import draw
+from tests.indexer.making import draw_pile
 from tests.seer_model import making_weights
 
 PICTURES = 8
@@ -21,9 +21,7 @@ PICTURES = 8
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("pictures")
-    for number in range(PICTURES):
-        draw(folder / f"{number}.png", number)
+    folder = draw_pile(tmp_path_factory.mktemp("pictures"), PICTURES)
     (folder / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n and no more")
     return folder
 

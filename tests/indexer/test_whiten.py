@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from indexer.cli import cli
 from seer_model.checkpoint import read_checkpoint, write_checkpoint
 from seer_model.errors import SettingsError
-from tests.indexer.making import draw
+from tests.indexer.making import draw_pile
 from tests.seer_model import making_weights
 
 PICTURES = 6
@@ -18,10 +18,7 @@ PICTURES = 6
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("pictures")
-    for number in range(PICTURES):
-        draw(folder / f"{number}.png", number)
-    return folder
+    return draw_pile(tmp_path_factory.mktemp("pictures"), PICTURES)
 
 
 @pytest.fixture(scope="module")
