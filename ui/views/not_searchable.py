@@ -44,6 +44,8 @@ def offer_table(collection: Collection) -> None:
         "text/csv",
         key=Key.FAILURE_TABLE,
         icon=":material/download:",
+        # A run that began with the click would take away what is still to be written.
+        on_click="ignore",
     )
 
 
