@@ -14,6 +14,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from indexer.errors import SourceError
 from indexer.schema import bound_paths, connect_to_write, explain_sqlite, read_value
 
@@ -253,9 +255,9 @@ class Catalog:
         with self._transaction() as connection:
             return [_record_entry(connection, store, entry) for entry in entries]
 
-    def read_image_ids(self, store: int) -> list[int | None]:
-        """The image of each row of the store, in order; None for a row that nothing refers to."""
-        ids: list[int | None] = [None] * self.count_rows(store)
+    def read_image_ids(self, store: int) -> np.ndarray:
+        """(N,) int64: the image of each row of the store; -1 for a row that nothing refers to."""
+        ids = np.full(self.count_rows(store), -1, dtype=np.int64)
         for row, image_id in self._connection.execute("SELECT row, image_id FROM rows WHERE store = ?", (store,)):
             ids[row] = image_id
         return ids

@@ -146,8 +146,10 @@ class CatalogReader:
         query = f"""SELECT row FROM rows WHERE store = ? AND row < ? AND image_id IN (
             SELECT f.image_id FROM files f JOIN images i USING (image_id)
             WHERE {" AND ".join(["TRUE", *(text for text, _ in conditions)])})"""
-        found = self._ask(query, (store, rows, *(value for _, values in conditions for value in values)))
-        passing = np.fromiter((row for (row,) in found), dtype=np.int64, count=len(found))
+        values = (store, rows, *(value for _, values in conditions for value in values))
+        with self._lock, explain_damage(self._path):
+            # One after the other: ten million of them as Python's numbers are a gigabyte.
+            passing = np.fromiter((row for (row,) in self._connection.execute(query, values)), dtype=np.int64)
         passing.sort()
         passing.flags.writeable = False
         return passing

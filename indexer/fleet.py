@@ -8,6 +8,7 @@ Rule: what comes back says nothing of which device made it.
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -46,6 +47,14 @@ class Fleet:
     about: About
     lanes: list[Lane]
     processes: list[Workers] = field(default_factory=list)
+
+    def embed(self, pixels: list[np.ndarray]) -> tuple[np.ndarray, list[bool]]:
+        """As a `Lane`: by the first that can. Raises: DeviceError of the last one."""
+        *others, last = self.lanes
+        for lane in others:
+            with suppress(DeviceError):
+                return lane(pixels)
+        return last(pixels)
 
     def close(self) -> None:
         """End the processes; what they have in hand is dropped."""

@@ -16,7 +16,7 @@ import faiss
 import numpy as np
 
 from indexer.errors import CollectionDamaged
-from indexer.index_gpu import find_nearest_piece, has_gpu
+from indexer.index_gpu import find_nearest_piece
 
 CHUNK_BYTES = 64 << 20
 WORTH_THREADS = 20_000_000
@@ -170,16 +170,10 @@ def find_nearest(
     for first in range(0, total, step):
         some = slice(first, first + step) if chosen is None else chosen[first : first + step]
         piece = rows[some].astype(np.float32) / norms[some, None]
-        products, found = _compare(queries, piece, min(count, len(piece)))
+        products, found = find_nearest_piece(queries, piece, min(count, len(piece)))
         best.add_result(*_fill(products, found + first, count))
     best.finalize()
     return np.where(best.I < 0, -np.inf, best.D), best.I
-
-
-def _compare(queries: np.ndarray, piece: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    if has_gpu():
-        return find_nearest_piece(queries, piece, count)
-    return faiss.knn(queries, piece, count, metric=faiss.METRIC_INNER_PRODUCT)
 
 
 def _fill(products: np.ndarray, found: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:

@@ -1,12 +1,17 @@
-"""FAISS on a GPU, where it has one: k-means of a training, and exact answers to many questions.
+"""FAISS on a GPU, where it has one: k-means of a training, which list a row belongs to, exact answers to many questions.
 
 An index is made for the CPU in any case, and stored and asked there: what the GPU does is over before it is written.
+What a GPU cannot do - its memory is another program's, its driver fails - the CPU does, and a GPU that failed is not
+asked again.
 
 Rule: one thread owns the GPU's resources, whoever asks; and they are bounded.
 """
 
+import logging
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from typing import TypeVar
 
 import faiss
 import numpy as np
@@ -14,20 +19,58 @@ import numpy as np
 SCRATCH_BYTES = 512 << 20
 """What FAISS may keep for intermediate results; by itself it takes 1.5 GB."""
 
+Found = TypeVar("Found")
 
-def has_gpu() -> bool:
-    """Whether FAISS can use one."""
-    return faiss.get_num_gpus() > 0
+log = logging.getLogger(__name__)
+_failed: list[str] = []
+"""What a GPU failed with, as FAISS says it."""
 
 
 def find_nearest_piece(queries: np.ndarray, piece: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
     """The largest products of (Q, D) with (n, D), both float32: (Q, count) float32 and (Q, count) int64."""
-    return _own().submit(_search, queries, piece, count).result()
+
+    def ask_gpu() -> tuple[np.ndarray, np.ndarray]:
+        return faiss.knn_gpu(_open_resources(), queries, piece, count, metric=faiss.METRIC_INNER_PRODUCT)
+
+    return _run(ask_gpu, lambda: faiss.knn(queries, piece, count, metric=faiss.METRIC_INNER_PRODUCT))
 
 
 def train_lists(index: faiss.IndexIVF, reduced: np.ndarray) -> None:
     """Train lists on (S, d) float32 rows, the nearest centres found on the GPU."""
-    _own().submit(_train, index, reduced).result()
+
+    def train_on_gpu() -> None:
+        index.clustering_index = faiss.index_cpu_to_gpu(_open_resources(), 0, faiss.IndexFlatIP(index.d))
+        try:
+            index.train(reduced)
+        finally:
+            index.clustering_index = None
+
+    _run(train_on_gpu, lambda: index.train(reduced))
+
+
+def add_rows(index: faiss.IndexPreTransform, rows: np.ndarray) -> None:
+    """Append (n, D) float32 rows, the list of each found on the GPU."""
+
+    def add_with_gpu() -> None:
+        lists = faiss.extract_index_ivf(index)
+        centres = lists.quantizer
+        lists.quantizer = faiss.index_cpu_to_gpu(_open_resources(), 0, centres)
+        try:
+            index.add(rows)
+        finally:
+            lists.quantizer = centres
+
+    _run(add_with_gpu, lambda: index.add(rows))
+
+
+def _run(on_gpu: Callable[[], Found], on_cpu: Callable[[], Found]) -> Found:
+    if not _failed and faiss.get_num_gpus() > 0:
+        try:
+            return _own().submit(on_gpu).result()
+        except RuntimeError as error:
+            _failed.append(str(error))
+            log.warning("FAISS goes on without the GPU: %s", str(error).strip().partition("\n")[0])
+    return on_cpu()
 
 
 @cache
@@ -40,13 +83,3 @@ def _open_resources() -> faiss.StandardGpuResources:
     resources = faiss.StandardGpuResources()
     resources.setTempMemory(SCRATCH_BYTES)
     return resources
-
-
-def _search(queries: np.ndarray, piece: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    return faiss.knn_gpu(_open_resources(), queries, piece, count, metric=faiss.METRIC_INNER_PRODUCT)
-
-
-def _train(index: faiss.IndexIVF, reduced: np.ndarray) -> None:
-    index.clustering_index = faiss.index_cpu_to_gpu(_open_resources(), 0, faiss.IndexFlatIP(index.d))
-    index.train(reduced)
-    index.clustering_index = None

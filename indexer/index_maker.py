@@ -18,7 +18,7 @@ import faiss
 import numpy as np
 
 from indexer.index import CHUNK_BYTES, ApproximateIndex, use_threads
-from indexer.index_gpu import has_gpu, train_lists
+from indexer.index_gpu import add_rows, train_lists
 from indexer.recipes import Recipe
 
 ROWS_FOR_A_LIST = 64
@@ -50,7 +50,7 @@ class IndexMaker:
         lists = faiss.extract_index_ivf(self._index).nlist
         for piece in _cut(rows):
             use_threads(len(piece) * lists)
-            self._index.add(piece)
+            add_rows(self._index, piece)
 
     def read_reduction(self) -> np.ndarray:
         """The matrix of the reduction, (reduced, D) float32, its rows of length 1 and at right angles."""
@@ -79,7 +79,7 @@ def train(recipe: Recipe, rows: np.ndarray, sample: np.ndarray) -> IndexMaker:
     reduction = _fit_reduction(rows, _thin(sample, REDUCTION_ROWS), recipe.reduced)
     index = faiss.index_factory(recipe.reduced, recipe.factory, faiss.METRIC_INNER_PRODUCT)
     reduced = np.concatenate([reduction.apply(piece) for piece in _cut(rows, sample)])
-    train_lists(index, reduced) if has_gpu() else index.train(reduced)
+    train_lists(index, reduced)
     index = faiss.IndexPreTransform(reduction, index)
     return IndexMaker(index)
 

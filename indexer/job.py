@@ -281,7 +281,7 @@ class _Build:
         chosen = self.catalog.list_hashes(store, random.Random(0).sample(range(count), min(COPIES, count)))
         with closing(ThumbnailReader(self.folder / THUMBNAILS)) as thumbnails:
             copies = edit_thumbnails(map(thumbnails.read, chosen))
-            rows = embed_copies(copies, about.preprocessing, self.fleet.lanes[0], about.batch_size)
+            rows = embed_copies(copies, about.preprocessing, self.fleet.embed, about.batch_size)
             return np.concatenate([np.empty((0, about.dimension), np.float32), *rows])
 
     def _choose_whole_store(self) -> tuple[int, dict]:

@@ -57,8 +57,7 @@ def publish_store(
     Raises: FaissMissing; CollectionDamaged if the store is shorter than the catalog says.
     """
     require_faiss("nothing was published; what was embedded is kept")
-    # A row that nothing refers to belongs to no image.
-    image_ids = [-1 if image_id is None else image_id for image_id in catalog.read_image_ids(store)]
+    image_ids = catalog.read_image_ids(store)
     stored = Store(collection / STORES / name_store(store), described["dimension"], len(image_ids))
     settings, last = described["settings"], _find_last(collection, described["fingerprint"])
     indexed = last if last and "search" in last.manifest else None
@@ -75,7 +74,7 @@ def publish_store(
     published = generations.publish_generation(
         collection,
         {key: value for key, value in described.items() if key not in ADDED} | own,
-        np.array(image_ids, dtype=np.int64),
+        image_ids,
         fitted.write,
         on_step,
     )

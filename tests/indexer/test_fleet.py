@@ -139,3 +139,14 @@ def test_devices_are_named_as_one_word(device: str, devices: list[str]):
 def test_other_words_are_no_devices(device: str):
     with pytest.raises(SettingsError, match="cuda:0,1"):
         BuildSettings(device=device)
+
+
+def test_what_is_embedded_besides_goes_to_a_device_that_is_left():
+    def lost(pixels: list[np.ndarray]) -> tuple[np.ndarray, list[bool]]:
+        raise DeviceError("lost")
+
+    row = np.ones((1, 4), np.float32)
+    fleet = Fleet(about=None, lanes=[lost, lambda pixels: (row, [True])])
+    assert fleet.embed([])[0] is row
+    with pytest.raises(DeviceError, match="lost"):
+        Fleet(about=None, lanes=[lost]).embed([])
