@@ -1,4 +1,4 @@
-"""FAISS on a GPU, where it has one: k-means of a training, which list a row belongs to, exact answers to many questions.
+"""FAISS on a GPU, where it has one: k-means of a training, which list a row belongs to, exact answers to questions.
 
 An index is made for the CPU in any case, and stored and asked there: what the GPU does is over before it is written.
 What a GPU cannot do - its memory is another program's, its driver fails - the CPU does, and a GPU that failed is not

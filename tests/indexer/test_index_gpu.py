@@ -70,9 +70,12 @@ def test_one_thread_owns_the_gpu_and_its_memory_is_bounded(gpu: SimpleNamespace,
 def test_a_training_and_the_lists_use_the_gpu_and_leave_an_index_for_the_cpu(gpu: SimpleNamespace):
     rows = np.random.default_rng(1).normal(size=(2000, 16)).astype(np.float16)
     maker = train(Recipe(reduced=16, lists=16), rows, np.arange(2000))
+    lists = faiss.extract_index_ivf(maker._index)
     assert gpu.copied == 1
+    own = int(lists.quantizer.this)
     maker.add(rows)
     assert gpu.copied == 2 and len(gpu.threads) == 1
+    assert int(lists.quantizer.this) == own
     assert maker.show().search(rows[:2].astype(np.float32), 50, probes=16).shape == (2, 50)
 
 
