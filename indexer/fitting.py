@@ -40,7 +40,7 @@ EXACT = "exact"
 INDEX, HELD_OUT = "index.faiss", "held_out.npz"
 LEAST_ROWS, INSTANT_BYTES = 1_000, 8 << 20
 """Fewer rows, or rows of fewer bytes, are not worth a measurement."""
-QUERIES, NEW_QUERIES, FILTERED_QUERIES = 400, 64, 128
+QUERIES, NEW_QUERIES, FILTERED_QUERIES = 400, 32, 128
 """Rows held out of a training; those that came since and are asked about before an index is kept; with filters."""
 MOST_HELD = 1000
 """Queries that are kept, however often an index grows."""

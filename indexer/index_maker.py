@@ -17,7 +17,7 @@ from pathlib import Path
 import faiss
 import numpy as np
 
-from indexer.index import CHUNK_BYTES, ApproximateIndex, use_threads
+from indexer.index import CHUNK_BYTES, ApproximateIndex, decode, use_threads
 from indexer.index_gpu import add_rows, train_lists
 from indexer.recipes import Recipe
 
@@ -117,4 +117,4 @@ def _cut(rows: np.ndarray, numbers: np.ndarray | None = None) -> Iterator[np.nda
     step = max(1, CHUNK_BYTES // (rows.shape[1] * 4))
     for first in range(0, len(rows if numbers is None else numbers), step):
         chosen = slice(first, first + step)
-        yield rows[chosen if numbers is None else numbers[chosen]].astype(np.float32)
+        yield decode(rows[chosen if numbers is None else numbers[chosen]])

@@ -90,12 +90,14 @@ def answer_exactly(
     return HeldOut(queries=queries, own=own, nearest=nearest, similarities=similarities)
 
 
-def find_places(index: "ApproximateIndex", held: HeldOut, probes: int, allowed: np.ndarray | None = None) -> np.ndarray:
-    """At which place each of the exactly nearest is proposed: (Q, 10) int64, counted from 0; the last candidate's and
-    beyond where it is not."""
-    proposed = index.search(held.queries, CANDIDATES[-1], probes, allowed)
+def find_places(
+    index: "ApproximateIndex", held: HeldOut, width: Width, allowed: np.ndarray | None = None
+) -> np.ndarray:
+    """At which place each of the exactly nearest is proposed: (Q, 10) int64, counted from 0; `width.candidates` where
+    it is not."""
+    proposed = index.search(held.queries, width.candidates, width.probes, allowed)
     is_there = held.nearest[:, :, None] == proposed[:, None, :]
-    return np.where(is_there.any(axis=2), is_there.argmax(axis=2), CANDIDATES[-1])
+    return np.where(is_there.any(axis=2), is_there.argmax(axis=2), width.candidates)
 
 
 def find_width(
@@ -112,7 +114,7 @@ def find_width(
         scanned = probes / index.lists * rows * row_bytes / SCAN_BYTES_PER_US
         if scanned >= least:
             break
-        places = find_places(index, held, probes)
+        places = find_places(index, held, Width(probes=probes, candidates=CANDIDATES[-1]))
         for candidates in CANDIDATES:
             recall = _count_found(places, held, candidates)
             highest = max(highest, recall)
@@ -124,7 +126,7 @@ def find_width(
 
 def measure(index: "ApproximateIndex", held: HeldOut, width: Width, allowed: np.ndarray | None = None) -> float:
     """Recall of a search of this width, among the (N,) bool rows that are allowed."""
-    return _count_found(find_places(index, held, width.probes, allowed), held, width.candidates)
+    return _count_found(find_places(index, held, width, allowed), held, width.candidates)
 
 
 def _count_found(places: np.ndarray, held: HeldOut, candidates: int) -> float:

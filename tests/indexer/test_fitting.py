@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from indexer import fitting, index_maker, recall
-from indexer.fitting import Before, Demands, Fitted, fit_index, read_edited, read_held_out
+from indexer.fitting import NEW_QUERIES, Before, Demands, Fitted, fit_index, read_edited, read_held_out
 from indexer.index import open_approximate
 from indexer.recipes import choose_lists, list_recipes
 from indexer.vectors import Store, StoreWriter
@@ -109,7 +109,8 @@ def test_an_index_grows_without_being_trained_anew(store: Store, first: Before, 
     assert notes == ["adding 400 rows to PCA48,IVF16,PQ24x4fs"] and after.search["trained_among"] == 1200
     assert open_approximate(after.folder / "index.faiss").shape == (ROWS, DIMENSION)
     held = read_held_out(after.folder)
-    assert len(held.own) == len(read_held_out(first.folder).own) + 64 and (held.own >= 1200).sum() == 64
+    assert len(held.own) == len(read_held_out(first.folder).own) + NEW_QUERIES
+    assert (held.own >= 1200).sum() == NEW_QUERIES
     exact = recall.answer_exactly(held.queries, held.own, store.rows, store.norms)
     assert (held.nearest == exact.nearest).mean() > 0.999
 

@@ -266,7 +266,7 @@ def read_origin(place: Path, generation: str = "000002") -> int:
 
 
 def test_memory_does_not_grow_with_the_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(index, "CHUNK_BYTES", 1 << 16)
+    monkeypatch.setattr(index, "PIECE_BYTES", 1 << 16)
     monkeypatch.setattr(vectors, "COMPARED_BYTES", 1 << 16)
     monkeypatch.setattr(linking, "BATCH", 64)
     few, many = (measure_peak(tmp_path / str(count), count) for count in (300, 1200))

@@ -64,7 +64,7 @@ def test_an_exact_index_is_the_rows_themselves():
 def test_many_questions_are_answered_as_each_alone(
     count: int, k: int, seed: int, piece: int, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(index, "CHUNK_BYTES", piece * 16 * 4)
+    monkeypatch.setattr(index, "PIECE_BYTES", piece * 16 * 4)
     rows = make_rows(count, 16, seed)
     norms = np.linalg.norm(rows.astype(np.float32), axis=1)
     queries = np.stack([make_query(16, seed + number) for number in range(5)])

@@ -54,7 +54,7 @@ def test_one_thread_owns_the_gpu_and_its_memory_is_bounded(gpu: SimpleNamespace,
     rows = np.random.default_rng(0).normal(size=(900, 16)).astype(np.float16)
     norms = np.linalg.norm(rows.astype(np.float32), axis=1)
     queries = rows[:5].astype(np.float32) / norms[:5, None]
-    monkeypatch.setattr(index, "CHUNK_BYTES", 16 * 4 * 300)
+    monkeypatch.setattr(index, "PIECE_BYTES", 16 * 4 * 300)
     askers = [threading.Thread(target=index.find_nearest, args=(rows, norms, queries, 3)) for _ in range(4)]
     for asker in askers:
         asker.start()

@@ -83,7 +83,7 @@ def test_recall_is_the_share_that_was_proposed_early_enough():
     rows, norms = make_store(400, 3)
     held, index = ask_rows(rows, norms, list(range(0, 400, 20))), SlicedIndex(rows)
     for probes in (1, 5, 10):
-        places = find_places(index, held, probes)
+        places = find_places(index, held, Width(probes=probes, candidates=CANDIDATES[-1]))
         in_lists = np.isin(held.nearest % 10, np.arange(probes))
         assert measure(index, held, Width(probes=probes, candidates=CANDIDATES[-1])) == in_lists.mean()
         assert ((places < CANDIDATES[-1]) == in_lists).all()
