@@ -25,7 +25,7 @@ CANDIDATES = (32, 64, 128, 256, 512, 1024)
 SPARE = 0.002
 """Recall beyond the target that the half which chooses must show: it flatters its choice."""
 NO_OWN = -1
-SCAN_BYTES_PER_US, RANKING_BYTES_PER_US, RANKING_US = 20_000, 4_000, 0.5
+SCAN_BYTES_PER_US, RANKING_BYTES_PER_US, RANKING_US = 28_000, 8_000, 0.2
 """What the work of a search takes, roughly: only its proportions decide (docs/decisions/0009-search.md)."""
 
 

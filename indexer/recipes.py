@@ -11,7 +11,7 @@ Rule: chosen from figures that are given; nothing is measured, trained or loaded
 
 from dataclasses import dataclass
 
-REDUCED = (256, 512, 1024)
+REDUCED = (256, 512, 768, 1024)
 """Numbers that are left of an embedding: the first that reaches the recall that is asked for."""
 NARROW = (128, 64)
 """What is left where memory is short."""
@@ -65,6 +65,6 @@ def list_recipes(rows: int, dimension: int, memory_bytes: int) -> list[Recipe]:
 
 
 def choose_lists(rows: int) -> int:
-    """About the root of the rows, a power of two, and not more than can be trained."""
-    wanted = min(rows**0.5 * 1.5, rows / ROWS_IN_A_LIST, MOST_LISTS)
+    """Once or twice the root of the rows, a power of two, and not more than can be trained."""
+    wanted = min(rows**0.5 * 2.1, rows / ROWS_IN_A_LIST, MOST_LISTS)
     return 1 << max(0, int(wanted).bit_length() - 1)
