@@ -31,7 +31,8 @@ SIZES = (100_000, 1_000_000, 10_000_000)
 GROWN_BY = 100
 """One row in so many is new."""
 MOST_SHARE, MOST_LOST, MOST_BYTES = 0.05, 0.005, 8e9
-KINDS = {"seconds": "Time to build, s", "own_bytes": "Memory of the build, bytes", "index_bytes": "Index, bytes"}
+KINDS = {"seconds": "Time to build", "own_bytes": "Memory of the build", "index_bytes": "Index"}
+UNITS = {"seconds": (1, "s"), "own_bytes": (1e6, "MB"), "index_bytes": (1e6, "MB")}
 WIDTH, HEIGHT, DOTS_PER_INCH = 10.0, 3.4, 130
 COLOUR = "#2f6f9f"
 
@@ -193,13 +194,19 @@ def draw(report: dict, path: Path) -> None:
     """A panel for each curve, both axes logarithmic; a PNG."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, NullFormatter
 
     paper = Figure(figsize=(WIDTH, HEIGHT), dpi=DOTS_PER_INCH, layout="constrained")
     FigureCanvasAgg(paper)
     rows = [one["rows"] for one in report["builds"]]
     for axes, (kind, title) in zip(paper.subplots(1, len(KINDS)), KINDS.items(), strict=True):
-        power = report["exponents"][kind]
-        axes.loglog(rows, [one[kind] for one in report["builds"]], "o-", color=COLOUR)
+        power, (size, unit) = report["exponents"][kind], UNITS[kind]
+        axes.loglog(rows, [one[kind] / size for one in report["builds"]], "o-", color=COLOUR)
+        axes.set_xticks(rows, [f"{count:,}" for count in rows])
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_minor_formatter(NullFormatter())
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter(lambda value, _, unit=unit: f"{value:,g} {unit}")
         axes.set_title(title if power is None else f"{title}\nrows to the power {power:.2f}", fontsize=9)
         axes.set_xlabel(f"rows of {report['builds'][0]['dimension']:,} numbers", fontsize=8)
         axes.tick_params(labelsize=8)
