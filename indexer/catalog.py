@@ -262,11 +262,11 @@ class Catalog:
             ids[row] = image_id
         return ids
 
-    def list_hashes(self, store: int, rows: list[int]) -> list[bytes]:
-        """The content hashes of the images of some rows of this store, as far as they have one."""
+    def list_hashes(self, store: int, rows: list[int]) -> dict[int, bytes]:
+        """Row -> the content hash of its image, for those of these rows of a store that have one."""
         query = "SELECT content_hash FROM images JOIN rows USING (image_id) WHERE store = ? AND row = ?"
-        found = (self._connection.execute(query, (store, row)).fetchone() for row in rows)
-        return [one[0] for one in found if one]
+        found = {row: self._connection.execute(query, (store, row)).fetchone() for row in rows}
+        return {row: one[0] for row, one in found.items() if one}
 
     def count_files(self) -> int:
         """Files that are there."""

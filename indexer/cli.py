@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 
 from indexer.cli_build import build
-from indexer.cli_graph import graph
+from indexer.cli_graph import graph, survey
 from indexer.cli_learn import pretrain, whiten
 from indexer.cli_search import search
 from indexer.cli_upkeep import check as check_command
@@ -66,6 +66,7 @@ cli.add_command(pretrain)
 cli.add_command(whiten)
 cli.add_command(search)
 cli.add_command(graph)
+cli.add_command(survey)
 cli.add_command(check_command)
 cli.add_command(prune)
 cli.add_command(relocate)

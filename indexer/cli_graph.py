@@ -1,4 +1,4 @@
-"""The command that links: `seer graph`.
+"""The commands that find out what is in a collection: `seer graph`, `seer survey`.
 
 Rule: a command parses, calls one function, prints.
 """
@@ -13,8 +13,9 @@ from indexer.cli_upkeep import collection_option, give_way, json_option, nice_op
 from indexer.graph import MOST_NEIGHBOURS, NEIGHBOURS, build_graph
 from indexer.interrupts import INTERRUPTED, watch_interrupt
 from indexer.layout import find_collection
+from indexer.survey import survey_collection
 from indexer.terminal import show_progress
-from indexer.texts import show_graph
+from indexer.texts import show_graph, show_survey
 
 
 @click.command()
@@ -37,3 +38,22 @@ def graph(neighbours: int, folder: Path | None, niceness: int, as_json: bool) ->
         report = build_graph(place, neighbours=neighbours, on_progress=on_progress, should_stop=should_stop)
     click.echo(json.dumps(report.describe()) if as_json else show_graph(report))
     sys.exit(INTERRUPTED if report.pending else 0)
+
+
+@click.command()
+@collection_option
+@nice_option
+@json_option
+def survey(folder: Path | None, niceness: int, as_json: bool) -> None:
+    """Find groups of look-alikes, odd ones, near-duplicates and a map: what the page shows without a query.
+
+    It holds for the index that answers now; after a build, run it again. What was found before is kept.
+    """
+    place = find_collection(folder)
+    give_way(niceness)
+    stopping = watch_interrupt("Stopping after the part in hand")
+    with stopping as should_stop, show_progress() as on_progress:
+        report = survey_collection(place, on_progress=on_progress, should_stop=should_stop)
+        is_stopped = should_stop()
+    click.echo(json.dumps(report.describe()) if as_json else show_survey(report))
+    sys.exit(INTERRUPTED if is_stopped else 0)

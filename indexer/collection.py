@@ -12,9 +12,8 @@ Rule: an image of the collection is found by its stored row, without the model; 
 from the stored rows.
 """
 
+import logging
 import threading
-from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Self
 
@@ -33,8 +32,9 @@ from indexer.answers import (
 )
 from indexer.aside import Aside, Here
 from indexer.catalog_reader import CatalogReader, ImageDetails, UnsearchableFile
+from indexer.decisions import Decisions, Kind
 from indexer.decode import hash_content, read_whole
-from indexer.errors import CollectionEmpty, CollectionUnwritable, QueryError
+from indexer.errors import CollectionEmpty, CollectionError, CollectionUnwritable, QueryError
 from indexer.failures import format_unsearchable
 from indexer.filters import Filter
 from indexer.generations import open_generation, read_current
@@ -44,7 +44,9 @@ from indexer.marks import Marks
 from indexer.queries import Query, Term, combine
 from indexer.query_model import QueryModel
 from indexer.snapshot import Snapshot
+from indexer.status import CollectionStatus, describe_collection
 from indexer.thumbnails import ThumbnailReader
+from indexer.visible import VisibleCatalog
 from seer_model.errors import PictureError
 from seer_model.pictures import Region
 
@@ -53,32 +55,11 @@ __all__ = [
     "Region", "Term", "UnsearchableFile", "hash_content", "show_similarity",
 ]  # fmt: skip
 
+log = logging.getLogger(__name__)
+
 _NAMED_SO = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "AVIF", "HEIC", "JXL")
 NOT_THERE = "Image {} is not in the collection any more. Choose another one."
 MEDIA_TYPES = {name: f"image/{name.lower()}" for name in _NAMED_SO}
-
-
-@dataclass(frozen=True, kw_only=True)
-class CollectionStatus:
-    """What a collection holds. `images` can be searched now; `files`, `failed`, `pending` count files."""
-
-    folder: Path
-    folders: list[Path]
-    excluded: list[str]
-    images: int
-    files: int
-    failed: int
-    pending: int
-    generation: str | None
-    updated: datetime | None
-    model: str | None
-    dimension: int | None
-    index: str | None
-    recall: float | None
-    is_approximate: bool
-    search: dict | None
-    """What an approximate index is searched with, and its recall of edited copies and with filters."""
-    """Whether a search misses some images unless it is asked to be exact."""
 
 
 class Collection:
@@ -99,7 +80,9 @@ class Collection:
         self._catalog = CatalogReader(self.folder / CATALOG)
         self._thumbnails = ThumbnailReader(self.folder / THUMBNAILS)
         self.marks = Marks(self.folder / MARKS)
-        """What people decided; all that can be written here."""
+        """Uploads that are kept for links. They and the decisions are all that can be written here."""
+        self.decisions = Decisions(self.folder / MARKS)
+        """Favourites, hidden images, pairs that are no copies, bookmarks."""
         self._lock = threading.Lock()
         self._snapshot: Snapshot | None = None
         self._told: tuple[tuple, CollectionStatus] | None = None
@@ -152,27 +135,27 @@ class Collection:
             QueryError if an image is not (or no longer) searchable, no image passes the filter, or a value is no good.
         """
         wish = Wish(count=count, first=first, at_least=at_least, at_most=at_most, where=where, is_exact=is_exact)
-        snapshot = self._open_snapshot()
-        return find_answer(snapshot, self._catalog, self._take_aim(snapshot, query), wish)
+        snapshot = self.open_snapshot()
+        return find_answer(snapshot, self.open_catalog(), self._take_aim(snapshot, query), wish)
 
     def count_similar(
         self, query: Query, *, at_least: float | None = None, at_most: float | None = None, where: Filter | None = None
     ) -> int:
         """How many images lie between two similarities, counted over every row. Arguments as in `find`."""
         wish = Wish(at_least=at_least, at_most=at_most, where=where)
-        snapshot = self._open_snapshot()
-        return count_between(snapshot, self._catalog, self._take_aim(snapshot, query), wish)
+        snapshot = self.open_snapshot()
+        return count_between(snapshot, self.open_catalog(), self._take_aim(snapshot, query), wish)
 
     def count_images(self, where: Filter = EVERYTHING) -> int:
         """How many images can be searched and pass a filter. Raises: QueryError if there are images, and none does."""
-        return len(list_allowed(self._open_snapshot(), self._catalog, where))
+        return len(list_allowed(self.open_snapshot(), self.open_catalog(), where))
 
     def read_embeddings(self) -> tuple[np.ndarray, np.ndarray]:
         """The generation's images (N,) int64 and their rows (N, D) float16, a read-only memory map.
 
         A row is of length 1 up to float16's rounding. An image that is gone keeps its row until the store is pruned.
         """
-        snapshot = self._open_snapshot()
+        snapshot = self.open_snapshot()
         return snapshot.image_ids, snapshot.store.rows
 
     def read_graph(self) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
@@ -184,7 +167,7 @@ class Collection:
         Returns: the generation's images (N,) int64, their neighbours (N, k) int32 as row numbers, nearest first, and
             cosines (N, k) float32, both memory maps; -1 and -inf where there are fewer. Raises: CollectionDamaged.
         """
-        snapshot = self._open_snapshot()
+        snapshot = self.open_snapshot()
         graph = read_graph(snapshot.generation)
         return graph and (snapshot.image_ids, *graph.links)
 
@@ -204,7 +187,7 @@ class Collection:
 
     def list_images(self, first: int = 0, count: int = 60) -> list[ImageDetails]:
         """Searchable images, those that came last first."""
-        snapshot = self._open_snapshot()
+        snapshot = self.open_snapshot()
         image_ids = self._catalog.list_images(snapshot.number, snapshot.rows, first, count)
         return list(self._catalog.read_images(image_ids).values())
 
@@ -223,7 +206,7 @@ class Collection:
     def _find_searchable(self) -> tuple[int, int]:
         """The store that answers, and how many of its rows; (0, 0) where nothing does yet."""
         try:
-            snapshot = self._open_snapshot()
+            snapshot = self.open_snapshot()
         except CollectionEmpty:
             return 0, 0
         return snapshot.number, snapshot.rows
@@ -239,7 +222,7 @@ class Collection:
         return kept or self._make_thumbnail(content_hash)
 
     def _make_thumbnail(self, content_hash: str) -> bytes | None:
-        side_px = self._open_snapshot().generation.manifest["settings"]["thumbnail_px"]
+        side_px = self.open_snapshot().generation.manifest["settings"]["thumbnail_px"]
         original = self.read_original(content_hash)
         try:
             return original and self._decoder.shrink(original[0], side_px, self.max_megapixels)
@@ -279,34 +262,15 @@ class Collection:
         return told[1]
 
     def _count(self) -> CollectionStatus:
-        counts = self._catalog.count_files()
         try:
-            snapshot = self._open_snapshot()
+            return describe_collection(self.folder, self._catalog, self.open_snapshot())
         except CollectionEmpty:
-            return _describe_empty(self.folder, self._catalog, counts)
-        manifest = snapshot.generation.manifest
-        searchable = self._catalog.count_searchable(snapshot.number, snapshot.rows)
-        return CollectionStatus(
-            folder=self.folder,
-            folders=self._catalog.list_folders(),
-            excluded=self._catalog.list_excluded(),
-            images=searchable["images"],
-            pending=counts["files"] - counts["failed"] - searchable["files"],
-            **counts,
-            generation=snapshot.generation.name,
-            updated=datetime.fromisoformat(manifest["created_at"]).astimezone(),
-            model=manifest["settings"]["model"],
-            dimension=manifest["dimension"],
-            index=manifest["index"],
-            recall=snapshot.recall,
-            is_approximate=snapshot.is_approximate,
-            search=snapshot.search,
-        )
+            return describe_collection(self.folder, self._catalog, None)
 
     @property
     def max_megapixels(self) -> float:
         """The largest picture that was, and can be, decoded. Raises: CollectionEmpty."""
-        return self._open_snapshot().generation.manifest["settings"]["max_megapixels"]
+        return self.open_snapshot().generation.manifest["settings"]["max_megapixels"]
 
     @property
     def is_model_loaded(self) -> bool:
@@ -315,9 +279,19 @@ class Collection:
 
     def load_model(self) -> None:
         """Load the current generation's model and index, unless they are there. Raises: as `find_similar`."""
-        snapshot = self._open_snapshot()
+        snapshot = self.open_snapshot()
         snapshot.warm_up()  # FAISS takes a second to load, too.
         self._model.load(snapshot.generation.manifest)
+
+    def explain(self, query: Query, image_id: int) -> tuple[np.ndarray, np.ndarray]:
+        """Where in an image that lies which makes it similar to a query. Needs the model, and the image's original.
+
+        Returns: the image as the network sees it, (H, W, 3) uint8, and (h, w) float32: how similar each place of it is
+            to the query, by itself. Raises: as `find`.
+        """
+        snapshot = self.open_snapshot()
+        aim = self._take_aim(snapshot, query)
+        return self._model.explain(snapshot.generation.manifest, self._require_original(image_id), aim.embedding)
 
     def _take_aim(self, snapshot: Snapshot, query: Query) -> Aim:
         """The vector of a query. The row of a plain one goes along, if its content is in the collection."""
@@ -353,8 +327,8 @@ class Collection:
         original = self.read_original(self.read_image(image_id).content_hash)
         if original is None:
             raise QueryError(
-                f"No file of image {image_id} holds it any more, so no part can be cut out. Run seer build, or search "
-                "with the whole image."
+                f"No file of image {image_id} holds it any more, and its row alone does not do for this. Run seer "
+                "build, or search with the whole image."
             )
         return original[0]
 
@@ -362,18 +336,21 @@ class Collection:
         row = self._catalog.find_row(snapshot.number, image_id)
         return row if row is not None and row < snapshot.rows else None
 
-    def _open_snapshot(self) -> Snapshot:
+    def open_snapshot(self) -> Snapshot:
+        """The generation that answers. Raises: CollectionEmpty, CollectionDamaged."""
         with self._lock:
             current = read_current(self.folder)
             if self._snapshot is None or self._snapshot.generation.name != current:
                 self._snapshot = Snapshot(self.folder, open_generation(self.folder))
             return self._snapshot
 
-
-def _describe_empty(folder: Path, catalog: CatalogReader, counts: dict[str, int]) -> CollectionStatus:
-    known = {"folders": catalog.list_folders(), "excluded": catalog.list_excluded()}
-    nothing = dict.fromkeys(("generation", "updated", "model", "dimension", "index", "recall", "search"))
-    pending = counts["files"] - counts["failed"]
-    return CollectionStatus(
-        folder=folder, **known, images=0, pending=pending, is_approximate=False, **counts, **nothing
-    )
+    def open_catalog(self) -> VisibleCatalog:
+        """The catalog, less what a person has hidden."""
+        try:
+            hidden = self.decisions.list_marked(Kind.HIDDEN)
+        except CollectionError as error:
+            # What people decided is damaged or out of reach: the status says so, and the search goes on.
+            log.warning("%s", error)
+            hidden = []
+        images = filter(None, map(self.find_image, hidden))
+        return VisibleCatalog(self._catalog, frozenset(images))

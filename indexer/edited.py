@@ -1,12 +1,13 @@
-"""Edited copies of a collection's own images, to be held out when an index is measured: made of their thumbnails.
+"""Edited copies of a collection's own images, embedded: what an index is measured with, and words are found by.
 
 People search with pictures that were cropped, made smaller or written over; the rows of a store are not like these.
+Copies are made of thumbnails, which are at hand.
 
 Rule: nothing is kept, and an image whose thumbnail cannot be read is passed over.
 """
 
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 from PIL import Image
@@ -18,29 +19,40 @@ from seer_model.pictures import DECODER_ERRORS, open_picture
 from seer_model.preprocess import Preprocessing, prepare
 
 COPIES = 128
-"""Copies that are held out, each of another image."""
+"""Copies that are made at a time, each of another image."""
 
 
-def edit_thumbnails(thumbnails: Iterable[bytes | None], seed: int = 0) -> Iterator[Image.Image]:
-    """One edited copy of each of these WebP pictures that can be read, the edit drawn at random."""
-    chance, edits = random.Random(seed), list(EDITS.values())
-    for number, thumbnail in enumerate(thumbnails):
-        edit = chance.choice(edits)
+def edit_thumbnails(
+    thumbnails: Mapping[int, bytes | None], titles: Sequence[str], seed: int = 0
+) -> Iterator[tuple[int, Image.Image]]:
+    """One edited copy of each of these WebP pictures that can be read, with its number; the edit drawn at random.
+
+    Args:
+        titles: of the edits to draw from (`edits.EDITS`).
+    """
+    chance = random.Random(seed)
+    for number, thumbnail in thumbnails.items():
+        edit = EDITS[chance.choice(titles)]
         try:
-            yield apply_edit(open_picture(thumbnail or b"").pixels, edit, number=number, seed=seed)
+            yield number, apply_edit(open_picture(thumbnail or b"").pixels, edit, number=number, seed=seed)
         except (PictureError, *DECODER_ERRORS):
             continue
 
 
 def embed_copies(
-    copies: Iterable[Image.Image], how: Preprocessing, lane: Lane, batch_size: int
-) -> Iterator[np.ndarray]:
-    """(b, D) float32 rows of length 1, batch by batch, of those copies that have an embedding."""
-    batch: list[np.ndarray] = []
-    for copy in copies:
-        batch.append(prepare(copy, how))
+    copies: Iterable[tuple[int, Image.Image]], how: Preprocessing, lane: Lane, batch_size: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Batch by batch (b, D) float32 rows of length 1 of those copies that have an embedding, and (b,) their numbers."""
+    batch: list[tuple[int, np.ndarray]] = []
+    for number, copy in copies:
+        batch.append((number, prepare(copy, how)))
         if len(batch) == batch_size:
-            yield lane(batch)[0]
+            yield _embed(batch, lane)
             batch = []
     if batch:
-        yield lane(batch)[0]
+        yield _embed(batch, lane)
+
+
+def _embed(batch: list[tuple[int, np.ndarray]], lane: Lane) -> tuple[np.ndarray, np.ndarray]:
+    rows, usable = lane([pixels for _, pixels in batch])
+    return rows, np.array([number for number, _ in batch], dtype=np.int64)[usable]

@@ -20,7 +20,7 @@ from indexer.index_gpu import add_nearest
 
 CHUNK_BYTES = 64 << 20
 PIECE_BYTES = 16 << 20
-"""Of rows that many questions are compared with at a time."""
+"""Of rows, as float32, that many questions are compared with at a time."""
 WORTH_THREADS = 20_000_000
 """Comparisons of two rows from which on a second thread helps."""
 BYTES_OF_A_COMPARISON = 8

@@ -13,7 +13,7 @@ import random
 import shutil
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from functools import partial
@@ -272,17 +272,18 @@ class _Build:
             return current
         self.watchers.on_progress(Progress("building the index"))
         store, described = (self.store, self._describe()) if current else self._choose_whole_store()
-        embed_edited = partial(self._embed_edited, store) if store == self.store else None
-        return publish_store(self.folder, self.catalog, store, described, self.watchers.on_step, embed_edited)
+        make_copies = partial(self._make_copies, store) if store == self.store else None
+        return publish_store(self.folder, self.catalog, store, described, self.watchers.on_step, make_copies)
 
-    def _embed_edited(self, store: int) -> np.ndarray:
-        """Embeddings of edited copies of some images, (E, D) float32: an index is measured with them."""
+    def _make_copies(self, store: int, titles: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """Embeddings of edited copies of some images, (E, D) float32, and (E,) the rows of these."""
         about, count = self.fleet.about, self.catalog.count_rows(store)
         chosen = self.catalog.list_hashes(store, random.Random(0).sample(range(count), min(COPIES, count)))
         with closing(ThumbnailReader(self.folder / THUMBNAILS)) as thumbnails:
-            copies = edit_thumbnails(map(thumbnails.read, chosen))
-            rows = embed_copies(copies, about.preprocessing, self.fleet.embed, about.batch_size)
-            return np.concatenate([np.empty((0, about.dimension), np.float32), *rows])
+            copies = edit_thumbnails({row: thumbnails.read(one) for row, one in chosen.items()}, titles)
+            found = list(embed_copies(copies, about.preprocessing, self.fleet.embed, about.batch_size))
+        nothing = np.empty((0, about.dimension), np.float32), np.empty(0, np.int64)
+        return tuple(map(np.concatenate, zip(nothing, *found, strict=True)))
 
     def _choose_whole_store(self) -> tuple[int, dict]:
         """What to publish where nothing that answers can be opened: another model's rows, if ours are not all there."""

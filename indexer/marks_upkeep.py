@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from indexer.errors import CatalogTooNew, CollectionDamaged
-from indexer.marks import (
+from indexer.marks_file import (
     TOLD,
     connect,
     explained,

@@ -5,7 +5,7 @@ Rule: the catalog and the rows are read here, never changed; a store goes only w
 
 import logging
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -13,16 +13,22 @@ import numpy as np
 
 from indexer import generations
 from indexer.catalog import Catalog
+from indexer.edits import EDITS
 from indexer.errors import CollectionError, FaissMissing
 from indexer.fitting import Before, Demands, fit_index, read_edited
 from indexer.layout import STORES, name_store
 from indexer.vectors import Store
+from indexer.words import MILD, WORDS, calibrate
 
 log = logging.getLogger(__name__)
 
 OnStep = Callable[[str], None]
 DEMANDS = ("recall", "memory_bytes", "exact_ms")
 """The settings that are about the index."""
+MakeCopies = Callable[[Sequence[str]], tuple[np.ndarray, np.ndarray]]
+"""Titles of edits -> embeddings of edited copies of some images, (E, D) float32, and (E,) the rows of these."""
+MEASURED_AGAIN = 1.5
+"""With so many times the rows, the words for similarities are measured anew."""
 ADDED = ("schema_version", "created_at", "files", "checksum", "search", "tried")
 """What a publication says of itself, and not of the rows."""
 
@@ -44,7 +50,7 @@ def publish_store(
     store: int,
     described: dict,
     on_step: OnStep,
-    embed_edited: Callable[[], np.ndarray] | None = None,
+    make_copies: MakeCopies | None = None,
 ) -> generations.Generation:
     """A generation on all rows that the catalog names of a store.
 
@@ -52,8 +58,7 @@ def publish_store(
         described: at least `dimension`, `fingerprint`, `model` and `settings`, as in a manifest; an earlier
             generation's manifest holds for every store of the same fingerprint.
         on_step: is told each step by name once it is done.
-        embed_edited: makes embeddings of edited copies, (E, D) float32, to hold out; those of the generation before
-            are as good.
+        make_copies: edits and embeds copies of some images; what the generation before knows by such copies is as good.
     Raises: FaissMissing; CollectionDamaged if the store is shorter than the catalog says.
     """
     require_faiss("nothing was published; what was embedded is kept")
@@ -66,11 +71,11 @@ def publish_store(
         Demands(**{name: settings[name] for name in DEMANDS if settings.get(name) is not None}),
         before=_find_before(indexed, store),
         last=last.manifest if last else None,
-        embed_edited=partial(_find_edited, indexed, embed_edited),
+        embed_edited=partial(_find_edited, indexed, make_copies),
         on_note=log.info,
     )
     log.info("%s", fitted.described["chosen"])
-    own = {"store": store, "rows": len(image_ids), **fitted.described}
+    own = {"store": store, "rows": len(image_ids), **fitted.described, **_find_words(stored, last, make_copies)}
     published = generations.publish_generation(
         collection,
         {key: value for key, value in described.items() if key not in ADDED} | own,
@@ -95,14 +100,22 @@ def _find_last(collection: Path, fingerprint: str) -> generations.Generation | N
         return None
 
 
-def _find_edited(
-    indexed: generations.Generation | None, embed_edited: Callable[[], np.ndarray] | None
-) -> np.ndarray | None:
+def _find_edited(indexed: generations.Generation | None, make_copies: MakeCopies | None) -> np.ndarray | None:
     """Edited copies that the last index was measured with, or else new ones; None where neither can be had."""
     kept = read_edited(indexed.folder) if indexed else ()
     if len(kept):
         return kept
-    return embed_edited() if embed_edited else None
+    return make_copies(tuple(EDITS))[0] if make_copies else None
+
+
+def _find_words(store: Store, last: generations.Generation | None, make_copies: MakeCopies | None) -> dict:
+    """The words for similarities: those of the last generation while they were measured on about as many rows."""
+    known = last.manifest.get(WORDS) if last else None
+    is_enough = known and len(store.rows) <= MEASURED_AGAIN * known["rows"]
+    if is_enough or not make_copies:
+        return {WORDS: known} if known else {}
+    words = calibrate(store, *make_copies(MILD))
+    return {WORDS: words.describe()} if words else {}
 
 
 def _find_before(last: generations.Generation | None, store: int) -> Before | None:

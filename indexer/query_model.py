@@ -76,6 +76,17 @@ class QueryModel:
                 del self._known[next(iter(self._known))]
             return query
 
+    def explain(self, manifest: dict, picture: bytes, aim: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """How similar each place of a picture file is to an aim, (D,) float32 of length 1, by itself.
+
+        Returns: the picture as the network sees it, (H, W, 3) uint8; and (h, w) float32 as
+            `Backbone.find_matching_places` has it. Raises: as `embed`.
+        """
+        backbone = self.load(manifest)
+        pixels = self._decoder.prepare(picture, backbone.preprocessing, manifest["settings"]["max_megapixels"], None)
+        with self._lock:
+            return pixels, backbone.find_matching_places(pixels, aim)
+
 
 def _require_same_fingerprint(found: str, manifest: dict) -> None:
     if found != manifest["fingerprint"]:

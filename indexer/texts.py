@@ -16,6 +16,7 @@ from indexer.estimate import Estimate
 from indexer.graph import GraphReport
 from indexer.layout import LOG
 from indexer.report import BuildReport
+from indexer.survey import SurveyReport
 from indexer.terminal import show_duration
 
 
@@ -72,6 +73,14 @@ def show_graph(report: GraphReport) -> str:
         f"Generation {report.generation}: {show_count(report.neighbours, 'neighbour')} for each of "
         f"{show_count(report.rows, 'row')}, recall {report.recall:.3f} ({done})."
     )
+
+
+def show_survey(report: SurveyReport) -> str:
+    """What a run for the survey made, in a line."""
+    made = f"{', '.join(report.made)} made in {show_duration(report.seconds)}"
+    done = made if report.made else "nothing was left to do"
+    left = f" Missing: {', '.join(report.missing)}; run seer survey again." if report.missing else ""
+    return f"Generation {report.generation}, {show_count(report.images, 'image')}: {done}.{left}"
 
 
 def show_bytes(count: int) -> str:

@@ -19,6 +19,7 @@ from blake3 import blake3
 from torch import nn
 from torch.nn import functional
 
+from seer_model.attribution import attribute
 from seer_model.checkpoint import Checkpoint, build_network, drop_counters, read_checkpoint
 from seer_model.devices import CPU_BATCH, PRECISIONS, choose_precision, fit_batch, is_out_of_memory, measure_free
 from seer_model.errors import CheckpointError, DeviceError, SettingsError
@@ -203,6 +204,20 @@ class Backbone:
         # Kernels are chosen by trial, once for each shape: where pictures keep their aspect there are too many.
         torch.backends.cudnn.benchmark = self.preprocessing.resize != "long"
         return self._compute(batch)
+
+    @torch.inference_mode()
+    def find_matching_places(self, pixels: np.ndarray, aim: np.ndarray) -> np.ndarray:
+        """How similar each place of a picture is to something else, by itself (`attribution`).
+
+        Args:
+            pixels: uint8 (H, W, 3), as for `embed`.
+            aim: (D,) float32 of length 1, what the picture is compared with.
+        Returns: (h, w) float32 cosines, one for each field of the finest map that the embedding is read from.
+        """
+        batch = torch.from_numpy(np.ascontiguousarray(pixels))[None].to(self._device)
+        maps = self._network.read_maps(self._normalise(batch))
+        aim_there = torch.from_numpy(aim).to(self._device)
+        return attribute(maps, self.output.pooling.stages, self._readout, aim_there).cpu().numpy()
 
     def _embed_batch(self, pixels: list[np.ndarray]) -> np.ndarray:
         batch = self._take_buffer((self.batch_size, *pixels[0].shape))

@@ -31,22 +31,27 @@ LADDERS = {
         {"cli_build", "cli_learn", "cli_search", "cli_graph"},
         {"cli_upkeep"},
         {"doctor", "texts"},  # look at what the conductors made, and say it
+        {"survey", "overview"},  # what is in a collection: found, with a graph; shown, beside a collection
         # Conductors; terminal draws their progress.
         {"check", "estimate"},  # and what upkeep puts right of it; a build that is tried
         {"job", "collection", "upkeep", "marks_upkeep", "learn", "evaluate", "terminal", "graph"},
+        {"status", "visible"},  # what a reader is told, and what of the catalog it sees
         {"answers", "linking"},  # what of a generation's ranking is answered; every row's nearest
         # One generation, opened; pictures to learn from; an evaluation's parts: steps introduced to each other.
         # When to walk again stands above the walk, the table of failures and marks above what they read.
         {
             *("publish", "snapshot", "pile", "gallery", "labels", "figures", "evaluation_plot", "curves", "watch"),
-            *("failures", "marks", "places", "pipeline", "query_model"),
+            *("failures", "places", "pipeline", "query_model"),
         },
+        {"marks", "decisions", "survey_folder"},
+        {"words", "clustering", "marks_file"},
         # The index that fits a store: trained, measured with rows held out and with edited copies.
         {"fitting"},
         {"index_maker", "recall", "edited", "graph_folder"},
         {
             *("sources", "catalog_reader", "catalog_upkeep", "decode", "embed", "vectors", "index", "generations"),
             *("aside", "queries", "thumbnails", "shards", "edits", "metrics", "evaluation_text"),
+            *("sights", "unfolding", "duplicates"),
         },
         # As a build writes it; as upkeep sees it stands above. What its reasons mean to a person. Several devices.
         {"catalog", "reasons", "fleet"},
@@ -64,7 +69,7 @@ LADDERS = {
         {"backbone", "learner", "feed", "vigil", "run_folder", "board"},
         {"presets", "readout"},
         {"whitening"},  # fitted on crops as the recipe says, read by the readout
-        {"swav", "crops", "optimizer", "poolings"},
+        {"swav", "crops", "optimizer", "poolings", "attribution"},
         {"checkpoint"},  # builds the network that a file describes
         {"download"},  # the bytes of one file from elsewhere
         {"zoo", "weight_files"},  # names and places of models; the bytes of one file
@@ -82,11 +87,11 @@ LADDERS = {
 
 DOORS = {
     # What -> the modules that may import it.
-    "faiss": {"indexer.index", "indexer.index_maker", "indexer.index_gpu"},  # asked; made; where it has a GPU
+    "faiss": {"indexer.index", "indexer.index_maker", "indexer.clustering", "indexer.index_gpu"},
     # The catalog is four modules: its tables and connections, the sides that write, read, and look after it.
     "sqlite3": {
         *("indexer.schema", "indexer.catalog", "indexer.catalog_reader", "indexer.catalog_upkeep"),
-        *("indexer.thumbnails", "indexer.marks", "indexer.marks_upkeep"),
+        *("indexer.thumbnails", "indexer.marks", "indexer.marks_file", "indexer.marks_upkeep"),
     },
     "click": {
         *("seer_model.cli", "ui.cli", "indexer.cli"),
@@ -96,6 +101,8 @@ DOORS = {
     "torch": {"seer_model", "indexer.embed"},
     "sklearn": {"indexer.metrics"},
     "watchfiles": {"indexer.watch"},
+    "openTSNE": {"indexer.unfolding"},
+    "scipy": {"indexer.unfolding"},
     "matplotlib": {"indexer.evaluation_plot", "indexer.curves"},
     "pillow_heif": {"seer_model.extra_decoders"},
     "pillow_jxl": {"seer_model.extra_decoders"},
@@ -119,6 +126,7 @@ WITHOUT_TORCH_AT_THE_TOP = {
 
 UI_KNOWS = {
     "indexer.collection",
+    "indexer.overview",  # what there is without a query
     "indexer.layout",  # which collection is meant when none is named
     "seer_model.errors",
     "indexer.aside",  # decodes uploads, and originals that browsers cannot show, outside of the page's process

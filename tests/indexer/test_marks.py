@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from indexer import marks
+from indexer import marks, marks_file
 from indexer.decode import hash_content
 from indexer.errors import CatalogTooNew, CollectionUnwritable
 from indexer.layout import MARKS
@@ -205,7 +205,7 @@ def test_a_kill_before_anything_was_kept_leaves_a_file_that_opens(path: Path):
 
 def test_a_full_disk_costs_nothing_that_was_kept(path: Path, monkeypatch: pytest.MonkeyPatch):
     pictures = [make_picture(seed, 50_000) for seed in range(10)]
-    monkeypatch.setattr(marks, "SETTINGS", (*marks.SETTINGS, "PRAGMA max_page_count=60"))
+    monkeypatch.setattr(marks_file, "SETTINGS", (*marks_file.SETTINGS, "PRAGMA max_page_count=60"))
     kept = 0
     with pytest.raises(CollectionUnwritable, match="database or disk is full"):
         for picture in pictures:

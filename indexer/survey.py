@@ -1,0 +1,157 @@
+"""The survey: what is in a collection that nobody has labelled, found out once for the generation that answers.
+
+    groups    look-alikes at two levels, their representatives, and images that differ most     seconds
+    map       a flat picture by principal components                                            seconds
+    graph     every image's nearest (`graph`)                                                   minutes for many images
+    outliers  images that nothing is like, read from the graph                                  seconds
+    map       the same picture by t-SNE over the graph, where openTSNE is installed             minutes for many images
+
+It may be stopped or killed at any point: each part is there once it is whole, and the next run makes what is missing.
+
+Rule: the generation is only read; what is written here is derived from it.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from indexer.catalog_reader import CatalogReader
+from indexer.errors import explain_refusal
+from indexer.filters import Filter
+from indexer.generations import open_generation
+from indexer.graph import build_graph
+from indexer.graph_folder import read_graph
+from indexer.hold import hold
+from indexer.layout import CATALOG
+from indexer.publish import require_faiss
+from indexer.report import Progress
+from indexer.sights import find_outliers, fit_into_square, flatten, pick_exemplars
+from indexer.snapshot import Snapshot
+from indexer.survey_folder import GROUPS, MAP, OUTLIERS, Part, list_parts, write_part
+from indexer.unfolding import can_unfold, unfold
+
+PCA, TSNE = "pca", "t-SNE"
+"""How a map was made."""
+MOST_UNFOLDED = 200_000
+"""Images up to which a map is made by t-SNE: it takes minutes for a hundred thousand."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SurveyReport:
+    """What a run made, and what is not there yet."""
+
+    generation: str
+    images: int
+    made: tuple[str, ...]
+    missing: tuple[str, ...]
+    seconds: float
+
+    def describe(self) -> dict:
+        """As JSON-able values, the line that `seer survey --json` prints."""
+        return {"schema_version": 1, **vars(self)}
+
+
+def survey_collection(
+    collection: Path,
+    *,
+    on_progress: Callable[[Progress], None] = lambda progress: None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> SurveyReport:
+    """Make the parts of the survey that are missing.
+
+    Args:
+        should_stop: asked after each part, and within the graph after each batch.
+    Raises: FaissMissing, and what stands under CollectionError.
+    """
+    require_faiss("nothing was surveyed")
+    return _Survey(collection, on_progress, should_stop).run()
+
+
+class _Survey:
+    """One run; its parts stand in the order in which they are made."""
+
+    def __init__(
+        self, collection: Path, on_progress: Callable[[Progress], None], should_stop: Callable[[], bool]
+    ) -> None:
+        self.collection, self.on_progress, self.should_stop = collection, on_progress, should_stop
+        self.snapshot = Snapshot(collection, open_generation(collection))
+        self.generation, self.store = self.snapshot.generation, self.snapshot.store
+        catalog = CatalogReader(collection / CATALOG)
+        try:
+            self.living = catalog.list_rows(self.snapshot.number, self.snapshot.rows, Filter())
+        finally:
+            catalog.close()
+
+    def run(self) -> SurveyReport:
+        started, made = time.monotonic(), []
+        steps = {
+            "groups": (lambda: GROUPS in self._parts(), self._group),
+            "map": (lambda: MAP in self._parts(), self._flatten),
+            "neighbour graph": (lambda: read_graph(self.generation) is not None, self._link),
+            "outliers": (lambda: OUTLIERS in self._parts(), self._find_outliers),
+            "unfolded map": (self._is_unfolded, self._unfold),
+        }
+        for name, (is_there, make) in steps.items():
+            if not is_there() and not self.should_stop():
+                make()
+                made += [name] * is_there()
+        return SurveyReport(
+            generation=self.generation.name,
+            images=len(self.living),
+            made=tuple(made),
+            missing=tuple(name for name, (is_there, _) in steps.items() if not is_there()),
+            seconds=round(time.monotonic() - started, 3),
+        )
+
+    def _parts(self) -> dict[str, dict]:
+        return list_parts(self.generation)
+
+    def _write(self, name: str, told: dict, **arrays: np.ndarray) -> None:
+        with explain_refusal(self.collection), hold(self.collection, "seer survey"):
+            write_part(self.generation, name, Part(arrays, told))
+
+    def _group(self) -> None:
+        from indexer.clustering import group_rows
+
+        self.on_progress(Progress("grouping"))
+        store, living = self.store, self.living
+        store.check(living)
+        if not len(living):
+            nothing = np.empty(0, np.int32)
+            self._write(GROUPS, {}, rows=living, labels=nothing, cosines=nothing, above=nothing, exemplars=nothing)
+            return
+        labels, cosines, above = group_rows(store.rows, store.norms, living)
+        exemplars = pick_exemplars(store.rows, store.norms, living, cosines)
+        self._write(GROUPS, {}, rows=living, labels=labels, cosines=cosines, above=above, exemplars=exemplars)
+
+    def _flatten(self) -> None:
+        self.on_progress(Progress("drawing the map"))
+        places = fit_into_square(flatten(self.store.rows, self.store.norms, self.living))
+        self._write(MAP, {"how": PCA}, rows=self.living, places=places)
+
+    def _link(self) -> None:
+        build_graph(self.collection, on_progress=self.on_progress, should_stop=self.should_stop)
+
+    def _find_outliers(self) -> None:
+        graph = read_graph(self.generation)
+        if graph is None:
+            return  # It was stopped, or a build has published meanwhile.
+        rows, likeness = find_outliers(graph.links.similarities, self.living)
+        self._write(OUTLIERS, {}, rows=rows, likeness=likeness)
+
+    def _is_unfolded(self) -> bool:
+        told = self._parts().get(MAP)
+        is_wanted = can_unfold() and 3 < len(self.living) <= MOST_UNFOLDED
+        return told is not None and (told["how"] == TSNE or not is_wanted)
+
+    def _unfold(self) -> None:
+        graph = read_graph(self.generation)
+        if graph is None:
+            return
+        self.on_progress(Progress("unfolding the map"))
+        places = flatten(self.store.rows, self.store.norms, self.living)
+        unfolded = unfold(graph.links.neighbours, self.living, places)
+        self._write(MAP, {"how": TSNE}, rows=self.living, places=fit_into_square(unfolded))
