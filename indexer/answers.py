@@ -9,6 +9,7 @@ Rule: a bound is compared with the same cosine that is shown; near a bound the s
 
 import math
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
@@ -76,6 +77,10 @@ class Neighbour:
     height: int
     is_same: bool
     """Its content is identical with the query's."""
+    format: str
+    size_bytes: int
+    modified: datetime
+    """When the first of its files was last changed, in local time."""
 
     @property
     def path(self) -> Path:
@@ -186,4 +191,7 @@ def _make_neighbour(rank: int, similarity: float, image: ImageDetails, is_same: 
         width=image.width,
         height=image.height,
         is_same=is_same,
+        format=image.format,
+        size_bytes=image.size_bytes,
+        modified=image.modified,
     )

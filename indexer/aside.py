@@ -39,8 +39,14 @@ def shrink_picture(data: bytes, side_px: int, max_megapixels: float) -> bytes:
     return encode_thumbnail(open_picture(data, max_megapixels=max_megapixels, short_side_px=side_px), side_px=side_px)
 
 
+def measure_picture(data: bytes, _: object, max_megapixels: float) -> tuple[int, int]:
+    """Width and height of a file's picture, upright. Raises: PictureError."""
+    picture = open_picture(data, max_megapixels=max_megapixels, short_side_px=1)
+    return picture.width, picture.height
+
+
 class Here:
-    """The same two, in this process."""
+    """The same three, in this process."""
 
     def prepare(
         self, data: bytes, how: Preprocessing, max_megapixels: float, region: Region | None = None
@@ -52,9 +58,13 @@ class Here:
         """As `shrink_picture`."""
         return shrink_picture(data, side_px, max_megapixels)
 
+    def measure(self, data: bytes, max_megapixels: float) -> tuple[int, int]:
+        """As `measure_picture`."""
+        return measure_picture(data, None, max_megapixels)
+
 
 class Aside:
-    """The same two, in worker processes that are started with the first picture. Threads may share it."""
+    """The same three, in worker processes that are started with the first picture. Threads may share it."""
 
     def __init__(self, *, max_seconds: float = 60.0) -> None:
         limits = Limits(seconds=max_seconds)
@@ -69,6 +79,10 @@ class Aside:
     def shrink(self, data: bytes, side_px: int, max_megapixels: float) -> bytes:
         """As `shrink_picture`."""
         return self._do(shrink_picture, data, side_px, max_megapixels)
+
+    def measure(self, data: bytes, max_megapixels: float) -> tuple[int, int]:
+        """As `measure_picture`."""
+        return self._do(measure_picture, data, None, max_megapixels)
 
     def start(self) -> None:
         """Start a process before the first picture comes."""

@@ -7,6 +7,7 @@ import json
 import os
 import sqlite3
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
@@ -85,6 +86,7 @@ class CatalogReader:
         self._connection.create_function("kind_of", 1, find_kind, deterministic=True)
         self._lock = threading.Lock()
         self._select_rows_once = lru_cache(KEPT_FILTERS)(self._select_rows)
+        self._count_subfolders_once = lru_cache(1)(self._count_subfolders)
 
     def close(self) -> None:
         """Give the file back."""
@@ -102,6 +104,20 @@ class CatalogReader:
     def list_folders(self) -> list[Path]:
         """The picture folders of this collection."""
         return [Path(os.fsdecode(path)) for (path,) in self._ask("SELECT path FROM folders ORDER BY path")]
+
+    def count_subfolders(self) -> dict[Path, int]:
+        """Folder -> files in it and below, for every folder of every file below the picture folders."""
+        return self._count_subfolders_once(self.read_version())
+
+    def _count_subfolders(self, _: int) -> dict[Path, int]:
+        roots, counts = self.list_folders(), Counter()
+        direct = Counter(os.path.dirname(path) for (path,) in self._ask("SELECT path FROM files"))
+        for folder, count in direct.items():
+            for one in (path := Path(os.fsdecode(folder)), *path.parents):
+                counts[one] += count
+                if one in roots:
+                    break
+        return dict(sorted(counts.items()))
 
     def list_excluded(self) -> list[str]:
         """Globs of what builds pass over in them."""

@@ -14,6 +14,7 @@ from the stored rows.
 
 import logging
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
 
@@ -32,13 +33,16 @@ from indexer.answers import (
 )
 from indexer.aside import Aside, Here
 from indexer.catalog_reader import CatalogReader, ImageDetails, UnsearchableFile
-from indexer.decisions import Decisions, Kind
+from indexer.decisions import Decisions
+from indexer.decisions import Kind as ImageKind
 from indexer.decode import hash_content, read_whole
 from indexer.errors import CollectionEmpty, CollectionError, CollectionUnwritable, QueryError
 from indexer.failures import format_unsearchable
-from indexer.filters import Filter
+from indexer.filters import FIRST_YEAR, FORMATS, LAST_YEAR, Filter
+from indexer.folding import fold
 from indexer.generations import open_generation, read_current
 from indexer.graph_folder import read_graph
+from indexer.heat import draw_heat
 from indexer.layout import CATALOG, MARKS, THUMBNAILS
 from indexer.marks import Marks
 from indexer.queries import Query, Term, combine
@@ -51,8 +55,9 @@ from seer_model.errors import PictureError
 from seer_model.pictures import Region
 
 __all__ = [
-    "Answer", "Collection", "CollectionStatus", "CollectionUnwritable", "Filter", "ImageDetails", "Neighbour", "Query",
-    "Region", "Term", "UnsearchableFile", "hash_content", "show_similarity",
+    "FIRST_YEAR", "FORMATS", "LAST_YEAR", "Answer", "Collection", "CollectionStatus", "CollectionUnwritable", "Filter",
+    "ImageDetails", "ImageKind", "Neighbour", "Query", "Region", "Term", "UnsearchableFile", "hash_content",
+    "show_similarity",
 ]  # fmt: skip
 
 log = logging.getLogger(__name__)
@@ -149,6 +154,26 @@ class Collection:
     def count_images(self, where: Filter = EVERYTHING) -> int:
         """How many images can be searched and pass a filter. Raises: QueryError if there are images, and none does."""
         return len(list_allowed(self.open_snapshot(), self.open_catalog(), where))
+
+    def compare_images(self, image_ids: Sequence[int]) -> np.ndarray:
+        """(k, k) float32 cosines of some images with each other; -1 where one is not, or no longer, searchable."""
+        snapshot = self.open_snapshot()
+        rows = [self._find_row(snapshot, image_id) for image_id in image_ids]
+        known = [place for place, row in enumerate(rows) if row is not None]
+        embeddings = snapshot.store.read_embeddings(np.array([rows[place] for place in known], dtype=np.int64))
+        cosines = np.full((len(rows), len(rows)), -1.0, dtype=np.float32)
+        cosines[np.ix_(known, known)] = np.clip(embeddings @ embeddings.T, -1.0, 1.0)
+        return cosines
+
+    def list_subfolders(self) -> dict[Path, int]:
+        """Every folder that holds searchable or other files, at any depth below the picture folders -> its files."""
+        return self._catalog.count_subfolders()
+
+    def fold_copies(
+        self, neighbours: Sequence[Neighbour], at_least: float
+    ) -> list[tuple[Neighbour, list[Neighbour]]]:
+        """Neighbours with the near-copies that are folded under each, the order kept."""
+        return fold(neighbours, self.compare_images([one.image_id for one in neighbours]), at_least)
 
     def read_embeddings(self) -> tuple[np.ndarray, np.ndarray]:
         """The generation's images (N,) int64 and their rows (N, D) float16, a read-only memory map.
@@ -283,6 +308,10 @@ class Collection:
         snapshot.warm_up()  # FAISS takes a second to load, too.
         self._model.load(snapshot.generation.manifest)
 
+    def draw_explanation(self, query: Query, image_id: int) -> bytes:
+        """An image with what makes it similar to a query lit up, a WebP. Raises: as `explain`."""
+        return draw_heat(*self.explain(query, image_id))
+
     def explain(self, query: Query, image_id: int) -> tuple[np.ndarray, np.ndarray]:
         """Where in an image that lies which makes it similar to a query. Needs the model, and the image's original.
 
@@ -347,7 +376,7 @@ class Collection:
     def open_catalog(self) -> VisibleCatalog:
         """The catalog, less what a person has hidden."""
         try:
-            hidden = self.decisions.list_marked(Kind.HIDDEN)
+            hidden = self.decisions.list_marked(ImageKind.HIDDEN)
         except CollectionError as error:
             # What people decided is damaged or out of reach: the status says so, and the search goes on.
             log.warning("%s", error)

@@ -30,12 +30,13 @@ LADDERS = {
         # The commands that build, learn, search, and look after a collection; the group above takes them in.
         {"cli_build", "cli_learn", "cli_search", "cli_graph"},
         {"cli_upkeep"},
+        {"exports"},  # answers as files to keep
         {"doctor", "texts"},  # look at what the conductors made, and say it
         {"survey", "overview"},  # what is in a collection: found, with a graph; shown, beside a collection
         # Conductors; terminal draws their progress.
         {"check", "estimate"},  # and what upkeep puts right of it; a build that is tried
         {"job", "collection", "upkeep", "marks_upkeep", "learn", "evaluate", "terminal", "graph"},
-        {"status", "visible"},  # what a reader is told, and what of the catalog it sees
+        {"status", "visible", "folding", "heat"},  # what a reader is told, and what of the catalog it sees
         {"answers", "linking"},  # what of a generation's ranking is answered; every row's nearest
         # One generation, opened; pictures to learn from; an evaluation's parts: steps introduced to each other.
         # When to walk again stands above the walk, the table of failures and marks above what they read.
@@ -51,7 +52,7 @@ LADDERS = {
         {
             *("sources", "catalog_reader", "catalog_upkeep", "decode", "embed", "vectors", "index", "generations"),
             *("aside", "queries", "thumbnails", "shards", "edits", "metrics", "evaluation_text"),
-            *("sights", "unfolding", "duplicates"),
+            *("tables", "sights", "unfolding", "duplicates"),
         },
         # As a build writes it; as upkeep sees it stands above. What its reasons mean to a person. Several devices.
         {"catalog", "reasons", "fleet"},
@@ -127,6 +128,7 @@ WITHOUT_TORCH_AT_THE_TOP = {
 UI_KNOWS = {
     "indexer.collection",
     "indexer.overview",  # what there is without a query
+    "indexer.exports",  # answers as files to keep
     "indexer.layout",  # which collection is meant when none is named
     "seer_model.errors",
     "indexer.aside",  # decodes uploads, and originals that browsers cannot show, outside of the page's process

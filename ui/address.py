@@ -1,8 +1,8 @@
 """What the page shows, as its URL says it: `?image=<content hash>&count=24&at_least=0.9&page=2`,
 with `at_most=0.95` and `exact=1` where they are wanted.
 
-`query=<content hash>` in the place of `image` names an upload that is kept. The list of what cannot be searched has
-`?kind=Empty&page=2`.
+`query=<content hash>` in the place of `image` names an upload that is kept; several pictures, or a part of one, are
+`term=...&term=...` (`terms`). The list of what cannot be searched has `?kind=Empty&page=2`.
 
 The URL is the only place where this state lives. Each run reads it and sets the widgets by it; a widget's callback
 writes it and nothing else. So a link opens the same page, and the browser's back button works.
@@ -11,29 +11,42 @@ Rule: a value in the URL that makes no sense counts as not given; only a hash is
 """
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from enum import StrEnum
+from urllib.parse import parse_qs, urlencode
 
 import streamlit as st
 
 from ui.keys import Key, Parameter
+from ui.terms import MOST_TERMS, TrayTerm, read_terms
+from ui.wanted import Wanted, read_wanted, spell_wanted
 
-COUNTS = (12, 24, 48, 96)
+COUNTS = (12, 24, 48, 96, 1000)
 LAST_PAGE = 1000
 """A search passes over (page - 1) * count neighbours: the URL must not be able to ask for a billion."""
 
 
 ALL_KINDS = "All"
-YES = "1"
+YES, NO = "1", "0"
+
+
+class Sort(StrEnum):
+    """The order of what stands on one page."""
+
+    SIMILARITY = "similarity"
+    NEWEST = "newest"
+    OLDEST = "oldest"
+    LARGEST = "largest"
+    NAME = "name"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Address:
     """What to search from, and which part of the answer to show."""
 
-    image: str | None = None
-    """Content hash (hex) of the image to search from; None: the uploaded picture, or nothing."""
-    query: str | None = None
-    """Content hash (hex) of the kept upload to search from; counts where there is no image."""
+    terms: tuple[TrayTerm, ...] = ()
+    """The pictures to search from; none: the uploaded picture, or nothing."""
     count: int = 24
     """Neighbours on one page."""
     at_least: float | None = None
@@ -42,6 +55,12 @@ class Address:
     """The highest."""
     is_exact: bool = False
     """Whether every image is compared, where the index would miss some."""
+    wanted: Wanted = Wanted()
+    """Which images may be answered."""
+    sort: Sort = Sort.SIMILARITY
+    """The order on one page."""
+    is_folded: bool = True
+    """Whether near-copies stand under one."""
     page: int = 1
 
     @property
@@ -54,12 +73,14 @@ def read_address() -> Address:
     """What the URL says."""
     given = st.query_params
     return Address(
-        image=given.get(Parameter.IMAGE) or None,
-        query=given.get(Parameter.QUERY) or None,
+        terms=_read_terms(),
         count=_read_count(given.get(Parameter.COUNT, "")),
         at_least=_read_bound(given.get(Parameter.AT_LEAST, "")),
         at_most=_read_bound(given.get(Parameter.AT_MOST, "")),
         is_exact=given.get(Parameter.EXACT) == YES,
+        wanted=read_wanted(given, given.get_all(Parameter.FORMAT)),
+        sort=_read_sort(given.get(Parameter.SORT, "")),
+        is_folded=given.get(Parameter.FOLD) != NO,
         page=_read_page(given.get(Parameter.PAGE, "")),
     )
 
@@ -71,33 +92,112 @@ def set_widgets(address: Address) -> None:
     st.session_state[Key.AT_MOST] = address.at_most
     st.session_state[Key.EXACT] = address.is_exact
     st.session_state[Key.PAGE] = address.page
+    st.session_state[Key.SORT] = address.sort
+    st.session_state[Key.FOLD] = address.is_folded
+    wanted = address.wanted
+    st.session_state[Key.SINCE], st.session_state[Key.UNTIL] = wanted.since, wanted.until
+    st.session_state[Key.UNDER], st.session_state[Key.LEAST_PX] = wanted.under, wanted.least_px
+    st.session_state[Key.FORMATS], st.session_state[Key.MARKED] = list(wanted.formats), wanted.is_marked
 
 
 def write_address(address: Address) -> None:
     """Put it into the URL: a new step in the browser's history. What is as usual is left out."""
     usual = Address()
     values = {
-        Parameter.IMAGE: address.image,
-        Parameter.QUERY: address.query,
+        **_spell_terms(address.terms),
         Parameter.COUNT: None if address.count == usual.count else str(address.count),
         Parameter.AT_LEAST: None if address.at_least is None else str(address.at_least),
         Parameter.AT_MOST: None if address.at_most is None else str(address.at_most),
         Parameter.EXACT: YES if address.is_exact else None,
+        **spell_wanted(address.wanted),
+        Parameter.SORT: None if address.sort == usual.sort else str(address.sort),
+        Parameter.FOLD: None if address.is_folded else NO,
         Parameter.PAGE: None if address.page == usual.page else str(address.page),
     }
     _write(values)
 
 
+def read_link() -> str:
+    """The query part of the page's URL, as it is."""
+    given = st.query_params
+    return urlencode({name: given.get_all(name) for name in given}, doseq=True)
+
+
 def go_to_image(content_hash: str) -> None:
     """Search on from an image of the collection."""
     empty_uploader()
-    write_address(replace(read_address(), image=content_hash, query=None, page=1))
+    go_to_terms((TrayTerm(content_hash=content_hash),))
+
+
+def go_to_terms(terms: Sequence[TrayTerm]) -> None:
+    """Search from these pictures."""
+    write_address(replace(read_address(), terms=tuple(terms)[-MOST_TERMS:], page=1))
+
+
+def add_term(content_hash: str, *, is_wanted: bool) -> None:
+    """Search from an image of the collection as well."""
+    go_to_terms((*read_address().terms, TrayTerm(content_hash=content_hash, is_wanted=is_wanted)))
+
+
+def change_term(place: int, term: TrayTerm | None) -> None:
+    """Put another in the place of a term, or none."""
+    terms = read_address().terms
+    go_to_terms((*terms[:place], *([term] if term else []), *terms[place + 1 :]))
 
 
 def take_controls() -> None:
     """How many, or a bound, was changed: begin at the first page."""
     chosen = {name: st.session_state[name] for name in (Key.COUNT, Key.AT_LEAST, Key.AT_MOST)}
     write_address(replace(read_address(), **chosen, page=1))
+
+
+def take_wanted() -> None:
+    """A condition was changed: begin at the first page."""
+    chosen = {name: st.session_state[name] for name in (Key.UNDER, Key.SINCE, Key.UNTIL, Key.LEAST_PX)}
+    formats, is_marked = tuple(st.session_state[Key.FORMATS]), st.session_state[Key.MARKED]
+    here = read_address()
+    wanted = replace(here.wanted, **chosen, formats=formats, is_marked=is_marked)
+    write_address(replace(here, wanted=wanted, page=1))
+
+
+def drop_wanted() -> None:
+    """No condition any more; within an earlier answer it stays."""
+    here = read_address()
+    write_address(replace(here, wanted=Wanted(within=here.wanted.within), page=1))
+
+
+def stay_within() -> None:
+    """Search within the answer that is shown from now on: begin with a new picture."""
+    here = read_address()
+    empty_uploader()
+    write_address(Address(count=here.count, is_exact=here.is_exact, wanted=Wanted(within=spell_answer(here))))
+
+
+def leave_within() -> None:
+    """Search everywhere again."""
+    here = read_address()
+    write_address(replace(here, wanted=replace(here.wanted, within=None), page=1))
+
+
+def spell_answer(address: Address) -> str:
+    """What decides which images an answer has, as a URL's query part; read by `read_answer`."""
+    bounds = {Parameter.AT_LEAST: address.at_least, Parameter.AT_MOST: address.at_most}
+    given = {name: str(bound) for name, bound in bounds.items() if bound is not None}
+    return urlencode({Parameter.TERM: [term.spell() for term in address.terms], **given}, doseq=True)
+
+
+def read_answer(text: str) -> Address:
+    """What `spell_answer` has spelled."""
+    given = parse_qs(text)
+    bounds = (_read_bound(given.get(name, [""])[0]) for name in (Parameter.AT_LEAST, Parameter.AT_MOST))
+    at_least, at_most = bounds
+    return Address(terms=read_terms(given.get(Parameter.TERM, [])), at_least=at_least, at_most=at_most)
+
+
+def take_order() -> None:
+    """Another order, or near-copies folded or not."""
+    here = read_address()
+    write_address(replace(here, sort=st.session_state[Key.SORT], is_folded=st.session_state[Key.FOLD]))
 
 
 def take_exact() -> None:
@@ -114,7 +214,7 @@ def start_over() -> None:
     """Forget the image and the upload; how many and the bounds stay."""
     empty_uploader()
     st.session_state.pop(Key.OWN, None)
-    write_address(replace(read_address(), image=None, query=None, page=1))
+    go_to_terms(())
 
 
 def empty_uploader() -> None:
@@ -161,8 +261,27 @@ def _write_list(address: ListAddress) -> None:
     )
 
 
-def _write(values: dict[Parameter, str | None]) -> None:
+def _write(values: Mapping[Parameter, str | list[str] | None]) -> None:
     st.query_params.from_dict({str(name): value for name, value in values.items() if value is not None})
+
+
+def _read_terms() -> tuple[TrayTerm, ...]:
+    given = st.query_params
+    if image := given.get(Parameter.IMAGE):
+        return (TrayTerm(content_hash=image),)
+    if query := given.get(Parameter.QUERY):
+        return (TrayTerm(content_hash=query, is_upload=True),)
+    return read_terms(given.get_all(Parameter.TERM))
+
+
+def _spell_terms(terms: Sequence[TrayTerm]) -> dict[Parameter, str | list[str]]:
+    if len(terms) == 1 and terms[0].is_plain:
+        return {Parameter.QUERY if terms[0].is_upload else Parameter.IMAGE: terms[0].content_hash}
+    return {Parameter.TERM: [term.spell() for term in terms]} if terms else {}
+
+
+def _read_sort(text: str) -> Sort:
+    return Sort(text) if text in list(Sort) else Sort.SIMILARITY
 
 
 def _read_count(text: str) -> int:

@@ -1,4 +1,4 @@
-"""What the pages are drawn with: an image opened large, the footer, errors.
+"""What the pages are drawn with: thumbnails, facts, the footer, errors.
 
 File names and paths are shown with `st.text`, `st.code` and as `alt`, which read no Markdown and no HTML. Pictures come
 from our own routes: `st.image` would decode and encode each one anew on every run.
@@ -14,13 +14,11 @@ from streamlit.navigation.page import StreamlitPage
 
 from indexer.collection import Answer, CollectionStatus, ImageDetails
 from seer_model.errors import UserError
-from ui.address import go_to_image
 from ui.keys import Key
 from ui.texts import BUG, quote, show_path, show_size
 
 OPEN_ICON = ":material/open_in_full:"
 SIMILAR_ICON = ":material/image_search:"
-GONE = "The file is no longer where it was; this is its thumbnail. Run seer build to bring the collection up to date."
 
 
 SCROLL = """
@@ -64,31 +62,6 @@ def read_origin() -> str:
 def show_thumbnail(content_hash: str, alt: str) -> None:
     """The thumbnail of an image, as wide as its place."""
     st.image(f"{read_origin()}/t/{content_hash}.webp", alt=alt, width="stretch")
-
-
-def show_large(image: ImageDetails) -> None:
-    """An image in its own size over the page, where its files are, and what is known of it."""
-    st.dialog(quote(show_path(image.path.name)), width="large")(_show_large)(image)
-
-
-def _show_large(image: ImageDetails) -> None:
-    is_there = any(path.is_file() for path in image.paths)
-    with st.container(key=Key.LARGE):
-        if is_there:
-            st.image(f"{read_origin()}/o/{image.content_hash}", alt=show_path(image.path.name))
-        else:
-            show_thumbnail(image.content_hash, alt=show_path(image.path.name))
-            st.warning(GONE, icon=":material/image_not_supported:")
-    st.text(describe_image(image))
-    for path in image.paths:
-        st.code(show_path(path), language=None, wrap_lines=True)
-    with st.container(horizontal=True):
-        chosen = {"on_click": go_to_image, "args": (image.content_hash,)}
-        if st.button("Find similar", key=Key.LARGE_SIMILAR, type="primary", icon=SIMILAR_ICON, **chosen):
-            # A dialog runs by itself; only a run of the whole page closes it and shows the answer.
-            st.rerun()
-        if is_there:
-            st.link_button("Download", f"/o/{image.content_hash}?download", icon=":material/download:")
 
 
 def describe_image(image: ImageDetails) -> str:

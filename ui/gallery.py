@@ -1,19 +1,24 @@
 """The gallery: images as cards, drawn by one component of our own, whose part in the browser is `JS`.
 
-A card put together of Streamlit's elements takes seven messages, and a gallery has up to 96 cards: that was most of the
-time of an answer. The whole gallery is one message here.
+A card put together of Streamlit's elements takes seven messages, and a gallery has up to a thousand cards: that was
+most of the time of an answer. The whole gallery is one message here; the browser draws what is in sight, and fetches
+thumbnails as they come into sight.
+
+Keys: arrows go from card to card, Enter searches on.
 
 Rule: names are set as text and as attributes of elements, never read as HTML; what the browser sends back is looked up
 among what is there.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
+from functools import partial
 
 import streamlit as st
 
 from indexer.collection import ImageDetails, Neighbour, show_similarity
-from ui.address import go_to_image
+from ui.address import add_term, go_to_image
 from ui.keys import Action, Key
+from ui.marking import switch_favourite
 from ui.texts import show_path
 
 JS = f"""
@@ -23,13 +28,38 @@ const make = (tag, fields, ...children) => {{
   return element;
 }};
 
-const draw = ({{ image, name, line, files }}) => make("li", {{}},
+const press = (name, image, ariaLabel, more = {{}}) =>
+  make("button", {{ name, value: image, type: "button", ariaLabel, title: ariaLabel, ...more }});
+
+const draw = ({{ image, name, line, word, files, is_favourite }}) => make("li", {{}},
   make("button", {{ name: "{Action.SIMILAR}", value: image, type: "button", ariaLabel: `Find similar to ${{name}}` }},
-    make("img", {{ src: `/t/${{image}}.webp`, alt: name }})),
+    make("img", {{ src: `/t/${{image}}.webp`, alt: name, loading: "lazy", decoding: "async" }})),
+  make("nav", {{ ariaLabel: `More for ${{name}}` }},
+    press("{Action.PLUS}", image, `Search for more like ${{name}} too`),
+    press("{Action.MINUS}", image, `Search for less like ${{name}}`),
+    press("{Action.FAVOURITE}", image, `Favourite ${{name}}`, {{ ariaPressed: String(is_favourite) }})),
   make("div", {{}},
-    make("span", {{ textContent: line, title: line }}),
+    make("span", {{ textContent: line, title: line }}, ...(word ? [make("em", {{ textContent: word }})] : [])),
     make("button", {{ name: "{Action.OPEN}", value: image, type: "button", ariaLabel: `Open ${{name}}` }})),
   ...(files ? [make("p", {{ textContent: files, title: files }})] : []));
+
+const STEPS = {{ ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }};
+const isTyping = (target) => target.closest("input, textarea, select, [contenteditable=true], [role=slider]");
+
+const walk = (list, event) => {{
+  const step = STEPS[event.key];
+  if (!step || event.altKey || event.ctrlKey || event.metaKey || isTyping(event.target)) return;
+  if (document.querySelector('[role="dialog"]')) return;
+  const tiles = [...list.querySelectorAll("button[name={Action.SIMILAR}]")];
+  const here = tiles.findIndex((tile) => tile.closest("li").contains(document.activeElement));
+  if (!tiles.length || (here < 0 && document.activeElement !== document.body && !step[0])) return;
+  const across = Math.max(1, getComputedStyle(list).gridTemplateColumns.split(" ").length);
+  const next = here < 0 ? 0 : here + step[0] + step[1] * across;
+  if (!tiles[next]) return;
+  tiles[next].focus();
+  tiles[next].scrollIntoView({{ block: "nearest" }});
+  event.preventDefault();
+}};
 
 export default ({{ data, parentElement, setTriggerValue }}) => {{
   const list = parentElement.querySelector("ul");
@@ -47,39 +77,71 @@ export default ({{ data, parentElement, setTriggerValue }}) => {{
     const button = target.closest("button");
     if (button) setTriggerValue(button.name, button.value);
   }};
+  const onKey = (event) => walk(list, event);
+  document.addEventListener("keydown", onKey);
+  return () => document.removeEventListener("keydown", onKey);
 }};
 """
 
 
-def show_gallery(images: Sequence[Neighbour] | Sequence[ImageDetails]) -> str | None:
-    """Images as cards to search on from. Returns: the content hash of the one to open large, if one was asked for."""
+def show_gallery(
+    images: Sequence[Neighbour] | Sequence[ImageDetails],
+    *,
+    words: Mapping[str, str] | None = None,
+    folded: Mapping[str, int] | None = None,
+    favourites: Collection[str] = (),
+) -> str | None:
+    """Images as cards to search on from.
+
+    Args:
+        words: content hash -> what is said of its similarity.
+        folded: content hash -> how many near-copies stand under it.
+        favourites: content hashes.
+    Returns: the content hash of the one to open large, if one was asked for.
+    """
     component = st.components.v2.component(Key.GALLERY, html="<ul></ul>", js=JS, isolate_styles=False)
+    does = {
+        Action.SIMILAR: go_to_image,
+        Action.PLUS: partial(add_term, is_wanted=True),
+        Action.MINUS: partial(add_term, is_wanted=False),
+        Action.FAVOURITE: switch_favourite,
+        Action.OPEN: lambda content_hash: None,
+    }
     pressed = component(
         key=Key.GALLERY,
-        data=[describe_card(image) for image in images],
-        **{f"on_{Action.SIMILAR}_change": _search_on, f"on_{Action.OPEN}_change": lambda: None},
+        data=[
+            describe_card(image, words or {}, folded or {}) | {"is_favourite": image.content_hash in favourites}
+            for image in images
+        ],
+        **{f"on_{action}_change": partial(_do, action, function) for action, function in does.items()},
     )
     shown = {image.content_hash for image in images}
     return pressed[Action.OPEN] if pressed[Action.OPEN] in shown else None
 
 
-def describe_card(image: Neighbour | ImageDetails) -> dict[str, str | None]:
+def describe_card(
+    image: Neighbour | ImageDetails, words: Mapping[str, str], folded: Mapping[str, int]
+) -> dict[str, str | None]:
     """What the browser draws of one image: thumbnail, similarity if it is a neighbour, file name."""
     name = show_path(image.path.name)
-    is_neighbour = isinstance(image, Neighbour)
+    if not isinstance(image, Neighbour):
+        return {"image": image.content_hash, "name": name, "line": name, "word": None, "files": None}
     return {
         "image": image.content_hash,
         "name": name,
-        "line": show_similarity(image) if is_neighbour else name,
-        "files": show_files(image) if is_neighbour else None,
+        "line": show_similarity(image),
+        "word": words.get(image.content_hash) or None,
+        "files": show_files(image, folded.get(image.content_hash, 0)),
     }
 
 
-def show_files(image: Neighbour | ImageDetails) -> str:
-    """The first file's name, and how many more files hold the same content."""
+def show_files(image: Neighbour | ImageDetails, near_copies: int = 0) -> str:
+    """The first file's name, how many more files hold the same content, and how many near-copies are folded here."""
     more = len(image.paths) - 1
-    return show_path(image.path.name) + (f" (+{more} more)" if more else "")
+    same = f" (+{more} more)" if more else ""
+    near = f" (+{near_copies} near {'copy' if near_copies == 1 else 'copies'})" if near_copies else ""
+    return show_path(image.path.name) + same + near
 
 
-def _search_on() -> None:
-    go_to_image(str(st.session_state[Key.GALLERY][Action.SIMILAR]))
+def _do(action: Action, function: object) -> None:
+    function(str(st.session_state[Key.GALLERY][action]))

@@ -17,6 +17,7 @@ from pathlib import Path
 from indexer.aside import Aside
 from indexer.collection import Collection
 from indexer.layout import CATALOG, find_collection
+from indexer.overview import Overview
 from seer_model.errors import UserError
 
 PREVIEW_PX = 640
@@ -77,6 +78,16 @@ def choose_collection(folder: Path | None, *, keeps: bool = True) -> None:
 def the_collection() -> Collection:
     """The open collection. Raises: as `Shelf.take`."""
     return _shelf.take()
+
+
+def the_overview() -> Overview:
+    """What there is in the open collection without a query. Raises: as `Shelf.take`."""
+    return _overview_of(the_collection())
+
+
+@lru_cache(maxsize=1)
+def _overview_of(collection: Collection) -> Overview:
+    return Overview(collection)
 
 
 def keeps_uploads() -> bool:
@@ -145,3 +156,9 @@ def make_preview(picture: bytes) -> bytes:
 def shrink(picture: bytes, side_px: int) -> bytes:
     """A WebP that fits in a square of side_px, decoded aside. Raises: as `make_preview`."""
     return _aside.shrink(picture, side_px, the_collection().max_megapixels)
+
+
+@lru_cache(maxsize=32)
+def measure_upload(picture: bytes) -> tuple[int, int]:
+    """Width and height of an uploaded picture, upright. Raises: as `make_preview`."""
+    return _aside.measure(picture, the_collection().max_megapixels)

@@ -58,6 +58,9 @@ CARDS, RAIL, QUERY = f".st-key-{Key.GALLERY} ul", f".st-key-{Key.RAIL}", f".st-k
 FOOTER, LARGE, CONTROLS = f".st-key-{Key.FOOTER}", f".st-key-{Key.LARGE}", f".st-key-{Key.CONTROLS}"
 FRAME = '[data-testid="stFullScreenFrame"] > div'
 SIMILAR, OPEN = (f"{CARDS} button[name={action}]" for action in (Action.SIMILAR, Action.OPEN))
+MORE, TRAY, PART = f"{CARDS} nav", f"[class*=st-key-{Key.TRAY}-]", f"[class*=st-key-{Key.PART}-][class*=-box]"
+SIGNS = {Action.PLUS: "+", Action.MINUS: "\\2212", Action.FAVOURITE: "\\2661"}
+"""What stands on the small buttons of a card: plus, minus, a heart."""
 POINTED = "ul:not([data-pointer=rests]) :hover"
 OPEN_MASK = (
     "url(\"data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 16 16' fill='none' "
@@ -93,6 +96,31 @@ STYLE = f"""<style>
   background: {ACCENT}; color: #fff;
 }}
 
+/* On it, when it is pointed at: more like this, less like this, favourite. */
+{CARDS} li {{ position: relative; content-visibility: auto; contain-intrinsic-size: auto 15rem; }}
+{MORE} {{ position: absolute; top: 0.4rem; right: 0.4rem; display: flex; gap: 0.3rem; opacity: 0; }}
+{CARDS} li:focus-within nav, {CARDS}:not([data-pointer=rests]) li:hover nav {{ opacity: 1; }}
+{MORE} button {{
+  width: 1.8rem; height: 1.8rem; border-radius: 50%; color: #fff; background: rgb(0 0 0 / 65%); font-size: 1rem;
+  line-height: 1;
+}}
+{MORE} button:is(:hover, :focus-visible) {{ background: {ACCENT}; outline: 2px solid #fff; }}
+{"".join(f'{MORE} button[name={name}]::before {{ content: "{sign}" / ""; }}' for name, sign in SIGNS.items())}
+{MORE} button[aria-pressed=true]::before {{ content: "\\2665" / ""; color: #ff8fa3; }}
+{CARDS} li:has([aria-pressed=true]) nav {{ opacity: 1; }}
+{CARDS} li:has([aria-pressed=true]):not(:focus-within, :hover) nav button:not([aria-pressed=true]) {{ display: none; }}
+@media (hover: none) {{ {MORE} {{ opacity: 1; }} }}
+{CARDS} em {{ font-style: normal; font-weight: 400; }}
+{CARDS} em::before {{ content: " · "; }}
+
+/* The tray: what is wanted, and what is not. */
+{TRAY} {{ gap: 0.3rem; padding-left: 0.6rem; border-left: 3px solid {ACCENT}; }}
+[class*=st-key-{Key.TRAY}-unlike-] {{ border-left-color: #b3423a; }}
+[class*=st-key-{Key.TRAY}-unlike-] img {{ filter: grayscale(0.7); }}
+{PART} div:has(> img) {{ position: relative; width: fit-content; touch-action: none; cursor: crosshair; }}
+{PART} img {{ display: block; max-width: 100%; min-width: 12rem; user-select: none; border-radius: 8px; }}
+{PART} span {{ position: absolute; border: 2px solid #fff; outline: 2px solid {ACCENT}; pointer-events: none; }}
+
 /* Under it how similar, and which file; at the right the way to the original. */
 {CARDS} :is(div, p) {{ margin: 0; }}
 {CARDS} :is(span, p) {{ overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }}
@@ -113,6 +141,8 @@ STYLE = f"""<style>
 }}
 {QUERY} {{ gap: 0.4rem; }}
 {QUERY} img {{ max-height: 22rem; object-fit: contain; }}
+/* Several pictures: a line of text before them, and the way to start over after them. */
+{QUERY}:has(> :nth-child(4)) img {{ max-height: 8rem; }}
 {QUERY} .stText {{ font-size: 0.85rem; color: color-mix(in srgb, currentColor 72%, transparent); }}
 {QUERY} .stElementContainer:nth-child(2) .stText {{ font-weight: 600; color: inherit; }}
 {LARGE} :is(.stElementContainer, [data-testid="stFullScreenFrame"], {FRAME}, .stImage) {{ width: 100%; }}

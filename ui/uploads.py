@@ -6,6 +6,7 @@ Rule: whatever keeping comes to, the search goes on, and the page says what beca
 """
 
 from dataclasses import dataclass, replace
+from enum import StrEnum
 
 import streamlit as st
 from streamlit.runtime.scriptrunner import get_script_run_ctx
@@ -16,7 +17,17 @@ from seer_model.errors import PictureError, UserError
 from ui import address
 from ui.keys import Key
 from ui.resources import keeps_uploads, make_preview, the_collection
+from ui.terms import TrayTerm
 from ui.texts import quote, show_date
+
+
+class Joining(StrEnum):
+    """What the next picture that is dropped does."""
+
+    ANEW = "start anew"
+    LIKE = "be added"
+    UNLIKE = "be taken away"
+
 
 NOT_WANTED = "It is not kept, so there is no link to this answer."
 NO_LINK = "A link to this answer cannot be made."
@@ -38,22 +49,39 @@ class Upload:
 
 
 def ask_for_picture() -> None:
-    """The place to drop a picture: of any name, since what it is stands in its bytes."""
+    """The place to drop pictures: of any name, since what they are stands in their bytes."""
     key = address.name_upload()
-    st.file_uploader("Drop a picture, or choose one", key=key, on_change=take_upload, args=(key,))
+    st.file_uploader(
+        "Drop a picture, paste one, or choose", key=key, accept_multiple_files=True, on_change=take_uploads, args=(key,)
+    )
+    if address.read_address().terms:
+        st.segmented_control(
+            "The next picture will", list(Joining), key=Key.JOINING, default=Joining.ANEW, required=True,
+            width="stretch",
+        )  # fmt: skip
 
 
-def take_upload(upload_key: str) -> None:
-    """A picture was dropped: search from it. That has a place of its own in the page, so the uploader is emptied."""
+def take_uploads(upload_key: str) -> None:
+    """Pictures were dropped: search from them. They have a place of their own, so the uploader is emptied."""
     given = st.session_state[upload_key]
-    if not isinstance(given, UploadedFile):  # Taken before, and a browser that was busy tells of it once more.
+    # What was taken before, a browser that was busy tells of once more.
+    files = [one for one in given or () if isinstance(one, UploadedFile)]
+    if not files:
         return
-    own = st.session_state[Key.OWN] = _keep(Upload(name=given.name, picture=given.getvalue()))
+    kept = [_keep(Upload(name=one.name, picture=one.getvalue())) for one in files]
+    st.session_state[Key.OWN] = kept[-1]
     address.empty_uploader()
     # Streamlit would hold the bytes until the tab is closed.
     context = get_script_run_ctx()
-    context.uploaded_file_mgr.remove_file(context.session_id, given.file_id)
-    address.write_address(replace(address.read_address(), image=None, query=own.content_hash, page=1))
+    for one in files:
+        context.uploaded_file_mgr.remove_file(context.session_id, one.file_id)
+    joining = st.session_state.get(Key.JOINING) or Joining.ANEW
+    terms = [
+        TrayTerm(content_hash=one.content_hash, is_upload=True, is_wanted=joining is not Joining.UNLIKE)
+        for one in kept
+        if one.content_hash
+    ]
+    address.go_to_terms((*(() if joining is Joining.ANEW else address.read_address().terms), *terms))
 
 
 def _keep(own: Upload) -> Upload:
@@ -69,32 +97,40 @@ def _keep(own: Upload) -> Upload:
         return replace(own, told=f"{NO_LINK} {error}")
 
 
-def find_upload(collection: Collection, here: address.Address) -> Upload | None:
+def find_own() -> Upload | None:
+    """This tab's own picture, where it is not kept and no link names it."""
+    own: Upload | None = st.session_state.get(Key.OWN)
+    return own if own and own.content_hash is None else None
+
+
+def find_upload(collection: Collection, content_hash: str) -> Upload | None:
     """The picture that the link names, or this tab's own; says so where there is none any more."""
     own: Upload | None = st.session_state.get(Key.OWN)
-    if here.query is None:
-        return own if own and own.content_hash is None else None
     told = GONE
     try:
-        if kept := collection.marks.open_query(here.query):
+        if kept := collection.marks.open_query(content_hash):
             until = f"Kept for its link until {show_date(kept.until)}."
             return Upload(name=kept.name, picture=kept.picture, content_hash=kept.content_hash, told=until)
     except UserError as error:
         told = str(error)
-    if own and own.content_hash == here.query:
+    if own and own.content_hash == content_hash:
         return replace(own, content_hash=None, told=NO_LONGER if told == GONE else f"{NO_LINK} {told}")
     st.warning(quote(told), icon=":material/link_off:")
     return None
 
 
-def offer_forgetting(upload: Upload) -> None:
-    """The way to have it deleted, if it is kept."""
+def offer_forgetting(upload: Upload, place: int | None) -> None:
+    """The way to have it deleted, if it is kept. `place`: of its term among several; None: it is the only one."""
     if upload.content_hash is not None:
-        st.button("Forget it", key=Key.FORGET, icon=":material/delete:", on_click=forget, args=(upload.content_hash,))
+        key = Key.FORGET if place is None else f"{Key.FORGET}-{place}"
+        st.button("Forget it", key=key, icon=":material/delete:", on_click=forget, args=(upload.content_hash, place))
 
 
-def forget(content_hash: str) -> None:
-    """Delete a kept picture, and begin anew. Raises: as `Marks`."""
+def forget(content_hash: str, place: int | None) -> None:
+    """Delete a kept picture, and search without it. Raises: as `Marks`."""
     the_collection().marks.forget_query(content_hash)
-    address.start_over()
+    if place is None:
+        address.start_over()
+    else:
+        address.change_term(place, None)
     st.toast(FORGOTTEN, icon=":material/delete:")

@@ -1,0 +1,51 @@
+"""Answers as files to keep: a table, JSON as `seer search --json` prints it, the originals in a ZIP.
+
+Rule: what is handed out is what was answered; an original that no longer holds its content is left out and named.
+"""
+
+import io
+import json
+import zipfile
+from collections.abc import Sequence
+from pathlib import PurePosixPath
+
+from indexer.collection import Answer, Collection, Neighbour, show_similarity
+from indexer.tables import format_table
+from indexer.texts import describe_answer, escape_path
+
+COLUMNS = ("rank", "similarity", "file", "more files", "width", "height", "bytes", "format", "changed", "content hash")
+MISSING = "missing.txt"
+"""In a ZIP: which originals are no longer where they were."""
+
+
+def export_table(neighbours: Sequence[Neighbour]) -> bytes:
+    """CSV, safe to open in a spreadsheet."""
+    return format_table(COLUMNS, map(_list_cells, neighbours))
+
+
+def export_json(collection: Collection, answer: Answer, milliseconds: float) -> bytes:
+    """As `seer search --json`."""
+    return json.dumps(describe_answer(collection.folder, answer, milliseconds), indent=1).encode()
+
+
+def export_originals(collection: Collection, neighbours: Sequence[Neighbour]) -> bytes:
+    """A ZIP of the originals, in the order of the answer: their names begin with the rank."""
+    stream, missing = io.BytesIO(), []
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as packed:
+        for one in neighbours:
+            original = collection.read_original(one.content_hash)
+            name = PurePosixPath(escape_path(one.path)).name
+            if original is None:
+                missing.append(escape_path(one.path))
+            else:
+                packed.writestr(f"{one.rank:04d}-{name}", original[0])
+        if missing:
+            packed.writestr(MISSING, "\n".join(missing) + "\n")
+    return stream.getvalue()
+
+
+def _list_cells(one: Neighbour) -> tuple:
+    more = "; ".join(map(escape_path, one.paths[1:]))
+    changed = f"{one.modified:%Y-%m-%d %H:%M:%S}"
+    numbers = one.width, one.height, one.size_bytes
+    return one.rank, float(show_similarity(one)), one.path, more, *numbers, one.format, changed, one.content_hash
