@@ -17,7 +17,7 @@ LARGE_POWER, MOST_LARGE = 0.3, 48
 """As many large groups as the images to this power: 7 of 700, 16 of 10,000, 28 of 64,000."""
 IMAGES_IN_SMALL, MOST_SMALL = 24, 10
 """Images that a small group has in the mean, unless a large one would have more than so many of these."""
-ROUNDS = 20
+ROUNDS, ATTEMPTS = 20, 3
 ROWS_FOR_A_CENTRE = 256
 """FAISS draws no more than these for each to find the centres with."""
 
@@ -39,7 +39,7 @@ def group_rows(rows: np.ndarray, norms: np.ndarray, chosen: np.ndarray) -> tuple
     """
     large, small = count_groups(len(chosen))
     random = np.random.default_rng(len(chosen))
-    sample = np.sort(random.permutation(chosen)[: small * ROWS_FOR_A_CENTRE])
+    sample = chosen[np.sort(random.permutation(len(chosen))[: small * ROWS_FOR_A_CENTRE])]
     centres = _find_centres(decode(rows[sample]) / norms[sample, None], small)
     labels, cosines = _assign(rows, norms, chosen, centres)
     sizes = np.bincount(labels, minlength=small)
@@ -54,7 +54,7 @@ def _find_centres(rows: np.ndarray, count: int, weights: np.ndarray | None = Non
     use_threads(len(rows) * count * ROUNDS)
     # Few rows are warned of as too few to train with; here they are all there are.
     means = faiss.Kmeans(
-        rows.shape[1], count, niter=ROUNDS, spherical=True, seed=1, min_points_per_centroid=1,
+        rows.shape[1], count, niter=ROUNDS, nredo=ATTEMPTS, spherical=True, seed=1, min_points_per_centroid=1,
         max_points_per_centroid=ROWS_FOR_A_CENTRE,
     )  # fmt: skip
     means.train(np.ascontiguousarray(rows), weights)

@@ -9,7 +9,8 @@ of them. Identical content is one image here; its files stand in the catalog.
 Rule: rows and pairs in, rows out; who may be told apart is decided elsewhere, by content.
 """
 
-from collections.abc import Iterable
+import heapq
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -65,18 +66,30 @@ def list_pairs(
 def find_groups(pairs: Pairs) -> list[RowGroup]:
     """Groups about medoids, the largest first. A row is in one group; in none if nothing is left to be with it."""
     rows, starts, counts = np.unique(pairs.firsts, return_index=True, return_counts=True)
-    weights = np.add.reduceat(pairs.similarities, starts) if len(rows) else np.empty(0)
-    free = set(rows.tolist())
-    groups = []
-    # Whoever has most; of these the one that is most like its own; of these the first.
-    for place in np.lexsort((rows, -weights, -counts)):
-        medoid, mine = int(rows[place]), slice(starts[place], starts[place] + counts[place])
-        if medoid not in free:
+    spans = zip(rows.tolist(), starts.tolist(), counts.tolist(), strict=True)
+    mine = {row: slice(start, start + count) for row, start, count in spans}
+    free, groups = set(mine), []
+    # Who has most; of these the one that is most like its own; of these the first. What is taken makes others poorer,
+    # which is found out when it is their turn.
+    waiting = [(-count, -weight, row) for row, count, weight in _weigh(pairs, mine)]
+    heapq.heapify(waiting)
+    while waiting:
+        count, weight, row = heapq.heappop(waiting)
+        if row not in free:
             continue
-        is_free = np.array([one in free for one in pairs.seconds[mine].tolist()], dtype=bool)
-        others, similarities = pairs.seconds[mine][is_free], pairs.similarities[mine][is_free]
-        if len(others):
-            order = np.lexsort((others, -similarities))
-            groups.append(RowGroup(medoid, others[order], similarities[order]))
-            free -= {medoid, *others.tolist()}
+        is_free = np.array([one in free for one in pairs.seconds[mine[row]].tolist()], dtype=bool)
+        if is_free.sum() < -count:
+            if is_free.any():
+                heapq.heappush(waiting, (-int(is_free.sum()), weight, row))
+            continue
+        others, similarities = pairs.seconds[mine[row]][is_free], pairs.similarities[mine[row]][is_free]
+        order = np.lexsort((others, -similarities))
+        groups.append(RowGroup(row, others[order], similarities[order]))
+        free -= {row, *others.tolist()}
     return sorted(groups, key=lambda group: -len(group.rows))
+
+
+def _weigh(pairs: Pairs, mine: dict[int, slice]) -> Iterator[tuple[int, int, float]]:
+    """Each row, how many pairs it has, and their similarities together."""
+    for row, own in mine.items():
+        yield row, own.stop - own.start, round(float(pairs.similarities[own].sum()), 6)

@@ -117,14 +117,14 @@ class Overview:
         self._kept: dict[str, tuple[object, object]] = {}
 
     def read_state(self) -> SurveyState:
-        """What is there. Bytes are compared when they are read."""
-        generation = self._collection.open_snapshot().generation
-        parts = list_parts(generation)
+        """What is there, its bytes compared."""
+        parts = {name: self._read_part(name) for name in (GROUPS, OUTLIERS, MAP)}
+        told = list_parts(self._collection.open_snapshot().generation)
         return SurveyState(
-            has_groups=GROUPS in parts,
+            has_groups=parts[GROUPS] is not None,
             has_graph=self._read_links() is not None,
-            has_outliers=OUTLIERS in parts,
-            map_by=parts[MAP]["how"] if MAP in parts else None,
+            has_outliers=parts[OUTLIERS] is not None,
+            map_by=told[MAP]["how"] if parts[MAP] is not None else None,
         )
 
     def read_words(self) -> Words | None:

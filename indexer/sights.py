@@ -1,11 +1,13 @@
 """What stands out in a collection: images far from each other, images that nothing is like, and a flat picture of all.
 
     exemplars   farthest-point sampling: each next one is the image least like all that were taken
-    outliers    images whose own neighbours are least similar to them
+    outliers    images that nothing is like, neither their own neighbours nor the rest
     map         the two directions along which rows differ most
 
 Rule: rows in, row numbers or places out; equal rows give equal answers.
 """
+
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -39,32 +41,60 @@ def pick_exemplars(rows: np.ndarray, norms: np.ndarray, chosen: np.ndarray, cosi
     return sample[taken]
 
 
-def find_outliers(similarities: np.ndarray, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Rows that are least like their own neighbours, the oddest first, and (m,) float32 how like they are.
+def find_outliers(
+    neighbours: np.ndarray, similarities: np.ndarray, chosen: np.ndarray, to_middle: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rows that nothing is like, the oddest first, and (m,) float32 mean similarities to their own neighbours.
+
+    Odd is what is less like its neighbours than these are like theirs, and little like the collection as a whole: each
+    by itself found fewer of pictures that were put among photos of one kind (docs/decisions/0011-survey.md).
 
     Args:
-        similarities: (N, k) float32 of a neighbour graph; -inf where there are fewer.
+        neighbours, similarities: (N, k) of a neighbour graph; -1 and -inf where there are fewer.
         chosen: (n,) row numbers.
+        to_middle: (n,) cosines with the mean row.
     """
-    there = np.where(np.isfinite(similarities[chosen]), similarities[chosen], np.nan)
-    with np.errstate(invalid="ignore"):
-        likeness = np.nanmean(there, axis=1) if there.shape[1] else np.zeros(len(chosen), np.float32)
-    order = np.argsort(likeness, kind="stable")[:OUTLIERS]
-    return chosen[order], likeness[order].astype(np.float32)
+    is_there = neighbours >= 0
+    likeness = np.where(is_there, similarities, 0).sum(axis=1) / np.maximum(1, is_there.sum(axis=1))
+    of_neighbours = np.where(is_there, likeness[neighbours], 0).sum(axis=1) / np.maximum(1, is_there.sum(axis=1))
+    relative = likeness[chosen] / np.where(of_neighbours[chosen] > 0, of_neighbours[chosen], 1)
+    order = np.argsort(_scale(relative) + _scale(to_middle), kind="stable")[:OUTLIERS]
+    return chosen[order], likeness[chosen][order].astype(np.float32)
+
+
+def _scale(values: np.ndarray) -> np.ndarray:
+    """By their spread, so that two measures count alike."""
+    spread = values.std() if len(values) else 0
+    return values / spread if spread > 0 else values
+
+
+def compare_with_mean(rows: np.ndarray, norms: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+    """(n,) float32 cosines of some rows, of (N, D) float16 with their norms, with the mean of them."""
+    total = sum((unit.sum(axis=0) for unit in _cut(rows, norms, chosen)), np.zeros(rows.shape[1], np.float32))
+    mean = total / max(float(np.linalg.norm(total)), 1e-9)
+    return np.concatenate([np.empty(0, np.float32), *(unit @ mean for unit in _cut(rows, norms, chosen))])
+
+
+def _cut(rows: np.ndarray, norms: np.ndarray, chosen: np.ndarray) -> Iterator[np.ndarray]:
+    """Chosen rows at length 1, in pieces that memory holds."""
+    for first in range(0, len(chosen), SAMPLE):
+        piece = chosen[first : first + SAMPLE]
+        yield rows[piece].astype(np.float32) / norms[piece, None]
 
 
 def flatten(rows: np.ndarray, norms: np.ndarray, chosen: np.ndarray) -> np.ndarray:
     """(n, 2) float32 places of some rows on a map: principal components about the mean row."""
     random = np.random.default_rng(0)
-    sample = np.sort(random.permutation(chosen)[:DIRECTIONS_ROWS])
+    sample = chosen[np.sort(random.permutation(len(chosen))[:DIRECTIONS_ROWS])]
+    if not len(sample):
+        return np.empty((0, 2), np.float32)
     unit = rows[sample].astype(np.float32) / norms[sample, None]
     mean = unit.mean(axis=0)
     unit -= mean
     directions = random.standard_normal((rows.shape[1], 2), dtype=np.float32)
     for _ in range(STEPS):
         directions, _ = np.linalg.qr(unit.T @ (unit @ directions))
-    pieces = (chosen[first : first + SAMPLE] for first in range(0, len(chosen), SAMPLE))
-    flat = [(rows[piece].astype(np.float32) / norms[piece, None] - mean) @ directions for piece in pieces]
+    flat = ((unit - mean) @ directions for unit in _cut(rows, norms, chosen))
     return np.concatenate([np.empty((0, 2), np.float32), *flat])
 
 

@@ -28,15 +28,15 @@ from indexer.hold import hold
 from indexer.layout import CATALOG
 from indexer.publish import require_faiss
 from indexer.report import Progress
-from indexer.sights import find_outliers, fit_into_square, flatten, pick_exemplars
+from indexer.sights import compare_with_mean, find_outliers, fit_into_square, flatten, pick_exemplars
 from indexer.snapshot import Snapshot
-from indexer.survey_folder import GROUPS, MAP, OUTLIERS, Part, list_parts, write_part
+from indexer.survey_folder import GROUPS, MAP, OUTLIERS, Part, read_part, write_part
 from indexer.unfolding import can_unfold, unfold
 
 PCA, TSNE = "pca", "t-SNE"
 """How a map was made."""
-MOST_UNFOLDED = 200_000
-"""Images up to which a map is made by t-SNE: it takes minutes for a hundred thousand."""
+LEAST_UNFOLDED, MOST_UNFOLDED = 10, 200_000
+"""Images that a map is made of by t-SNE: it takes minutes for a hundred thousand."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,10 +88,10 @@ class _Survey:
     def run(self) -> SurveyReport:
         started, made = time.monotonic(), []
         steps = {
-            "groups": (lambda: GROUPS in self._parts(), self._group),
-            "map": (lambda: MAP in self._parts(), self._flatten),
+            "groups": (lambda: self._read(GROUPS) is not None, self._group),
+            "map": (lambda: self._read(MAP) is not None, self._flatten),
             "neighbour graph": (lambda: read_graph(self.generation) is not None, self._link),
-            "outliers": (lambda: OUTLIERS in self._parts(), self._find_outliers),
+            "outliers": (lambda: self._read(OUTLIERS) is not None, self._find_outliers),
             "unfolded map": (self._is_unfolded, self._unfold),
         }
         for name, (is_there, make) in steps.items():
@@ -106,8 +106,8 @@ class _Survey:
             seconds=round(time.monotonic() - started, 3),
         )
 
-    def _parts(self) -> dict[str, dict]:
-        return list_parts(self.generation)
+    def _read(self, name: str) -> Part | None:
+        return read_part(self.generation, name)
 
     def _write(self, name: str, told: dict, **arrays: np.ndarray) -> None:
         with explain_refusal(self.collection), hold(self.collection, "seer survey"):
@@ -139,13 +139,14 @@ class _Survey:
         graph = read_graph(self.generation)
         if graph is None:
             return  # It was stopped, or a build has published meanwhile.
-        rows, likeness = find_outliers(graph.links.similarities, self.living)
+        to_middle = compare_with_mean(self.store.rows, self.store.norms, self.living)
+        rows, likeness = find_outliers(*graph.links, self.living, to_middle)
         self._write(OUTLIERS, {}, rows=rows, likeness=likeness)
 
     def _is_unfolded(self) -> bool:
-        told = self._parts().get(MAP)
-        is_wanted = can_unfold() and 3 < len(self.living) <= MOST_UNFOLDED
-        return told is not None and (told["how"] == TSNE or not is_wanted)
+        part = self._read(MAP)
+        is_wanted = can_unfold() and LEAST_UNFOLDED <= len(self.living) <= MOST_UNFOLDED
+        return part is not None and (part.told["how"] == TSNE or not is_wanted)
 
     def _unfold(self) -> None:
         graph = read_graph(self.generation)

@@ -28,6 +28,8 @@ COPIES_FOUND, SCENE, KIND = 0.04, 0.9, 0.5
 """Share of the copies that may fall below the bound that they choose; quantiles of neighbours."""
 MOST_OTHERS = 0.01
 """Of pairs drawn at random that may be taken for the same picture."""
+FEW = 3
+"""An image may have so many copies in its collection before it counts as taking others for copies."""
 LEAST_COPIES = 16
 """Fewer choose nothing."""
 
@@ -58,7 +60,8 @@ class Words:
     @property
     def is_telling(self) -> bool:
         """Whether the model tells copies from other pictures of this collection."""
-        return self.others_found <= MOST_OTHERS
+        # Of few images, pairs drawn at random are often enough real copies.
+        return self.others_found <= max(MOST_OTHERS, FEW / self.rows)
 
     def describe(self) -> dict:
         """As JSON-able values, for a manifest."""

@@ -214,7 +214,7 @@ class Backbone:
             aim: (D,) float32 of length 1, what the picture is compared with.
         Returns: (h, w) float32 cosines, one for each field of the finest map that the embedding is read from.
         """
-        batch = torch.from_numpy(np.ascontiguousarray(pixels))[None].to(self._device)
+        batch = torch.from_numpy(np.array(pixels))[None].to(self._device)  # A copy: torch wants to be able to write.
         maps = self._network.read_maps(self._normalise(batch))
         aim_there = torch.from_numpy(aim).to(self._device)
         return attribute(maps, self.output.pooling.stages, self._readout, aim_there).cpu().numpy()

@@ -241,7 +241,7 @@ def test_threads_of_one_page_keep_and_ask_at_once(path: Path):
 def test_a_page_that_looks_while_another_makes_the_file_calls_nothing_damaged(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    ask, others = marks.read_value, [lambda: Marks(path).keep_query(b"another page's", "b.jpg")]
+    ask, others = marks_file.read_value, [lambda: Marks(path).keep_query(b"another page's", "b.jpg")]
 
     def ask_and_wait(connection: sqlite3.Connection, query: str) -> int:
         answer = ask(connection, query)
@@ -249,7 +249,7 @@ def test_a_page_that_looks_while_another_makes_the_file_calls_nothing_damaged(
             others.pop()()
         return answer
 
-    monkeypatch.setattr(marks, "read_value", ask_and_wait)
+    monkeypatch.setattr(marks_file, "read_value", ask_and_wait)
     Marks(path).keep_query(b"picture", "a.jpg")
     assert Marks(path).measure_queries()[0] == 2
 

@@ -1,4 +1,4 @@
-"""The query tray as a person uses it: several pictures, wanted and unwanted, parts of them, and what may be answered."""
+"""The query tray as a person uses it: several pictures, wanted and unwanted, parts, and what may be answered."""
 
 import csv
 import io
@@ -9,9 +9,12 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from streamlit.testing.v1 import AppTest
 
 from indexer.collection import Filter, ImageKind, Query, Region, Term
+from indexer.exports import MISSING, export_json, export_originals, export_table
+from tests.indexer.making import build, draw
 from tests.ui.conftest import Gallery
 from tests.ui.test_pages import ask, list_cards, open_page, press, read_cards, read_texts, upload
 from ui.keys import Action, Key
@@ -195,10 +198,6 @@ def test_one_page_is_sorted_by_what_is_chosen(shown: Gallery):
 
 
 def test_near_copies_are_folded_under_the_first_and_unfolded_again(tmp_path: Path, shown: Gallery):
-    from PIL import Image
-
-    from tests.indexer.making import build, draw
-
     folder = tmp_path / "pictures"
     for seed in range(20):
         draw(folder / f"{seed:02d}.png", seed)
@@ -253,8 +252,6 @@ def test_a_bookmark_keeps_the_link(own: Gallery):
 
 
 def test_an_answer_is_exported_as_table_json_and_originals(shown: Gallery):
-    from indexer.exports import export_json, export_originals, export_table
-
     with shown.open() as collection:
         answer = collection.find(Query.of(collection.find_image(shown.find_hash("picture-03.jpg"))), 30)
         table = list(csv.reader(io.StringIO(export_table(answer.neighbours).decode("utf-8-sig"))))
@@ -271,8 +268,6 @@ def test_an_answer_is_exported_as_table_json_and_originals(shown: Gallery):
 
 
 def test_an_original_that_is_gone_is_named_in_the_zip(own: Gallery, tmp_path: Path):
-    from indexer.exports import MISSING, export_originals
-
     with own.open() as collection:
         answer = collection.find(Query.of(collection.find_image(own.find_hash("picture-05.jpg"))), 3)
         lost = answer.neighbours[1].path
