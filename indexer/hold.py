@@ -45,10 +45,19 @@ def hold(folder: Path, purpose: str) -> Iterator[None]:
         lock.release()
 
 
-def _name_holder(folder: Path) -> str:
+def read_holder(folder: Path) -> str | None:
+    """Who is at work, as it says itself: `seer build (process 12, since 2026-05-01 10:00)`; None where nobody says so.
+
+    A note that outlived its process by a power cut is believed until the next change.
+    """
     try:
         note = json.loads((folder / HOLDER).read_text(encoding="utf-8"))
         since = time.strftime("%Y-%m-%d %H:%M", time.localtime(note["since"]))
-        return f"Another {note['purpose']} (process {int(note['process'])}, since {since})"
+        return f"{note['purpose']} (process {int(note['process'])}, since {since})"
     except (OSError, ValueError, LookupError, TypeError, OverflowError):
-        return "Another build"
+        return None
+
+
+def _name_holder(folder: Path) -> str:
+    holder = read_holder(folder)
+    return f"Another {holder}" if holder else "Another build"

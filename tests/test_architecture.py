@@ -36,7 +36,8 @@ LADDERS = {
         # Conductors; terminal draws their progress.
         {"check", "estimate"},  # and what upkeep puts right of it; a build that is tried
         {"job", "collection", "upkeep", "marks_upkeep", "learn", "evaluate", "terminal", "graph"},
-        {"status", "visible", "folding", "heat"},  # what a reader is told, and what of the catalog it sees
+        # What a reader is told, and what of the catalog it sees; an answer folded, explained; work beside the page.
+        {"status", "visible", "folding", "heat", "background"},
         {"answers", "linking"},  # what of a generation's ranking is answered; every row's nearest
         # One generation, opened; pictures to learn from; an evaluation's parts: steps introduced to each other.
         # When to walk again stands above the walk, the table of failures and marks above what they read.
@@ -129,6 +130,7 @@ UI_KNOWS = {
     "indexer.collection",
     "indexer.overview",  # what there is without a query
     "indexer.exports",  # answers as files to keep
+    "indexer.background",  # a build or a survey in a process of its own
     "indexer.layout",  # which collection is meant when none is named
     "seer_model.errors",
     "indexer.aside",  # decodes uploads, and originals that browsers cannot show, outside of the page's process

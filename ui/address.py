@@ -81,7 +81,7 @@ def read_address() -> Address:
         wanted=read_wanted(given, given.get_all(Parameter.FORMAT)),
         sort=_read_sort(given.get(Parameter.SORT, "")),
         is_folded=given.get(Parameter.FOLD) != NO,
-        page=_read_page(given.get(Parameter.PAGE, "")),
+        page=read_page(given.get(Parameter.PAGE, "")),
     )
 
 
@@ -114,7 +114,7 @@ def write_address(address: Address) -> None:
         Parameter.FOLD: None if address.is_folded else NO,
         Parameter.PAGE: None if address.page == usual.page else str(address.page),
     }
-    _write(values)
+    write_parameters(values)
 
 
 def read_link() -> str:
@@ -238,7 +238,7 @@ class ListAddress:
 def read_list_address() -> ListAddress:
     """What the URL says."""
     given = st.query_params
-    return ListAddress(kind=given.get(Parameter.KIND) or ALL_KINDS, page=_read_page(given.get(Parameter.PAGE, "")))
+    return ListAddress(kind=given.get(Parameter.KIND) or ALL_KINDS, page=read_page(given.get(Parameter.PAGE, "")))
 
 
 def take_kind() -> None:
@@ -253,7 +253,7 @@ def take_list_page() -> None:
 
 def _write_list(address: ListAddress) -> None:
     usual = ListAddress()
-    _write(
+    write_parameters(
         {
             Parameter.KIND: None if address.kind == usual.kind else address.kind,
             Parameter.PAGE: None if address.page == usual.page else str(address.page),
@@ -261,7 +261,8 @@ def _write_list(address: ListAddress) -> None:
     )
 
 
-def _write(values: Mapping[Parameter, str | list[str] | None]) -> None:
+def write_parameters(values: Mapping[Parameter, str | list[str] | None]) -> None:
+    """Put these into the URL, and nothing else: a new step in the browser's history. None: left out."""
     st.query_params.from_dict({str(name): value for name, value in values.items() if value is not None})
 
 
@@ -296,6 +297,7 @@ def _read_bound(text: str) -> float | None:
     return bound if math.isfinite(bound) and -1 <= bound <= 1 else None
 
 
-def _read_page(text: str) -> int:
+def read_page(text: str) -> int:
+    """The number of a page; the first for what makes no sense."""
     is_number = text.isascii() and text.isdigit() and len(text) <= len(str(LAST_PAGE))
     return int(text) if is_number and 1 <= int(text) <= LAST_PAGE else 1

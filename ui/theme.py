@@ -58,6 +58,7 @@ CARDS, RAIL, QUERY = f".st-key-{Key.GALLERY} ul", f".st-key-{Key.RAIL}", f".st-k
 FOOTER, LARGE, CONTROLS = f".st-key-{Key.FOOTER}", f".st-key-{Key.LARGE}", f".st-key-{Key.CONTROLS}"
 FRAME = '[data-testid="stFullScreenFrame"] > div'
 SIMILAR, OPEN = (f"{CARDS} button[name={action}]" for action in (Action.SIMILAR, Action.OPEN))
+GROUPS = f".st-key-{Key.GROUPS} ul"
 MORE, TRAY, PART = f"{CARDS} nav", f"[class*=st-key-{Key.TRAY}-]", f"[class*=st-key-{Key.PART}-][class*=-box]"
 SIGNS = {Action.PLUS: "+", Action.MINUS: "\\2212", Action.FAVOURITE: "\\2661"}
 """What stands on the small buttons of a card: plus, minus, a heart."""
@@ -120,6 +121,22 @@ STYLE = f"""<style>
 {PART} div:has(> img) {{ position: relative; width: fit-content; touch-action: none; cursor: crosshair; }}
 {PART} img {{ display: block; max-width: 100%; min-width: 12rem; user-select: none; border-radius: 8px; }}
 {PART} span {{ position: absolute; border: 2px solid #fff; outline: 2px solid {ACCENT}; pointer-events: none; }}
+
+/* A group: its most typical image, and beside it those of its parts. */
+{GROUPS} {{
+  display: grid; grid-template-columns: repeat(auto-fill, minmax(230px, 1fr)); gap: 1rem; margin: 0; padding: 0;
+}}
+{GROUPS} li {{ list-style: none; margin: 0; min-width: 0; }}
+{GROUPS} button {{
+  display: grid; grid-template: repeat(3, 1fr) auto / 3fr 1fr; gap: 4px; width: 100%; padding: 0; border: none;
+  border-radius: 8px; overflow: hidden; background: color-mix(in srgb, currentColor 6%, transparent); color: inherit;
+  cursor: pointer; font-size: 0.85rem;
+}}
+{GROUPS} img {{ width: 100%; height: 100%; aspect-ratio: 1; object-fit: cover; display: block; }}
+{GROUPS} img:first-child {{ grid-row: 1 / 4; }}
+{GROUPS} img:only-of-type {{ grid-column: 1 / 3; }}
+{GROUPS} span {{ grid-column: 1 / 3; padding: 0.25rem 0.6rem 0.4rem; text-align: left; font-weight: 600; }}
+{GROUPS} button:is(:hover, :focus-visible) {{ outline: 2px solid {ACCENT}; outline-offset: -2px; }}
 
 /* Under it how similar, and which file; at the right the way to the original. */
 {CARDS} :is(div, p) {{ margin: 0; }}

@@ -18,6 +18,7 @@ from seer_model.errors import UserError
 from ui import address
 from ui.components import read_origin, scroll_to_top, show_footer
 from ui.controls import show_controls
+from ui.discover import show_discover
 from ui.gallery import show_gallery
 from ui.keys import Key
 from ui.large import show_large
@@ -30,7 +31,6 @@ from ui.tray import Entry, make_query, offer_start, read_tray, show_tray
 from ui.uploads import Upload, ask_for_picture, find_own
 from ui.wanted import Wanted, make_filter
 
-START_COUNT = 48
 MOST_WITHIN = 1000  # Images of an earlier answer that are searched within.
 KNOWN = "This picture is in the collection."
 LOADING = "The model is loading; the answer comes as soon as it is there."
@@ -170,17 +170,15 @@ def show_pages(status: CollectionStatus, here: address.Address, has_more: bool) 
 
 
 def show_start(collection: Collection, status: CollectionStatus) -> str | None:
-    """Without a query: images to begin with. Returns: the content hash of the image to open large, if any."""
-    images = collection.list_images(count=START_COUNT)
-    if not images:
+    """Without a query: what there is. Returns: the content hash of the image to open large, if any."""
+    if not status.images:
         st.info(
             f"No image can be searched: {status.failed} files failed (see Not searchable), {status.pending} are still "
             "to be read. Add pictures to the folders and run seer build.",
             icon=":material/photo_library:",
         )
         return None
-    st.markdown("#### Begin with one of these")
-    opened = show_gallery(images)
+    opened = show_discover(collection, the_overview(), status)
     show_footer(status)
     return opened
 
