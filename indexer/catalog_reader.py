@@ -23,6 +23,8 @@ from indexer.reasons import PENDING, UNPUBLISHED, UNREAD, find_kind, split_reaso
 from indexer.schema import bound_paths, connect_to_read, explain_damage
 
 ASKED_AT_ONCE = 500
+HASH_BYTES = 32
+"""Of a content hash."""
 KEPT_FILTERS = 8
 """Filters whose rows are remembered, 8 bytes for each row that passes."""
 KEEPS_GLOBS = 2
@@ -86,6 +88,7 @@ class CatalogReader:
         self._connection.create_function("kind_of", 1, find_kind, deterministic=True)
         self._lock = threading.Lock()
         self._select_rows_once = lru_cache(KEPT_FILTERS)(self._select_rows)
+        self._read_hashes_once = lru_cache(1)(self._read_hashes)
         self._count_subfolders_once = lru_cache(1)(self._count_subfolders)
 
     def close(self) -> None:
@@ -182,6 +185,20 @@ class CatalogReader:
         query = f"SELECT image_id FROM images i WHERE content_hash = ? AND reason IS NULL AND {_HAS_FILE}"
         found = self._ask(query, (content_hash,))
         return found[0][0] if found else None
+
+    def read_hashes(self, store: int, rows: int) -> np.ndarray:
+        """(rows, 32) uint8 content hashes of the images of a store's first rows; zeros for a row without one."""
+        return self._read_hashes_once(self.read_version(), store, rows)
+
+    def _read_hashes(self, _: int, store: int, rows: int) -> np.ndarray:
+        hashes = np.zeros((rows, HASH_BYTES), dtype=np.uint8)
+        query = """SELECT r.row, i.content_hash FROM rows r JOIN images i USING (image_id)
+            WHERE r.store = ? AND r.row < ?"""
+        with self._lock, explain_damage(self._path):
+            for row, content_hash in self._connection.execute(query, (store, rows)):
+                hashes[row] = np.frombuffer(content_hash, dtype=np.uint8)
+        hashes.flags.writeable = False
+        return hashes
 
     def read_images(self, image_ids: list[int]) -> dict[int, ImageDetails]:
         """Details of those of these images that still have a file."""

@@ -210,6 +210,11 @@ class Collection:
             raise QueryError(NOT_THERE.format(image_id))
         return details
 
+    def read_images(self, image_ids: Sequence[int]) -> list[ImageDetails]:
+        """Everything known of those of these images that are in the collection and not hidden, in their order."""
+        living = self.open_catalog().list_living(list(image_ids))
+        return list(self._catalog.read_images([one for one in image_ids if one in living]).values())
+
     def list_images(self, first: int = 0, count: int = 60) -> list[ImageDetails]:
         """Searchable images, those that came last first."""
         snapshot = self.open_snapshot()

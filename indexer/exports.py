@@ -10,10 +10,12 @@ from collections.abc import Sequence
 from pathlib import PurePosixPath
 
 from indexer.collection import Answer, Collection, Neighbour, show_similarity
+from indexer.overview import DuplicateGroup, choose_reference
 from indexer.tables import format_table
 from indexer.texts import describe_answer, escape_path
 
 COLUMNS = ("rank", "similarity", "file", "more files", "width", "height", "bytes", "format", "changed", "content hash")
+DUPLICATE_COLUMNS = ("group", "keep", "similarity to the first", "file", "width", "height", "bytes")
 MISSING = "missing.txt"
 """In a ZIP: which originals are no longer where they were."""
 
@@ -42,6 +44,18 @@ def export_originals(collection: Collection, neighbours: Sequence[Neighbour]) ->
         if missing:
             packed.writestr(MISSING, "\n".join(missing) + "\n")
     return stream.getvalue()
+
+
+def export_duplicates(groups: Sequence[DuplicateGroup], keep: str) -> bytes:
+    """CSV, safe to open in a spreadsheet: every file of every group, and which image is to be kept by a rule."""
+    rows = (
+        (number, "keep" * (image is kept), round(similarity, 4), path, image.width, image.height, image.size_bytes)
+        for number, group in enumerate(groups, start=1)
+        for kept in [choose_reference(group.images, keep)]
+        for image, similarity in zip(group.images, group.similarities, strict=True)
+        for path in image.paths
+    )
+    return format_table(DUPLICATE_COLUMNS, rows)
 
 
 def _list_cells(one: Neighbour) -> tuple:

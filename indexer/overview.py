@@ -22,13 +22,14 @@ from indexer.catalog_reader import ImageDetails
 from indexer.collection import Collection
 from indexer.duplicates import RowGroup, find_groups, list_pairs
 from indexer.filters import Filter
-from indexer.graph_folder import read_graph
+from indexer.graph_folder import Links, read_graph
 from indexer.snapshot import Snapshot
 from indexer.survey_folder import GROUPS, MAP, OUTLIERS, list_parts, read_part
 from indexer.words import WORDS, Words
 
 EVERYTHING = Filter()
-PREVIEWS = 4
+PREVIEWS, MOST_POINTS = 4, 200_000
+"""Images of a group that stand for it; of a map that are drawn, evenly chosen where there are more."""
 Mode = Literal["same picture", "same subject"]
 WITHOUT_WORDS = {"same picture": 0.9, "same subject": 0.75}
 """How similar near-duplicates are where no words were measured."""
@@ -88,6 +89,8 @@ class Map:
     """(n, 2) float32 in [-1, 1]."""
     image_ids: np.ndarray
     """(n,) int64."""
+    hashes: np.ndarray
+    """(n, 32) uint8, their content hashes."""
     groups: np.ndarray
     """(n,) int32, the large group of each; -1 where there are no groups."""
     how: str
@@ -181,24 +184,40 @@ class Overview:
         snapshot, found = self._collection.open_snapshot(), self._read_part(MAP)
         if found is None:
             return None
-        is_living = np.isin(found["rows"], self._list_living(), assume_unique=True)
-        rows = found["rows"][is_living]
+        chosen = np.flatnonzero(np.isin(found["rows"], self._list_living(), assume_unique=True))
+        chosen = chosen[:: max(1, -(-len(chosen) // MOST_POINTS))]
+        rows = found["rows"][chosen]
         groups, grouping = np.full(snapshot.rows, -1, np.int32), self._read_grouping()
         if grouping is not None:
             groups[grouping.rows] = grouping.large
         how = list_parts(snapshot.generation)[MAP]["how"]
-        return Map(places=found["places"][is_living], image_ids=snapshot.image_ids[rows], groups=groups[rows], how=how)
+        return Map(
+            places=found["places"][chosen],
+            image_ids=snapshot.image_ids[rows],
+            hashes=self._collection.open_catalog().read_hashes(snapshot.number, snapshot.rows)[rows],
+            groups=groups[rows],
+            how=how,
+        )
 
-    def find_duplicates(self, mode: Mode = "same picture", at_least: float | None = None) -> list[DuplicateGroup]:
+    def find_duplicates(
+        self, mode: Mode = "same picture", at_least: float | None = None, first: int = 0, count: int | None = None
+    ) -> list[DuplicateGroup]:
         """Near-duplicates, the largest groups first; without pairs that a person told apart.
 
         Args:
             at_least: how similar to its medoid each is, in the place of what the mode means here.
+            first, count: of groups; None: all from there on.
         """
         groups = self._find_row_groups(self.find_bound(mode) if at_least is None else at_least)
+        groups = groups[first : None if count is None else first + count]
         images = self._read_by_row(np.array([row for one in groups for row in (one.medoid, *one.rows)], dtype=np.int64))
         found = (self._describe_duplicates(one, images) for one in groups)
         return [one for one in found if len(one.images) > 1]
+
+    def count_duplicates(self, mode: Mode = "same picture", at_least: float | None = None) -> tuple[int, int]:
+        """How many groups there are, and images in them."""
+        groups = self._find_row_groups(self.find_bound(mode) if at_least is None else at_least)
+        return len(groups), sum(1 + len(one.rows) for one in groups)
 
     def find_bound(self, mode: Mode) -> float:
         """How similar near-duplicates of a mode are to their medoid."""
@@ -211,10 +230,17 @@ class Overview:
         links, living = self._read_links(), self._list_living()
         if links is None:
             return []
+        apart, generation = self._collection.decisions.list_apart(), self._collection.open_snapshot().generation.name
+        key = generation, at_least, apart, living.tobytes()
+        return self._keep("duplicates", key, lambda: self._group_rows(links, living, at_least, apart))
+
+    def _group_rows(
+        self, links: Links, living: np.ndarray, at_least: float, pairs: set[frozenset[str]]
+    ) -> list[RowGroup]:
         mask = np.zeros(len(links.neighbours), dtype=bool)
         mask[living] = True
-        rows = {pair: tuple(map(self._find_row, pair)) for pair in self._collection.decisions.list_apart()}
-        apart = [(one, other) for one, other in rows.values() if one is not None and other is not None]
+        rows = [tuple(map(self._find_row, pair)) for pair in pairs]
+        apart = [(one, other) for one, other in rows if one is not None and other is not None]
         return find_groups(list_pairs(links.neighbours, links.similarities, at_least, mask, apart))
 
     def _describe_duplicates(self, group: RowGroup, images: dict[int, ImageDetails]) -> DuplicateGroup:
@@ -262,7 +288,7 @@ class Overview:
         part = self._keep(name, key, lambda: read_part(generation, name))
         return part and part.arrays
 
-    def _read_links(self) -> object | None:
+    def _read_links(self) -> Links | None:
         generation = self._collection.open_snapshot().generation
         graph = generation.folder / "graph" / "graph.json"
         stamp = graph.stat().st_mtime_ns if graph.exists() else None
@@ -307,6 +333,18 @@ def _pick_typical(found: _Grouping, mask: np.ndarray, parts: np.ndarray) -> np.n
     ranked = np.concatenate([np.sort(first_of_part), np.arange(len(order))])
     _, kept = np.unique(ranked, return_index=True)
     return rows[order][ranked[np.sort(kept)]][:PREVIEWS]
+
+
+def find_inside(found: Map, polygon: Sequence[tuple[float, float]]) -> np.ndarray:
+    """(m,) int64: the images whose points lie in a polygon, given by its corners; even-odd where it crosses itself."""
+    x, y = found.places[:, 0].astype(np.float64), found.places[:, 1].astype(np.float64)
+    inside = np.zeros(len(x), dtype=bool)
+    for (left, top), (right, bottom) in zip(polygon, [*polygon[1:], polygon[0]], strict=True):
+        if top == bottom:
+            continue  # A level side is crossed by no level ray.
+        crosses = (top > y) != (bottom > y)
+        inside ^= crosses & (x < left + (y - top) * (right - left) / (bottom - top))
+    return found.image_ids[inside]
 
 
 def choose_reference(images: Sequence[ImageDetails], rule: Literal["largest", "oldest"]) -> ImageDetails:

@@ -30,6 +30,10 @@ class VisibleCatalog:
         hidden = self._catalog.list_rows(store, rows, Filter(images=self._hidden))
         return found[~np.isin(found, hidden, assume_unique=True)]
 
+    def read_hashes(self, store: int, rows: int) -> np.ndarray:
+        """(rows, 32) uint8 content hashes of the images of a store's first rows; zeros for a row without one."""
+        return self._catalog.read_hashes(store, rows)
+
     def read_images(self, image_ids: list[int]) -> dict[int, ImageDetails]:
         """Details of those of these images that still have a file."""
         return self._catalog.read_images(image_ids)

@@ -58,6 +58,7 @@ class Key(StrEnum):
     TELL_APART = "tell_apart"
     TAKE_BACK = "take_back"
     MAP = "map"
+    FROM_MAP = "from_map"
     PART = "part"
     FORGET = "forget"
     FORGET_ALL = "forget_all"
@@ -85,6 +86,7 @@ class Action(StrEnum):
     MINUS = "minus"
     FAVOURITE = "favourite"
     ENTER = "enter"
+    APART = "apart"
 
 
 class Parameter(StrEnum):

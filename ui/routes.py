@@ -3,6 +3,7 @@
     /t/{content_hash}.webp      the thumbnail
     /o/{content_hash}           the original, as the file is; a format that browsers cannot show comes as a WebP picture
     /o/{content_hash}?download  the original as a file to keep, always as it is
+    /map/{name}.bin             the points of the map; its name says of which images, so it never changes
     /healthz                    {"status": "ok", ...}
 
 Rule: a picture is named by its content hash, never by a path, and what is not in the open collection does not exist.
@@ -18,7 +19,8 @@ from starlette.routing import BaseRoute, Route
 
 from indexer.collection import Collection
 from seer_model.errors import UserError
-from ui.resources import is_model_loaded, shrink, the_collection
+from ui.map_drawing import name_map, pack_map
+from ui.resources import is_model_loaded, shrink, the_collection, the_overview
 from ui.texts import show_path
 
 CONTENT_HASH = re.compile(r"[0-9a-f]{64}")
@@ -36,6 +38,8 @@ def list_routes() -> list[BaseRoute]:
         Route("/t/{name}.webp", serve_thumbnail),
         Route("/o/{name}", serve_original),
         # Streamlit answers an unknown address with its page; under ours it is not found.
+        Route("/map/{name}.bin", serve_map),
+        Route("/map/{rest:path}", serve_nothing),
         Route("/t/{rest:path}", serve_nothing),
         Route("/o/{rest:path}", serve_nothing),
         Route("/healthz", serve_health),
@@ -50,6 +54,18 @@ def serve_thumbnail(request: Request) -> Response:
 def serve_original(request: Request) -> Response:
     """The original of an image of the open collection."""
     return _serve(request, _keep if "download" in request.query_params else _show_original)
+
+
+def serve_map(request: Request) -> Response:
+    """The points of the map of the generation that answers, under the name that they have now."""
+    try:
+        found = the_overview().read_map()
+        name = found and name_map(the_collection().read_generation(), found)
+    except UserError:
+        found = name = None
+    if found is None or name != request.path_params["name"]:
+        return serve_nothing(request)
+    return Response(pack_map(found), media_type="application/octet-stream", headers={**FOR_EVER, **GUARDED})
 
 
 def serve_nothing(_: Request) -> Response:

@@ -58,7 +58,8 @@ CARDS, RAIL, QUERY = f".st-key-{Key.GALLERY} ul", f".st-key-{Key.RAIL}", f".st-k
 FOOTER, LARGE, CONTROLS = f".st-key-{Key.FOOTER}", f".st-key-{Key.LARGE}", f".st-key-{Key.CONTROLS}"
 FRAME = '[data-testid="stFullScreenFrame"] > div'
 SIMILAR, OPEN = (f"{CARDS} button[name={action}]" for action in (Action.SIMILAR, Action.OPEN))
-GROUPS = f".st-key-{Key.GROUPS} ul"
+MAP = f".st-key-{Key.MAP} section"
+GROUPS, COPIES = f".st-key-{Key.GROUPS} ul", f".st-key-{Key.DUPLICATES} div:has(> ul)"
 MORE, TRAY, PART = f"{CARDS} nav", f"[class*=st-key-{Key.TRAY}-]", f"[class*=st-key-{Key.PART}-][class*=-box]"
 SIGNS = {Action.PLUS: "+", Action.MINUS: "\\2212", Action.FAVOURITE: "\\2661"}
 """What stands on the small buttons of a card: plus, minus, a heart."""
@@ -75,6 +76,7 @@ STYLE = f"""<style>
 /* The ways to the pages stand in the header, beside the name. */
 {MENU} {{ position: fixed; top: 0; left: 7rem; z-index: 999990; width: auto; height: 3.75rem; align-items: center; }}
 {MENU} p {{ white-space: nowrap; }}
+{MENU} {{ max-width: calc(100vw - 7.5rem); overflow-x: auto; flex-wrap: nowrap; scrollbar-width: none; }}
 
 /* A card: a quiet square of one size for every picture, the whole picture in it. */
 {CARDS} {{
@@ -137,6 +139,47 @@ STYLE = f"""<style>
 {GROUPS} img:only-of-type {{ grid-column: 1 / 3; }}
 {GROUPS} span {{ grid-column: 1 / 3; padding: 0.25rem 0.6rem 0.4rem; text-align: left; font-weight: 600; }}
 {GROUPS} button:is(:hover, :focus-visible) {{ outline: 2px solid {ACCENT}; outline-offset: -2px; }}
+
+/* The map: two canvases, pictures and a tip over each other, buttons at its edge. */
+{MAP} {{
+  position: relative; height: min(72vh, 60rem); overflow: hidden; border-radius: 8px;
+  background: color-mix(in srgb, currentColor 4%, transparent);
+}}
+{MAP} canvas {{ position: absolute; inset: 0; width: 100%; height: 100%; touch-action: none; cursor: grab; }}
+{MAP} canvas:nth-of-type(2), {MAP} figure, {MAP} aside {{ pointer-events: none; }}
+{MAP}[data-mode=lasso] canvas {{ cursor: crosshair; }}
+{MAP} figure {{ position: absolute; inset: 0; margin: 0; }}
+{MAP} figure img {{ position: absolute; width: 70px; height: 70px; object-fit: cover; border-radius: 6px; }}
+{MAP} aside {{ position: absolute; }}
+{MAP} aside img {{ width: 140px; height: 140px; object-fit: contain; border-radius: 8px; background: #000a; }}
+{MAP} nav {{ position: absolute; left: 0.6rem; bottom: 0.6rem; display: flex; flex-wrap: wrap; gap: 0.3rem; }}
+{MAP} nav button {{
+  min-width: 2rem; height: 2rem; padding: 0 0.5rem; border: none; border-radius: 8px; background: rgb(0 0 0 / 65%);
+  color: #fff; cursor: pointer;
+}}
+{MAP} nav button:is(:hover, :focus-visible, [aria-pressed=true]) {{ background: {ACCENT}; outline: 2px solid #fff; }}
+
+/* Near-duplicates side by side. */
+{COPIES} ul {{
+  display: grid; grid-template-columns: repeat(auto-fill, minmax(155px, 190px)); gap: 1rem; margin: 0;
+  padding: 1rem 0; border-top: 1px solid #8883;
+}}
+{COPIES} li {{ list-style: none; margin: 0; min-width: 0; font-size: 0.85rem; }}
+{COPIES} button {{ border: none; background: transparent; color: inherit; padding: 0; cursor: pointer; }}
+{COPIES} img {{
+  display: block; width: 100%; aspect-ratio: 1; object-fit: contain; border-radius: 8px;
+  background: color-mix(in srgb, currentColor 6%, transparent);
+}}
+{COPIES} mark {{ margin-left: 0.5rem; padding: 0 0.5rem; border-radius: 1rem; background: {ACCENT}; color: #fff; }}
+{COPIES} p {{
+  margin: 0; font-size: inherit; overflow: hidden; text-overflow: ellipsis; white-space: nowrap;
+  color: color-mix(in srgb, currentColor 72%, transparent);
+}}
+{COPIES} button[name={Action.APART}] {{
+  margin-top: 0.3rem; padding: 0.2rem 0.7rem; border: 1px solid color-mix(in srgb, currentColor 25%, transparent);
+  border-radius: 8px;
+}}
+{COPIES} button:is(:hover, :focus-visible) {{ outline: 2px solid {ACCENT}; outline-offset: 1px; border-radius: 8px; }}
 
 /* Under it how similar, and which file; at the right the way to the original. */
 {CARDS} :is(div, p) {{ margin: 0; }}
