@@ -56,15 +56,20 @@ def list_pairs(
     _, unique = np.unique(firsts * len(neighbours) + seconds, return_index=True)
     kept = unique[living[firsts[unique]] & living[seconds[unique]]]
     firsts, seconds, found = firsts[kept], seconds[kept], found[kept]
-    unwanted = {pair for one, other in apart for pair in ((one, other), (other, one))}
+    unwanted = _mirror(apart)
     if unwanted:
         is_wanted = [pair not in unwanted for pair in zip(firsts.tolist(), seconds.tolist(), strict=True)]
         firsts, seconds, found = firsts[is_wanted], seconds[is_wanted], found[is_wanted]
     return Pairs(firsts, seconds, found)
 
 
-def find_groups(pairs: Pairs) -> list[RowGroup]:
-    """Groups about medoids, the largest first. A row is in one group; in none if nothing is left to be with it."""
+def find_groups(pairs: Pairs, apart: Iterable[tuple[int, int]] = ()) -> list[RowGroup]:
+    """Groups about medoids, the largest first. A row is in one group; in none if nothing is left to be with it.
+
+    Args:
+        apart: pairs of rows that are not to be in one group, whatever is between them.
+    """
+    unwanted = _mirror(apart)
     rows, starts, counts = np.unique(pairs.firsts, return_index=True, return_counts=True)
     spans = zip(rows.tolist(), starts.tolist(), counts.tolist(), strict=True)
     mine = {row: slice(start, start + count) for row, start, count in spans}
@@ -83,10 +88,25 @@ def find_groups(pairs: Pairs) -> list[RowGroup]:
                 heapq.heappush(waiting, (-int(is_free.sum()), weight, row))
             continue
         others, similarities = pairs.seconds[mine[row]][is_free], pairs.similarities[mine[row]][is_free]
-        order = np.lexsort((others, -similarities))
+        order = _keep_apart(others[order := np.lexsort((others, -similarities))], order, unwanted)
         groups.append(RowGroup(row, others[order], similarities[order]))
-        free -= {row, *others.tolist()}
+        free -= {row, *others[order].tolist()}
     return sorted(groups, key=lambda group: -len(group.rows))
+
+
+def _mirror(pairs: Iterable[tuple[int, int]]) -> set[tuple[int, int]]:
+    return {pair for one, other in pairs for pair in ((one, other), (other, one))}
+
+
+def _keep_apart(rows: np.ndarray, order: np.ndarray, unwanted: set[tuple[int, int]]) -> np.ndarray:
+    """The places of those that may stand together, each with all before it."""
+    if not unwanted:
+        return order
+    kept: list[int] = []
+    for place, row in enumerate(rows.tolist()):
+        if not any((row, rows[other]) in unwanted for other in kept):
+            kept.append(place)
+    return order[kept]
 
 
 def _weigh(pairs: Pairs, mine: dict[int, slice]) -> Iterator[tuple[int, int, float]]:

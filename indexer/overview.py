@@ -241,7 +241,7 @@ class Overview:
         mask[living] = True
         rows = [tuple(map(self._find_row, pair)) for pair in pairs]
         apart = [(one, other) for one, other in rows if one is not None and other is not None]
-        return find_groups(list_pairs(links.neighbours, links.similarities, at_least, mask, apart))
+        return find_groups(list_pairs(links.neighbours, links.similarities, at_least, mask, apart), apart)
 
     def _describe_duplicates(self, group: RowGroup, images: dict[int, ImageDetails]) -> DuplicateGroup:
         ranked = [(group.medoid, 1.0), *zip(group.rows.tolist(), group.similarities.tolist(), strict=True)]

@@ -135,11 +135,11 @@ def _count_found(places: np.ndarray, held: HeldOut, candidates: int) -> float:
 
 
 def list_probes(lists: int) -> Iterator[int]:
-    """1, 2, 3, 4, 6, 8, 12 ... and all lists."""
-    probes = 1
+    """1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20 ... and all lists: four from each power of two to the next."""
+    probes, step = 1, 1
     while probes < lists:
         yield probes
-        if probes > 1 and probes + probes // 2 < lists:
-            yield probes + probes // 2
-        probes *= 2
+        probes += step
+        if probes >= 8 * step:
+            step *= 2
     yield lists

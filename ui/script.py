@@ -20,6 +20,7 @@ if __name__ == "__main__":
         st.Page("views/find.py", title="Find similar", icon=":material/image_search:", default=True),
         st.Page("views/map.py", title="Map", icon=":material/scatter_plot:", url_path="map"),
         st.Page("views/duplicates.py", title="Duplicates", icon=":material/content_copy:", url_path="duplicates"),
+        st.Page("views/favourites.py", title="Favourites", icon=":material/favorite:", url_path="favourites"),
         st.Page(
             "views/not_searchable.py", title="Not searchable", icon=":material/hide_image:", url_path="not-searchable"
         ),

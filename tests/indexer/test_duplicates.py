@@ -58,6 +58,13 @@ def test_a_pair_that_was_told_apart_is_none():
     assert [(one.medoid, one.rows.tolist()) for one in parted] == [(1, [2])]
 
 
+def test_two_that_were_told_apart_are_in_no_group_by_way_of_a_third():
+    cosines = compare(np.array([[1, 0], [1, 0.1], [1, 0.2]]))
+    apart = [(0, 2)]
+    (group,) = find_groups(list_pairs(*link(cosines, 2), 0.9, np.ones(3, bool), apart), apart)
+    assert {group.medoid, *group.rows.tolist()} in ({0, 1}, {1, 2})
+
+
 @pytest.mark.parametrize("count", [0, 1])
 def test_of_nothing_there_are_no_groups(count: int):
     neighbours, similarities = np.full((count, 3), -1, np.int32), np.full((count, 3), -np.inf, np.float32)

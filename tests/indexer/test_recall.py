@@ -118,7 +118,7 @@ def test_where_no_width_reaches_the_target_the_best_recall_is_told():
     assert find_width(index, held, 0.5, 2000, 16, 64) == (None, 0.0)
 
 
-@pytest.mark.parametrize(("lists", "expected"), [(1, [1]), (2, [1, 2]), (10, [1, 2, 3, 4, 6, 8, 10])])
+@pytest.mark.parametrize(("lists", "expected"), [(1, [1]), (2, [1, 2]), (10, [1, 2, 3, 4, 5, 6, 7, 8, 10])])
 def test_probes_go_up_to_all_lists(lists: int, expected: list[int]):
     assert list(list_probes(lists)) == expected
 

@@ -10,7 +10,9 @@ from seer_model.errors import UserError
 from ui.keys import Key
 from ui.resources import the_collection
 from ui.texts import quote, show_path, show_size
+from ui.work import offer_work
 
+WORK = "The picture folders are looked through, as seer build does; it goes on if this page is closed."
 SEE_LIST = "See every file that cannot be searched, and why"
 
 
@@ -64,6 +66,15 @@ def show_facts(status: CollectionStatus) -> None:
         value.text(fact)
 
 
+def show_work(collection: Collection) -> None:
+    """The way to bring the collection up to date from here."""
+    label, value = st.columns([1, 6], gap="small", vertical_alignment="center")
+    label.caption("Bring up to date")
+    with value:
+        offer_work(collection, "build", "Look for new pictures", Key.BUILD, ":material/sync:")
+        st.text(WORK)
+
+
 def show_kept(collection: Collection) -> None:
     """What is kept of uploads, and the way to have all of it deleted."""
     label, value = st.columns([1, 6], gap="small", vertical_alignment="center")
@@ -93,6 +104,7 @@ def show_page() -> None:
     if status.failed or status.pending:
         st.page_link("views/not_searchable.py", label=SEE_LIST, icon=":material/hide_image:")
     show_facts(status)
+    show_work(collection)
     show_kept(collection)
 
 
