@@ -56,4 +56,5 @@ def survey(folder: Path | None, niceness: int, as_json: bool) -> None:
         report = survey_collection(place, on_progress=on_progress, should_stop=should_stop)
         is_stopped = should_stop()
     click.echo(json.dumps(report.describe()) if as_json else show_survey(report))
-    sys.exit(INTERRUPTED if is_stopped else 0)
+    if is_stopped:
+        sys.exit(INTERRUPTED)

@@ -65,6 +65,6 @@ def list_recipes(rows: int, dimension: int, memory_bytes: int) -> list[Recipe]:
 
 
 def choose_lists(rows: int) -> int:
-    """Once or twice the root of the rows, a power of two, and not more than can be trained."""
-    wanted = min(rows**0.5 * 2.1, rows / ROWS_IN_A_LIST, MOST_LISTS)
+    """From the root of the rows (few) to twice that (many), a power of two, and not more than can be trained."""
+    wanted = min(rows**0.55 * 1.1, rows / ROWS_IN_A_LIST, MOST_LISTS)
     return 1 << max(0, int(wanted).bit_length() - 1)

@@ -135,7 +135,7 @@ UI_KNOWS = {
     "seer_model.errors",
     "indexer.aside",  # decodes uploads, and originals that browsers cannot show, outside of the page's process
 }
-UI_COMMAND_KNOWS = UI_KNOWS | {"indexer.cli", "indexer.cli_build", "seer_model.cli"}
+UI_COMMAND_KNOWS = UI_KNOWS | {"indexer.cli", "indexer.cli_build", "indexer.cli_graph", "seer_model.cli"}
 """The composed command joins the groups of the floors below."""
 
 FORBIDDEN_MODULES = re.compile(r"(^|_)(utils?|common|helpers?|misc|shared|base)($|_)")

@@ -31,6 +31,19 @@ def test_a_promise_names_tests_that_exist(line: str):
         assert name in list_tests(file) if name else list_tests(file), f"{file}::{name}"
 
 
-def test_the_three_promises_are_all_there():
-    assert re.findall(r"^## (.*)$", PROMISES, re.MULTILINE) == ["Nothing lost", "Nothing wrong", "Nobody let in"]
+def test_the_promises_are_all_there():
+    assert re.findall(r"^## (.*)$", PROMISES, re.MULTILINE) == [
+        "Nothing lost", "Nothing wrong", "What is shown without a query", "Nobody let in",
+    ]  # fmt: skip
     assert len(LINES) > 30
+
+
+def test_every_step_of_the_tour_is_held_by_tests_and_shows_pictures_that_are_there():
+    tour = (REPOSITORY / "docs" / "guide.md").read_text(encoding="utf-8")
+    known = set().union(*(list_tests(f"tests/ui/{path.name}") for path in REPOSITORY.glob("tests/ui/test_*.py")))
+    steps = tour.split("\n## ")[1:]
+    for step in steps:
+        named = set(re.findall(r"`(test_\w+)`", step))
+        assert named and named <= known, step.splitlines()[0]
+    for picture in re.findall(r"\]\((images/\S+)\)", tour):
+        assert (REPOSITORY / "docs" / picture).is_file(), picture

@@ -11,6 +11,7 @@ import click
 from indexer.cli import CommandGroup, collection_option
 from indexer.cli import cli as indexer_group
 from indexer.cli_build import build, choose_collection
+from indexer.cli_graph import survey
 from indexer.layout import find_collection, list_collections, read_home
 from seer_model.cli import models
 from ui.password import VARIABLE, read_password
@@ -62,7 +63,7 @@ def ui_command(
 def demo(context: click.Context, pictures: Path | None, port: int) -> None:
     """From nothing to the page: sample pictures, or the folder PICTURES.
 
-    They become a collection as with seer build, and the page shows it. Running it again costs little.
+    They become a collection as with seer build and seer survey, and the page shows it. Running it again costs little.
     """
     # Asked before the build: minutes later would be late for it.
     require_free(LOOPBACK, port)
@@ -73,6 +74,7 @@ def demo(context: click.Context, pictures: Path | None, port: int) -> None:
     else:
         place = choose_collection([pictures], None)
     context.invoke(build, pictures=(pictures,), folder=place)
+    context.invoke(survey, folder=place)
     serve_page(place, LOOPBACK, port, password)
 
 

@@ -232,11 +232,11 @@ def test_a_budget_that_nothing_fits_in_is_said(store: Store):
 
 def test_recipes_follow_from_the_numbers():
     assert [one.title for one in list_recipes(64_000, 1024, 4 << 30)] == [
-        "PCA256,IVF512,PQ128x4fs", "PCA512,IVF512,PQ256x4fs", "PCA768,IVF512,PQ384x4fs", "PCA1024,IVF512,PQ512x4fs",
+        "PCA256,IVF256,PQ128x4fs", "PCA512,IVF256,PQ256x4fs", "PCA768,IVF256,PQ384x4fs", "PCA1024,IVF256,PQ512x4fs",
     ]  # fmt: skip
     assert [one.reduced for one in list_recipes(64_000, 3712, 4 << 30)] == [256, 512, 768, 1024]
     (small,) = list_recipes(1_000_000, 3712, 50 << 20)
     assert small.title == "PCA128,IVF2048,PQ64x4fs" and small.measure(1_000_000, 3712) < 50 << 20
     assert not list_recipes(1_000_000, 3712, 1 << 20)
     counts = 30, 1000, 64_000, 10**6, 10**7, 10**9
-    assert list(map(choose_lists, counts)) == [1, 16, 512, 2048, 4096, 16_384]
+    assert list(map(choose_lists, counts)) == [1, 16, 256, 2048, 4096, 16_384]

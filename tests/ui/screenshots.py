@@ -1,6 +1,6 @@
 """The page as a person sees it, from the sample pictures: `python -m tests.ui.screenshots OUT`.
 
-Writes search.png (the one in the README), start.png, dark.png, phone.png, large.png and status.png into OUT.
+Writes search.png and start.png (those in the README), tray, why, map, duplicates, dark, phone, large and status.
 
 Rule: the same pictures, the same sizes and the same steps each time, so that two runs can be compared by eye.
 """
@@ -14,6 +14,7 @@ from pathlib import Path
 from PIL import Image
 
 from indexer.collection import Collection
+from indexer.survey import survey_collection
 from tests.indexer.making import build
 from tests.ui.conftest import CARDS, find_browser, open_browser, select_button, start_server
 from ui.keys import Action, Key
@@ -31,6 +32,7 @@ def main(out: Path) -> None:
         home = Path(folder)
         gather_samples(home / "pictures")
         build(home / "place", home / "pictures", batch_size=16)
+        survey_collection(home / "place")
         content_hash = find_hash(home / "place", QUERY)
         process, server = start_server(home, "ui", "--collection", str(home / "place"), "--port", "0")
         try:
@@ -53,6 +55,21 @@ def take_all(browser, server: str, content_hash: str, out: Path) -> None:
         page.get_by_role("dialog").locator("img").wait_for()
         wait_for_pictures(page)
         page.screenshot(path=out / "large.png")
+        page.get_by_text("Why it matched").click()
+        page.locator("img[alt^='What matched']").wait_for()
+        page.wait_for_timeout(800)
+        page.screenshot(path=out / "why.png")
+    with open_page(browser, answer) as page:
+        for action, place in ((Action.PLUS, 7), (Action.MINUS, 12)):
+            page.locator(f"{CARDS} button[name={action}]").nth(place).dispatch_event("click")
+            page.wait_for_timeout(800)
+            page.locator('.stApp[data-test-script-state="notRunning"]').wait_for()
+        wait_for_pictures(page)
+        page.screenshot(path=out / "tray.png")
+    for name in ("map", "duplicates"):
+        with open_page(browser, f"{server}/{name}") as page:
+            page.wait_for_timeout(1500)
+            page.screenshot(path=out / f"{name}.png")
     with open_page(browser, answer, color_scheme="dark") as page:
         page.screenshot(path=out / "dark.png")
     with open_page(browser, answer, viewport=PHONE) as page:
@@ -79,7 +96,6 @@ def open_page(browser, address: str, **options: object) -> Iterator[object]:
     page = context.new_page()
     page.goto(address)
     page.locator(f".st-key-{Key.FOOTER}").wait_for()
-    page.locator(f"{CARDS} img").first.wait_for()
     page.locator('.stApp[data-test-script-state="notRunning"]').wait_for()
     wait_for_pictures(page)
     yield page
