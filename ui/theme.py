@@ -76,7 +76,6 @@ STYLE = f"""<style>
 /* The ways to the pages stand in the header, beside the name. */
 {MENU} {{ position: fixed; top: 0; left: 7rem; z-index: 999990; width: auto; height: 3.75rem; align-items: center; }}
 {MENU} p {{ white-space: nowrap; }}
-{MENU} {{ max-width: calc(100vw - 7.5rem); overflow-x: auto; flex-wrap: nowrap; scrollbar-width: none; }}
 
 /* A card: a quiet square of one size for every picture, the whole picture in it. */
 {CARDS} {{
@@ -242,7 +241,9 @@ button[kind="primary"][data-testid]:hover {{ filter: brightness(0.92); }}
     content: attr(data-name) ": "; color: color-mix(in srgb, currentColor 72%, transparent);
   }}
   {MENU} {{ left: auto; right: 0.5rem; }}
-  {MENU} a > span:first-child {{ display: none; }}
+  /* Six names have no place there: their signs, and the names for who has the page read out. */
+  {MENU} a > span:last-child {{ position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); }}
+  {MENU} a {{ padding: 0.5rem; }}
   .stMainBlockContainer {{ padding-left: 1rem; padding-right: 1rem; }}
   {QUERY} img {{ max-height: 14rem; }}
 }}

@@ -103,10 +103,14 @@ def open_page(browser, address: str, **options: object) -> Iterator[object]:
 
 
 def wait_for_pictures(page) -> None:
-    """Every picture has arrived, and what fades in has done so."""
-    # The page's policy forbids what `wait_for_function` would do in it.
-    while not page.evaluate("[...document.images].every(image => image.complete && image.naturalWidth > 0)"):
+    """Every picture in sight has arrived, and what fades in has done so."""
+    seen = "[...document.images].filter(image => image.loading !== 'lazy')"
+    for _ in range(100):
+        # The page's policy forbids what `wait_for_function` would do in it.
+        if page.evaluate(f"{seen}.every(image => image.complete)"):
+            break
         page.wait_for_timeout(100)
+    page.wait_for_timeout(1000)
     page.wait_for_timeout(500)
 
 

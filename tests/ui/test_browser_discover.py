@@ -30,8 +30,9 @@ def surveyed(seen: Gallery, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 def visit(browser, surveyed: tuple[Gallery, str]) -> Iterator[Visit]:
     one = Visit(browser, surveyed[1])
     yield one
-    # A page that is opened by its own address: Streamlit asks below it first, where nothing is.
-    complaints = [text for text in one.complaints if "404" not in text]
+    # A page that is opened by its own address: Streamlit asks below it first, where nothing is. And a browser without a
+    # graphics card says that its own drawing is slow.
+    complaints = [text for text in one.complaints if "404" not in text and "GL Driver Message" not in text]
     one.context.close()
     assert not complaints and all(url.startswith((surveyed[1], "data:", "blob:")) for url in one.requests)
 

@@ -133,7 +133,7 @@ def test_on_a_phone_the_ways_to_the_pages_are_in_sight_and_cover_nothing(visit: 
     boxes = links.evaluate_all("links => links.map((link) => link.getBoundingClientRect().toJSON())")
     logo = visit.page.get_by_test_id("stHeaderLogo").bounding_box()
     edges = [logo["x"] + logo["width"], *(box[side] for box in boxes for side in ("left", "right")), 390]
-    assert len(boxes) == 3 and edges == sorted(edges)
+    assert len(boxes) == 6 and edges == sorted(edges)
 
 
 @pytest.mark.parametrize("visit", [PHONE], indirect=True, ids=["phone"])

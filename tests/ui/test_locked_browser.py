@@ -114,13 +114,13 @@ def test_with_the_password_a_picture_is_dropped_and_found(visit: KnownVisit, str
     # A name that is not in the collection, of content that is.
     for name in ("<img src=x onerror=alert(3)>[z](javascript:alert(3)) $\\gamma$.jpg", "=3+3.jpg"):
         upload = shutil.copy(strange.pictures / FORMULA_NAMES[0], tmp_path / name)
-        visit.page.locator("input[type=file]").set_input_files(upload)
+        visit.page.locator("input[type=file]").first.set_input_files(upload)
         visit.wait_for_query(name.replace("\\", "\\\\"))
         assert visit.list_names()[0] == FORMULA_NAMES[0]
         assert visit.page.locator(f".st-key-{Key.QUERY}").get_by_text(name, exact=True).count() == 1
     for name in ("<img src=x onerror=alert(4)> $\\delta$ :red[x].jpg", "1. www.x.one.jpg", "- a@b.two.jpg"):
         (tmp_path / name).write_bytes(b"not a picture")
-        visit.page.locator("input[type=file]").set_input_files(tmp_path / name)
+        visit.page.locator("input[type=file]").first.set_input_files(tmp_path / name)
         told = visit.page.get_by_role("alert").get_by_text(" cannot be searched with")
         visit.wait_until(f"document.querySelector('[role=alert]')?.innerText.includes({name[-9:]!r})")
         assert told.inner_text().replace(UNSEEN_BREAK, "").startswith(f"{name} cannot be searched with")

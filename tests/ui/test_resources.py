@@ -25,7 +25,7 @@ def test_an_upload_is_shown_and_searched_without_being_decoded_in_this_process(s
 
 @pytest.mark.usefixtures("nothing_is_decoded_here")
 def test_an_upload_has_the_limits_of_the_collection(shown: Gallery, near_copy: Path, monkeypatch: pytest.MonkeyPatch):
-    settings = the_collection()._open_snapshot().generation.manifest["settings"]
+    settings = the_collection().open_snapshot().generation.manifest["settings"]
     monkeypatch.setitem(settings, "max_megapixels", 0.005)
     upload = near_copy.read_bytes()
     for ask in (lambda: shrink(upload, PREVIEW_PX), lambda: the_collection().find_similar(upload)):
