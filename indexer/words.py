@@ -28,7 +28,7 @@ COPIES_FOUND, SCENE, KIND = 0.04, 0.9, 0.5
 """Share of the copies that may fall below the bound that they choose; quantiles of neighbours."""
 MOST_OTHERS = 0.01
 """Of pairs drawn at random that may be taken for the same picture."""
-FEW = 3
+FEW = 10
 """An image may have so many copies in its collection before it counts as taking others for copies."""
 LEAST_COPIES = 16
 """Fewer choose nothing."""

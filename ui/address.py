@@ -28,7 +28,7 @@ LAST_PAGE = 1000
 
 
 ALL_KINDS = "All"
-YES, NO = "1", "0"
+YES = "1"
 
 
 class Sort(StrEnum):
@@ -59,7 +59,7 @@ class Address:
     """Which images may be answered."""
     sort: Sort = Sort.SIMILARITY
     """The order on one page."""
-    is_folded: bool = True
+    is_folded: bool = False
     """Whether near-copies stand under one."""
     page: int = 1
 
@@ -80,7 +80,7 @@ def read_address() -> Address:
         is_exact=given.get(Parameter.EXACT) == YES,
         wanted=read_wanted(given, given.get_all(Parameter.FORMAT)),
         sort=_read_sort(given.get(Parameter.SORT, "")),
-        is_folded=given.get(Parameter.FOLD) != NO,
+        is_folded=given.get(Parameter.FOLD) == YES,
         page=read_page(given.get(Parameter.PAGE, "")),
     )
 
@@ -111,7 +111,7 @@ def write_address(address: Address) -> None:
         Parameter.EXACT: YES if address.is_exact else None,
         **spell_wanted(address.wanted),
         Parameter.SORT: None if address.sort == usual.sort else str(address.sort),
-        Parameter.FOLD: None if address.is_folded else NO,
+        Parameter.FOLD: YES if address.is_folded else None,
         Parameter.PAGE: None if address.page == usual.page else str(address.page),
     }
     write_parameters(values)

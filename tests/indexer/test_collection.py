@@ -3,6 +3,7 @@
 import sqlite3
 import threading
 from contextlib import closing
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -253,5 +254,5 @@ def test_many_threads_ask_while_builds_publish(built: Path, pictures: Path):
     (1.0, True, "1.000"), (0.9999999, False, "0.999"), (0.98765, False, "0.988"), (-0.25, False, "-0.250"),
 ])  # fmt: skip
 def test_a_similarity_of_one_is_shown_for_identical_content_only(similarity: float, is_same: bool, shown: str):
-    neighbour = Neighbour(1, 1, similarity, [Path("x.jpg")], "00", 1, 1, is_same)
+    neighbour = Neighbour(1, 1, similarity, [Path("x.jpg")], "00", 1, 1, is_same, "JPEG", 1, datetime(2026, 1, 1))
     assert show_similarity(neighbour) == shown

@@ -140,6 +140,7 @@ def test_no_name_is_more_than_a_name_wherever_it_is_shown(visit: KnownVisit, str
         dialog = visit.page.get_by_role("dialog")
         dialog.get_by_text(show_path(strange.pictures / name), exact=True).wait_for()
         assert dialog.get_by_role("heading").text_content().replace(UNSEEN_BREAK, "") == show_path(Path(name).name)
+        dialog.locator("a").wait_for()
         assert [link.get_attribute("href")[:3] for link in dialog.locator("a").all()] == ["/o/"]
         settle(visit)
         visit.page.keyboard.press("Escape")
