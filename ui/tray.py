@@ -18,7 +18,7 @@ from ui.part import choose_part
 from ui.resources import make_preview, measure_upload
 from ui.terms import TrayTerm
 from ui.texts import quote, show_path, show_size
-from ui.uploads import Upload, find_own, find_upload, offer_forgetting
+from ui.uploads import Upload, find_upload, offer_forgetting
 
 GONE = "The image that this link names is not, or no longer, in the collection. Choose another one, or drop a picture."
 WHOLE_QUERY = "The query has several pictures: each counts as often as it stands here."
@@ -54,10 +54,13 @@ class Entry:
         return Term(picture, 1.0 if self.term.is_wanted else -1.0, region, self.name)
 
 
-def read_tray(collection: Collection, here: address.Address) -> list[Entry]:
-    """What is searched from; says so where a link names what is gone or is no picture."""
+def read_tray(collection: Collection, here: address.Address, own: Upload | None) -> list[Entry]:
+    """What is searched from; says so where a link names what is gone or is no picture.
+
+    Args:
+        own: this tab's own picture, that no link names.
+    """
     found = [_find(collection, term, place) for place, term in enumerate(here.terms)]
-    own = find_own()
     if own and (picture := _require_picture(own)):
         found.append(Entry(picture=picture, term=TrayTerm(content_hash="", is_upload=True), place=None))
     return [entry for entry in found if entry is not None]

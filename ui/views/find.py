@@ -7,7 +7,7 @@ Rule: the parts stand in the order in which a person sees them, and the page its
 
 from collections.abc import Sequence
 from contextlib import nullcontext
-from functools import lru_cache
+from functools import partial
 from math import ceil
 from time import perf_counter
 
@@ -59,20 +59,17 @@ def _waited_for(collection: Collection, entries: Sequence[Entry]) -> object:
 
 def find_filter(collection: Collection, wanted: Wanted) -> Filter | None:
     """What may be answered. Raises: QueryError."""
-    return make_filter(
-        collection, wanted, lambda text: set(_list_within(collection, collection.read_generation(), text))
-    )
+    return make_filter(collection, wanted, partial(list_within, collection))
 
 
-@lru_cache(maxsize=8)
-def _list_within(collection: Collection, _: str | None, text: str) -> frozenset[int]:
+def list_within(collection: Collection, text: str) -> set[int]:
     """The images of an earlier answer; of one that has none, none."""
     then = address.read_answer(text)
-    entries = read_tray(collection, then)
+    entries = read_tray(collection, then, own=None)
     if not entries:
-        return frozenset()
+        return set()
     answer = collection.find(make_query(entries), MOST_WITHIN, at_least=then.at_least, at_most=then.at_most)
-    return frozenset(one.image_id for one in answer.neighbours)
+    return {one.image_id for one in answer.neighbours}
 
 
 def show_answer(
@@ -203,9 +200,10 @@ def show_page() -> None:
     rail, answer = st.columns([1, 3.6], gap="medium")
     with rail, st.container(key=Key.RAIL):
         ask_for_picture()
-        entries = read_tray(collection, here)
+        own = find_own()
+        entries = read_tray(collection, here, own)
         opened = show_tray(entries)
-        if not entries and (here.terms or find_own()):
+        if not entries and (here.terms or own):
             offer_start()
     with answer:
         found = show_found(collection, status, entries, here) if entries else show_start(collection, status)
