@@ -210,6 +210,8 @@ def _list_tasks(work: Iterator[Work], total: int, new: dict[str, bool]) -> Itera
     for number, task in enumerate(work):
         if number == total:
             return
+        if task.path in new:
+            continue  # A damaged catalog lists it twice.
         new[task.path] = task.is_new
         yield DecodeTask(task.path, task.known)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import indexer
 from indexer.collection import Collection
 from indexer.errors import (
     CollectionBusy,
@@ -462,6 +463,8 @@ def test_too_little_disk_is_said_before_anything_is_embedded(
 
 
 def test_without_faiss_everything_is_embedded_and_kept(place: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch):
+    # The package holds its modules, too: both are put back, or later tests would meet two of one name.
+    monkeypatch.setattr(indexer, "index", None, raising=False)
     monkeypatch.delitem(sys.modules, "indexer.index", raising=False)
     with monkeypatch.context() as without, pytest.raises(FaissMissing, match="seer doctor"):
         without.setitem(sys.modules, "faiss", None)

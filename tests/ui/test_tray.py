@@ -182,6 +182,17 @@ def test_search_within_an_answer(shown: Gallery):
     assert list_cards(page) == ask(shown, "picture-06.jpg", count=24)
 
 
+def test_an_earlier_answer_is_not_changed_by_a_picture_of_this_tab(own: Gallery, near_copy: Path):
+    choose_collection(own.place, keeps=False)
+    five = own.find_hash("picture-05.jpg")
+    with own.open() as collection:
+        found = collection.find_similar_to(collection.find_image(five), 30)
+    page = upload(open_page(), near_copy)
+    page.query_params["within"] = f"term={five}&at_least={found[9].similarity}"
+    page.run()
+    assert set(list_cards(page)) == {one.content_hash for one in found[:10]}
+
+
 def test_how_many_lie_between_the_bounds_is_told(shown: Gallery):
     with shown.open() as collection:
         found = collection.find_similar_to(collection.find_image(shown.find_hash("picture-05.jpg")), 30)
