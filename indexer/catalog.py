@@ -259,7 +259,7 @@ class Catalog:
         """(N,) int64: the image of each row of the store; -1 for a row that nothing refers to."""
         ids = np.full(self.count_rows(store), -1, dtype=np.int64)
         for row, image_id in self._connection.execute("SELECT row, image_id FROM rows WHERE store = ?", (store,)):
-            ids[row] = image_id
+            ids[row] = -1 if image_id is None else image_id  # None: of a damaged catalog.
         return ids
 
     def list_hashes(self, store: int, rows: list[int]) -> dict[int, bytes]:

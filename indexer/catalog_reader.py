@@ -196,7 +196,8 @@ class CatalogReader:
             WHERE r.store = ? AND r.row < ?"""
         with self._lock, explain_damage(self._path):
             for row, content_hash in self._connection.execute(query, (store, rows)):
-                hashes[row] = np.frombuffer(content_hash, dtype=np.uint8)
+                if isinstance(content_hash, bytes) and len(content_hash) == HASH_BYTES:
+                    hashes[row] = np.frombuffer(content_hash, dtype=np.uint8)
         hashes.flags.writeable = False
         return hashes
 
