@@ -4,7 +4,8 @@ A server cannot choose what it is sent. A picture that crashes its decoder, hang
 answer, and neither the server nor the others that ask; so what serves pages decodes here. A command that is asked one
 question and ends decodes in its own process: starting another takes longer than all the rest of its decoding.
 
-Rule: what comes back is pixels or bytes made by us, or PictureError; never anything that the picture's sender chose.
+Rule: what comes back is pixels or bytes made by us, short printable texts, or PictureError; nothing else that the
+picture's sender chose.
 """
 
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from seer_model.errors import PictureError
 from seer_model.formats import PICTURE_SUFFIXES
 from seer_model.pictures import Region, bound_memory, encode_thumbnail, open_picture
 from seer_model.preprocess import Preprocessing, prepare
+from seer_model.shots import read_shot
 
 __all__ = ["PICTURE_SUFFIXES", "Aside", "Here", "prepare_picture", "shrink_picture"]
 
@@ -45,8 +47,13 @@ def measure_picture(data: bytes, _: object, max_megapixels: float) -> tuple[int,
     return picture.width, picture.height
 
 
+def describe_shot(data: bytes, _: object, max_megapixels: float) -> dict[str, str]:
+    """How a file's picture was taken, as `seer_model.shots` has it. Raises: PictureError."""
+    return read_shot(data, max_megapixels=max_megapixels)
+
+
 class Here:
-    """The same three, in this process."""
+    """The same four, in this process."""
 
     def prepare(
         self, data: bytes, how: Preprocessing, max_megapixels: float, region: Region | None = None
@@ -62,9 +69,13 @@ class Here:
         """As `measure_picture`."""
         return measure_picture(data, None, max_megapixels)
 
+    def describe(self, data: bytes, max_megapixels: float) -> dict[str, str]:
+        """As `describe_shot`."""
+        return describe_shot(data, None, max_megapixels)
+
 
 class Aside:
-    """The same three, in worker processes that are started with the first picture. Threads may share it."""
+    """The same four, in worker processes that are started with the first picture. Threads may share it."""
 
     def __init__(self, *, max_seconds: float = 60.0) -> None:
         limits = Limits(seconds=max_seconds)
@@ -83,6 +94,10 @@ class Aside:
     def measure(self, data: bytes, max_megapixels: float) -> tuple[int, int]:
         """As `measure_picture`."""
         return self._do(measure_picture, data, None, max_megapixels)
+
+    def describe(self, data: bytes, max_megapixels: float) -> dict[str, str]:
+        """As `describe_shot`."""
+        return self._do(describe_shot, data, None, max_megapixels)
 
     def start(self) -> None:
         """Start a process before the first picture comes."""

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from indexer.catalog import READ_MODEL
-from indexer.filters import Filter
+from indexer.filters import SQUARE_PERCENT, Filter
 from indexer.layout import LARGEST, clamp_time
 from indexer.reasons import PENDING, UNPUBLISHED, UNREAD, find_kind, split_reason
 from indexer.schema import bound_paths, connect_to_read, explain_damage
@@ -25,6 +25,8 @@ from indexer.schema import bound_paths, connect_to_read, explain_damage
 ASKED_AT_ONCE = 500
 HASH_BYTES = 32
 """Of a content hash."""
+HASHES_AT_ONCE = 20_000
+"""Others may ask between two pieces."""
 KEPT_FILTERS = 8
 """Filters whose rows are remembered, 8 bytes for each row that passes."""
 KEEPS_GLOBS = 2
@@ -55,6 +57,18 @@ class ImageDetails:
     def path(self) -> Path:
         """The first of its files."""
         return self.paths[0]
+
+
+@dataclass(frozen=True)
+class FileCopies:
+    """An image that several files hold, byte for byte."""
+
+    row: int
+    image_id: int
+    count: int
+    """Of its files."""
+    oldest: Path
+    """The file that was changed first; of several the first by path."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +102,7 @@ class CatalogReader:
         self._connection.create_function("kind_of", 1, find_kind, deterministic=True)
         self._lock = threading.Lock()
         self._select_rows_once = lru_cache(KEPT_FILTERS)(self._select_rows)
-        self._read_hashes_once = lru_cache(1)(self._read_hashes)
+        self._list_copies_once = lru_cache(1)(self._list_copies)
         self._count_subfolders_once = lru_cache(1)(self._count_subfolders)
 
     def close(self) -> None:
@@ -186,20 +200,21 @@ class CatalogReader:
         found = self._ask(query, (content_hash,))
         return found[0][0] if found else None
 
-    def read_hashes(self, store: int, rows: int) -> np.ndarray:
-        """(rows, 32) uint8 content hashes of the images of a store's first rows; zeros for a row without one."""
-        return self._read_hashes_once(self.read_version(), store, rows)
+    def read_hashes(self, store: int, rows: np.ndarray) -> np.ndarray:
+        """(m, 32) uint8 content hashes of the images of (m,) rows of a store; zeros for a row without one."""
+        pieces = (rows[first : first + HASHES_AT_ONCE] for first in range(0, len(rows), HASHES_AT_ONCE))
+        found = [np.frombuffer(self._read_hashes(store, piece.tolist()), dtype=np.uint8) for piece in pieces]
+        return np.concatenate([np.empty(0, np.uint8), *found]).reshape(-1, HASH_BYTES)
 
-    def _read_hashes(self, _: int, store: int, rows: int) -> np.ndarray:
-        hashes = np.zeros((rows, HASH_BYTES), dtype=np.uint8)
-        query = """SELECT r.row, i.content_hash FROM rows r JOIN images i USING (image_id)
-            WHERE r.store = ? AND r.row < ?"""
-        with self._lock, explain_damage(self._path):
-            for row, content_hash in self._connection.execute(query, (store, rows)):
-                if isinstance(content_hash, bytes) and len(content_hash) == HASH_BYTES:
-                    hashes[row] = np.frombuffer(content_hash, dtype=np.uint8)
-        hashes.flags.writeable = False
-        return hashes
+    def _read_hashes(self, store: int, rows: list[int]) -> bytes:
+        # CROSS JOIN is SQLite's word for this order: row by row, however few of the store's they are.
+        query = """SELECT j.key, i.content_hash FROM json_each(?) j
+            CROSS JOIN rows r ON r.store = ? AND r.row = j.value CROSS JOIN images i ON i.image_id = r.image_id"""
+        hashes = [bytes(HASH_BYTES)] * len(rows)
+        for place, content_hash in self._ask(query, (json.dumps(rows), store)):
+            if isinstance(content_hash, bytes) and len(content_hash) == HASH_BYTES:
+                hashes[place] = content_hash
+        return b"".join(hashes)
 
     def read_images(self, image_ids: list[int]) -> dict[int, ImageDetails]:
         """Details of those of these images that still have a file."""
@@ -215,6 +230,18 @@ class CatalogReader:
         query = f"""SELECT image_id FROM rows i WHERE store = ? AND row < ? AND {_HAS_FILE}
             ORDER BY row DESC LIMIT ? OFFSET ?"""
         return [image_id for (image_id,) in self._ask(query, (store, rows, count, first))]
+
+    def list_copies(self, store: int, rows: int) -> list[FileCopies]:
+        """Images among the store's first `rows` rows that several files hold, those with most files first."""
+        return self._list_copies_once(self.read_version(), store, rows)
+
+    def _list_copies(self, _: int, store: int, rows: int) -> list[FileCopies]:
+        query = """SELECT r.row, c.image_id, c.files,
+                (SELECT path FROM files f WHERE f.image_id = c.image_id ORDER BY mtime_ns, path LIMIT 1)
+            FROM (SELECT image_id, count(*) AS files FROM files WHERE image_id IS NOT NULL
+                GROUP BY image_id HAVING count(*) > 1) c
+            JOIN rows r ON r.store = ? AND r.image_id = c.image_id WHERE r.row < ? ORDER BY c.files DESC, r.row"""
+        return [FileCopies(*about, Path(os.fsdecode(path))) for *about, path in self._ask(query, (store, rows))]
 
     def list_unsearchable(
         self, store: int, rows: int, kind: str | None, first: int, count: int
@@ -245,6 +272,10 @@ class CatalogReader:
         return {"images": images, "files": files}
 
 
+_SHAPE = f"""CASE WHEN 100 * max(i.width, i.height) <= {SQUARE_PERCENT} * min(i.width, i.height) THEN 'square'
+    WHEN i.width > i.height THEN 'landscape' ELSE 'portrait' END"""
+
+
 def _write_conditions(where: Filter) -> Iterator[tuple[str, tuple]]:
     """What a file `f` of an image `i` must fulfil, as SQL with the values of its question marks."""
     bounds = [bound for folder in where.under for bound in _spell(folder)]
@@ -260,7 +291,11 @@ def _write_conditions(where: Filter) -> Iterator[tuple[str, tuple]]:
     ):
         if (least, most) != (None, None):
             yield f"{name} BETWEEN ? AND ?", (min(least or 0, LARGEST), LARGEST if most is None else min(most, LARGEST))
-    for name, chosen in (("i.format", where.formats or None), ("f.image_id", where.images)):
+    for name, chosen in (
+        ("i.format", where.formats or None),
+        (_SHAPE, where.shapes or None),
+        ("f.image_id", where.images),
+    ):
         if chosen is not None:
             # One value, however many there are: SQLite takes a limited number of question marks.
             yield f"{name} IN (SELECT value FROM json_each(?))", (json.dumps(list(chosen)),)

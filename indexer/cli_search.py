@@ -25,7 +25,7 @@ from indexer.cli_upkeep import collection_option, json_option
 from indexer.collection import Answer, Collection, Filter, Query, Region, Term, show_similarity
 from indexer.decode import read_whole
 from indexer.errors import QueryError
-from indexer.filters import FORMATS
+from indexer.filters import FORMATS, SHAPES
 from indexer.layout import find_collection
 from indexer.texts import describe_answer, describe_count, escape, escape_path, show_path
 from seer_model.errors import PictureError
@@ -108,6 +108,10 @@ FILTERS = (
         help="Only images of this format; may be repeated.",
     ),
     click.option(
+        "--shape", "shapes", multiple=True, type=click.Choice(SHAPES, case_sensitive=False),
+        help="Only images of this shape; may be repeated.",
+    ),
+    click.option(
         "--within", type=click.File("rb"), metavar="ANSWER",
         help="Only the images of an answer that --json printed before; - is standard input.",
     ),
@@ -183,6 +187,7 @@ def _make_wish(
     until: datetime | None,
     under: tuple[Path, ...],
     formats: tuple[str, ...],
+    shapes: tuple[str, ...],
     within: BinaryIO | None,
     **wish: object,
 ) -> dict:
@@ -198,6 +203,7 @@ def _make_wish(
         least_px=least_px,
         most_px=most_px,
         formats=formats,
+        shapes=shapes,
         images=None if within is None else _read_answers(collection, within),
     )
     if where == Filter():

@@ -12,7 +12,6 @@ Rule: an image of the collection is found by its stored row, without the model; 
 from the stored rows.
 """
 
-import logging
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,13 +31,13 @@ from indexer.answers import (
     show_similarity,
 )
 from indexer.aside import Aside, Here
-from indexer.catalog_reader import CatalogReader, ImageDetails, UnsearchableFile
+from indexer.catalog_reader import CatalogReader, FileCopies, ImageDetails, UnsearchableFile
 from indexer.decisions import Decisions
 from indexer.decisions import Kind as ImageKind
 from indexer.decode import hash_content, read_whole
-from indexer.errors import CollectionEmpty, CollectionError, CollectionUnwritable, QueryError
+from indexer.errors import CollectionEmpty, CollectionMissing, CollectionUnwritable, QueryError
 from indexer.failures import format_unsearchable
-from indexer.filters import FIRST_YEAR, FORMATS, LAST_YEAR, Filter
+from indexer.filters import FIRST_YEAR, FORMATS, LAST_YEAR, SHAPES, Filter
 from indexer.folding import fold
 from indexer.generations import open_generation, read_current
 from indexer.graph_folder import read_graph
@@ -48,19 +47,17 @@ from indexer.marks import Marks
 from indexer.queries import Query, Term, combine
 from indexer.query_model import QueryModel
 from indexer.snapshot import Snapshot
-from indexer.status import CollectionStatus, describe_collection
+from indexer.status import CollectionStatus, GenerationFacts, describe_collection
 from indexer.thumbnails import ThumbnailReader
-from indexer.visible import VisibleCatalog
+from indexer.visible import Curtain, VisibleCatalog
 from seer_model.errors import PictureError
 from seer_model.pictures import Region
 
 __all__ = [
-    "FIRST_YEAR", "FORMATS", "LAST_YEAR", "Answer", "Collection", "CollectionStatus", "CollectionUnwritable", "Filter",
-    "ImageDetails", "ImageKind", "Neighbour", "Query", "Region", "Term", "UnsearchableFile", "hash_content",
-    "show_similarity",
+    "FIRST_YEAR", "FORMATS", "LAST_YEAR", "SHAPES", "Answer", "Collection", "CollectionMissing", "CollectionStatus",
+    "CollectionUnwritable", "FileCopies", "Filter", "GenerationFacts", "ImageDetails", "ImageKind", "Neighbour",
+    "Query", "Region", "Term", "UnsearchableFile", "hash_content", "show_similarity",
 ]  # fmt: skip
-
-log = logging.getLogger(__name__)
 
 _NAMED_SO = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "AVIF", "HEIC", "JXL")
 NOT_THERE = "Image {} is not in the collection any more. Choose another one."
@@ -88,6 +85,7 @@ class Collection:
         """Uploads that are kept for links. They and the decisions are all that can be written here."""
         self.decisions = Decisions(self.folder / MARKS)
         """Favourites, hidden images, pairs that are no copies, bookmarks."""
+        self._curtain = Curtain(self._catalog, self.decisions)
         self._lock = threading.Lock()
         self._snapshot: Snapshot | None = None
         self._told: tuple[tuple, CollectionStatus] | None = None
@@ -217,9 +215,14 @@ class Collection:
 
     def list_images(self, first: int = 0, count: int = 60) -> list[ImageDetails]:
         """Searchable images, those that came last first."""
-        snapshot = self.open_snapshot()
-        image_ids = self._catalog.list_images(snapshot.number, snapshot.rows, first, count)
-        return list(self._catalog.read_images(image_ids).values())
+        snapshot, catalog = self.open_snapshot(), self.open_catalog()
+        return list(catalog.read_images(catalog.list_images(snapshot.number, snapshot.rows, first, count)).values())
+
+    def list_copies(self) -> list[FileCopies]:
+        """Searchable images that several files hold, those with most files first."""
+        store, rows = self._find_searchable()
+        visible = set(self.open_catalog().list_rows(store, rows, EVERYTHING).tolist())
+        return [one for one in self._catalog.list_copies(store, rows) if one.row in visible]
 
     def list_unsearchable(self, first: int = 0, count: int = 100, *, kind: str | None = None) -> list[UnsearchableFile]:
         """Files that were seen and cannot be searched, by path: failed or still to be read; all, or of one kind."""
@@ -276,6 +279,14 @@ class Collection:
             if hash_content(data).hex() == content_hash:
                 return data, MEDIA_TYPES.get(details.format, "application/octet-stream")
         return None
+
+    def read_shot(self, content_hash: str) -> dict[str, str]:
+        """How an image was taken, as its file says: name -> text; empty where that says nothing, or is gone."""
+        original = self.read_original(content_hash)
+        try:
+            return self._decoder.describe(original[0], self.max_megapixels) if original else {}
+        except PictureError:
+            return {}
 
     def read_generation(self) -> str | None:
         """The name of the generation that answers; None before the first."""
@@ -380,11 +391,4 @@ class Collection:
 
     def open_catalog(self) -> VisibleCatalog:
         """The catalog, less what a person has hidden."""
-        try:
-            hidden = self.decisions.list_marked(ImageKind.HIDDEN)
-        except CollectionError as error:
-            # What people decided is damaged or out of reach: the status says so, and the search goes on.
-            log.warning("%s", error)
-            hidden = []
-        images = filter(None, map(self.find_image, hidden))
-        return VisibleCatalog(self._catalog, frozenset(images))
+        return self._curtain.draw()

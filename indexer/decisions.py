@@ -82,7 +82,11 @@ class Decisions:
 
     def list_apart(self) -> set[frozenset[str]]:
         """The pairs (hex) that are no copies of each other."""
-        return {frozenset(name.split()) for _, _, name, *_ in self._list(APART)}
+        return set(map(frozenset, self.list_apart_newest_first()))
+
+    def list_apart_newest_first(self) -> list[tuple[str, str]]:
+        """The same pairs, those that were told apart last first."""
+        return [tuple(name.split()) for _, _, name, *_ in self._list(APART)]
 
     def keep_bookmark(self, link: str, title: str) -> None:
         """Keep a link; one that is kept gets the new title. Raises: QueryError if it is too long."""

@@ -58,6 +58,17 @@ def export_duplicates(groups: Sequence[DuplicateGroup], keep: str) -> bytes:
     return format_table(DUPLICATE_COLUMNS, rows)
 
 
+def export_copies(collection: Collection) -> bytes:
+    """CSV, safe to open in a spreadsheet: every file of every image that several hold; the oldest is to be kept."""
+    oldest = {one.image_id: one.oldest for one in collection.list_copies()}
+    rows = (
+        (number, "keep" * (path == oldest[image.image_id]), 1.0, path, image.width, image.height, image.size_bytes)
+        for number, image in enumerate(collection.read_images(list(oldest)), start=1)
+        for path in image.paths
+    )
+    return format_table(DUPLICATE_COLUMNS, rows)
+
+
 def _list_cells(one: Neighbour) -> tuple:
     more = "; ".join(map(escape_path, one.paths[1:]))
     changed = f"{one.modified:%Y-%m-%d %H:%M:%S}"

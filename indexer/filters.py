@@ -17,6 +17,9 @@ from seer_model.formats import DECODERS, EXTRAS
 
 FORMATS = (*DECODERS, *EXTRAS)
 """The formats that an image may have."""
+SHAPES = ("landscape", "portrait", "square")
+SQUARE_PERCENT = 105
+"""The long side of a square, of its short one."""
 MOST_FOLDERS = 100
 """SQLite takes a limited number of them."""
 FIRST_YEAR, LAST_YEAR = 1900, 2261
@@ -43,15 +46,20 @@ class Filter:
     most_px: int | None = None
     formats: Iterable[str] = ()
     """One of these (FORMATS), in capital letters or not."""
+    shapes: Iterable[str] = ()
+    """One of these (SHAPES)."""
     images: Iterable[int] | None = None
     """One of these images: search within an earlier answer."""
 
     def __post_init__(self) -> None:
         self._settle("under", tuple(sorted(set(map(Path, self.under)))))
         self._settle("formats", tuple(sorted({name.upper() for name in self.formats})))
+        self._settle("shapes", tuple(sorted(set(self.shapes))))
         self._settle("images", None if self.images is None else frozenset(map(int, self.images)))
         if unknown := set(self.formats) - set(FORMATS):
             raise QueryError(f"There is no format {min(unknown)}; allowed are {', '.join(FORMATS)}.")
+        if unknown := set(self.shapes) - set(SHAPES):
+            raise QueryError(f"There is no shape {min(unknown)}; allowed are {', '.join(SHAPES)}.")
         if len(self.under) > MOST_FOLDERS:
             raise QueryError(f"{len(self.under)} folders are given; allowed are {MOST_FOLDERS}. Give one above them.")
         for day in filter(None, (self.since, self.until)):
@@ -84,6 +92,7 @@ class Filter:
             self.least_px is not None and f"with a short side of {self.least_px:,} px or more",
             self.most_px is not None and f"with a short side of {self.most_px:,} px or less",
             " or ".join(self.formats),
+            " or ".join(self.shapes),
             self.images is not None and f"among {len(self.images):,} given",
         )
         return ", ".join(filter(None, words)) or "all"

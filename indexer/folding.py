@@ -22,9 +22,9 @@ def fold(
     leaders: list[int] = []
     folded: dict[int, list[Neighbour]] = {}
     for place, neighbour in enumerate(neighbours):
-        near = [leader for leader in leaders if cosines[leader, place] >= at_least]
-        if near:
-            folded[near[0]].append(neighbour)
+        near = np.flatnonzero(cosines[leaders, place] >= at_least)
+        if len(near):
+            folded[leaders[near[0]]].append(neighbour)
         else:
             leaders.append(place)
             folded[place] = []

@@ -139,6 +139,23 @@ def read_graph(generation: Generation) -> Graph | None:
     return Graph(_map(folder, told), told["recall"], told["made"])
 
 
+def read_sound(generation: Generation) -> Graph | None:
+    """As `read_graph`; None, too, where it is not what was written, or is being made anew: it can be made again."""
+    try:
+        return read_graph(generation)
+    except (CollectionDamaged, OSError, ValueError):
+        return None
+
+
+def read_stamp(generation: Generation) -> tuple[int, ...] | None:
+    """Which graph it is: another one, or one that has come further, has another stamp. None if there is none."""
+    try:
+        status = (generation.folder / FOLDER / TOLD).stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_size, status.st_mtime_ns
+
+
 def find_graph_fault(generation: Generation) -> str | None:
     """What is wrong with a graph, as a sentence; None if nothing is: one that is not finished is none yet."""
     folder = generation.folder / FOLDER

@@ -1,7 +1,7 @@
 """The lock: one process at a time changes a collection, and says who it is.
 
 The operating system lets a lock go when its process ends, however it ends; what the note says counts only while the
-lock is held.
+lock is held. Whoever asks whether it is has it for a moment, and so whoever wants to work tries for a few moments.
 
 Rule: who holds the lock writes the note, and nobody else.
 """
@@ -18,6 +18,9 @@ from filelock import FileLock, Timeout
 from indexer.errors import CollectionBusy
 from indexer.layout import HOLDER, LOCK
 
+PATIENCE_SECONDS, RETRY_SECONDS = 0.5, 0.01
+"""How long a lock is tried for that somebody may only be asking about, and how often."""
+
 
 @contextmanager
 def hold(folder: Path, purpose: str) -> Iterator[None]:
@@ -29,7 +32,7 @@ def hold(folder: Path, purpose: str) -> Iterator[None]:
     """
     lock = FileLock(folder / LOCK)
     try:
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=PATIENCE_SECONDS, poll_interval=RETRY_SECONDS)
     except Timeout:
         raise CollectionBusy(
             f"{_name_holder(folder)} is at work in {folder}. Wait for it to end, or stop it; then run again."
@@ -46,10 +49,28 @@ def hold(folder: Path, purpose: str) -> Iterator[None]:
 
 
 def read_holder(folder: Path) -> str | None:
-    """Who is at work, as it says itself: `seer build (process 12, since 2026-05-01 10:00)`; None where nobody says so.
+    """Who is at work, as it says itself: `seer build (process 12, since 2026-05-01 10:00)`; None where nobody is.
 
-    A note that outlived its process by a power cut is believed until the next change.
+    A note may outlive its process, which was killed or had its power cut: it counts for nothing then.
     """
+    holder = _read_note(folder)
+    return holder if holder and _is_held(folder) else None
+
+
+def _is_held(folder: Path) -> bool:
+    """Whether somebody is at work. Who is does not notice: a lock that is held cannot be taken."""
+    lock = FileLock(folder / LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return True
+    except OSError:
+        return True  # A folder that we may only read: whoever may write there has left the note.
+    lock.release()
+    return False
+
+
+def _read_note(folder: Path) -> str | None:
     try:
         note = json.loads((folder / HOLDER).read_text(encoding="utf-8"))
         since = time.strftime("%Y-%m-%d %H:%M", time.localtime(note["since"]))
@@ -59,5 +80,5 @@ def read_holder(folder: Path) -> str | None:
 
 
 def _name_holder(folder: Path) -> str:
-    holder = read_holder(folder)
+    holder = _read_note(folder)
     return f"Another {holder}" if holder else "Another build"

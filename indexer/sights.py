@@ -1,6 +1,7 @@
 """What stands out in a collection: images far from each other, images that nothing is like, and a flat picture of all.
 
     exemplars   farthest-point sampling: each next one is the image least like all that were taken
+    typical     of a group the images nearest to its centre, one of each of its parts before others
     outliers    images that nothing is like, neither their own neighbours nor the rest
     map         the two directions along which rows differ most
 
@@ -8,6 +9,7 @@ Rule: rows in, row numbers or places out; equal rows give equal answers.
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -15,13 +17,19 @@ EXEMPLARS, SAMPLE = 60, 8192
 """Images that are taken, and rows that they are taken among."""
 COMMON = 0.2
 """Part of the sample, the least like its group, that is not taken: exemplars show what is there, not what is odd."""
+EQUAL = 1 - 1e-5
+"""The cosine of equal rows, whatever is rounded; two of these are not taken."""
 OUTLIERS = 1000
+PREVIEWS = 4
+"""Images that stand for a group."""
 DIRECTIONS_ROWS, STEPS = 16_384, 12
 """Rows that the map's directions are found on, and steps of finding them."""
 
 
 def pick_exemplars(rows: np.ndarray, norms: np.ndarray, chosen: np.ndarray, cosines: np.ndarray) -> np.ndarray:
     """Row numbers of images that differ, in the order in which they were taken: any first few differ most.
+
+    Fewer than EXEMPLARS where all others are equal to one of them.
 
     Args:
         rows, norms: (N, D) float16 and (N,) float32.
@@ -35,10 +43,62 @@ def pick_exemplars(rows: np.ndarray, norms: np.ndarray, chosen: np.ndarray, cosi
     unit = rows[sample].astype(np.float32) / norms[sample, None]
     taken = [int(cosines[places].argmax())]
     nearest = unit @ unit[taken[0]]
-    while len(taken) < min(EXEMPLARS, len(sample)):
+    while len(taken) < EXEMPLARS and nearest.min() < EQUAL:
         taken.append(int(nearest.argmin()))
         nearest = np.maximum(nearest, unit @ unit[taken[-1]])
     return sample[taken]
+
+
+@dataclass(frozen=True)
+class Grouping:
+    """Rows with their groups, (n,) each: group by group, in each the most typical one first."""
+
+    rows: np.ndarray
+    small: np.ndarray
+    large: np.ndarray
+
+    def list_group(self, number: int, part: int | None = None) -> np.ndarray:
+        """The rows of a large group, or of one of its parts."""
+        mine = self._find(number)
+        rows = self.rows[mine]
+        return rows if part is None else rows[_renumber(self.small[mine]) == part]
+
+    def list_typical(self, within: int | None = None) -> list[tuple[int, int, np.ndarray]]:
+        """Number, size and a few rows of each large group, or of each part of one, the largest first."""
+        mine = slice(None) if within is None else self._find(within)
+        rows, parts = self.rows[mine], self.small[mine]
+        numbers = self.large if within is None else _renumber(parts)
+        sizes = np.bincount(numbers)
+        found = ((number, numbers == number) for number in np.argsort(-sizes, kind="stable").tolist() if sizes[number])
+        return [(number, int(sizes[number]), _pick_typical(rows[own], parts[own])) for number, own in found]
+
+    def _find(self, number: int) -> slice:
+        return slice(*np.searchsorted(self.large, [number, number + 1]))
+
+
+def arrange(rows: np.ndarray, small: np.ndarray, above: np.ndarray, cosines: np.ndarray) -> Grouping:
+    """Put rows in the order of their groups.
+
+    Args:
+        rows, small: (n,) ascending row numbers, and the small group of each.
+        above: the large group of each small one.
+        cosines: (n,) with the centre of the small group.
+    """
+    large = above[small]
+    order = np.lexsort((-cosines, large))
+    return Grouping(rows[order], small[order], large[order])
+
+
+def _renumber(small: np.ndarray) -> np.ndarray:
+    """Numbers from 0 in their order: small groups are numbered by size over the whole collection."""
+    return np.unique(small, return_inverse=True)[1]
+
+
+def _pick_typical(rows: np.ndarray, parts: np.ndarray) -> np.ndarray:
+    """The first rows of parts, then others, in their order."""
+    first_of_part = np.sort(np.unique(parts, return_index=True)[1])
+    others = np.setdiff1d(np.arange(min(PREVIEWS, len(rows))), first_of_part)
+    return rows[np.concatenate([first_of_part, others])[:PREVIEWS]]
 
 
 def find_outliers(

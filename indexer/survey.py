@@ -6,7 +6,8 @@
     outliers  images that nothing is like, read from the graph                                  seconds
     map       the same picture by t-SNE over the graph, where openTSNE is installed             minutes for many images
 
-It may be stopped or killed at any point: each part is there once it is whole, and the next run makes what is missing.
+It may be stopped or killed at any point: each part is there once it is whole, and the next run makes what is missing,
+or is not what was written.
 
 Rule: the generation is only read; what is written here is derived from it.
 """
@@ -23,7 +24,7 @@ from indexer.errors import explain_refusal
 from indexer.filters import Filter
 from indexer.generations import open_generation
 from indexer.graph import build_graph
-from indexer.graph_folder import read_graph
+from indexer.graph_folder import read_sound
 from indexer.hold import hold
 from indexer.layout import CATALOG
 from indexer.publish import require_faiss
@@ -90,12 +91,13 @@ class _Survey:
         steps = {
             "groups": (lambda: self._read(GROUPS) is not None, self._group),
             "map": (lambda: self._read(MAP) is not None, self._flatten),
-            "neighbour graph": (lambda: read_graph(self.generation) is not None, self._link),
+            "neighbour graph": (lambda: read_sound(self.generation) is not None, self._link),
             "outliers": (lambda: self._read(OUTLIERS) is not None, self._find_outliers),
             "unfolded map": (self._is_unfolded, self._unfold),
         }
         for name, (is_there, make) in steps.items():
-            if not is_there() and not self.should_stop():
+            # Of a generation that builds have removed meanwhile, nothing is made.
+            if not is_there() and self.generation.folder.is_dir() and not self.should_stop():
                 make()
                 made += [name] * is_there()
         return SurveyReport(
@@ -136,7 +138,7 @@ class _Survey:
         build_graph(self.collection, on_progress=self.on_progress, should_stop=self.should_stop)
 
     def _find_outliers(self) -> None:
-        graph = read_graph(self.generation)
+        graph = read_sound(self.generation)
         if graph is None:
             return  # It was stopped, or a build has published meanwhile.
         to_middle = compare_with_mean(self.store.rows, self.store.norms, self.living)
@@ -149,7 +151,7 @@ class _Survey:
         return part is not None and (part.told["how"] == TSNE or not is_wanted)
 
     def _unfold(self) -> None:
-        graph = read_graph(self.generation)
+        graph = read_sound(self.generation)
         if graph is None:
             return
         self.on_progress(Progress("unfolding the map"))

@@ -35,7 +35,9 @@ class Part:
 
 
 def write_part(generation: Generation, name: str, part: Part) -> None:
-    """Write a part, in the place of an earlier one."""
+    """Write a part, in the place of an earlier one; nothing where the generation was removed meanwhile."""
+    if not generation.folder.is_dir():
+        return
     folder = generation.folder / FOLDER
     make_folder(folder)
     stream = io.BytesIO()
@@ -62,9 +64,14 @@ def read_part(generation: Generation, name: str) -> Part | None:
         return Part({key: arrays[key] for key in arrays.files}, known["told"])
 
 
-def list_parts(generation: Generation) -> dict[str, dict]:
-    """Name -> what is told of each part that was written; its bytes are not compared."""
-    return {name: known["told"] for name, known in _read_parts(generation).items()}
+def read_stamp(generation: Generation, name: str) -> tuple[int, ...] | None:
+    """Which part it is: one that was made anew has another stamp. None if it is not there."""
+    folder = generation.folder / FOLDER
+    try:
+        known = [(folder / file).stat() for file in (TOLD, f"{name}.npz")]
+    except OSError:
+        return None
+    return tuple(value for one in known for value in (one.st_ino, one.st_size, one.st_mtime_ns))
 
 
 def remove_survey(generation: Generation) -> None:

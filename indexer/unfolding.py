@@ -31,15 +31,26 @@ def unfold(neighbours: np.ndarray, chosen: np.ndarray, places: np.ndarray) -> np
         neighbours: (N, k) int32 row numbers of a neighbour graph, nearest first, -1 for none.
         chosen: (n,) ascending row numbers.
         places: (n, 2) to begin with: the map by principal components.
+    Returns: finite numbers; float32.
     """
-    from openTSNE import TSNEEmbedding, affinity, initialization
+    from openTSNE import TSNEEmbedding, affinity
     from scipy.sparse import csr_matrix
 
     known = affinity.PrecomputedAffinities(csr_matrix(_weigh(neighbours, chosen)), normalize=True)
-    start = initialization.rescale(places.astype(np.float64), target_std=START_SPREAD)
+    start = _shrink(places.astype(np.float64))
     found = TSNEEmbedding(start, known, n_jobs=os.cpu_count() or 1, random_state=0, negative_gradient_method="fft")
     found = found.optimize(EXAGGERATED, exaggeration=STRETCH, momentum=0.5)
-    return np.asarray(found.optimize(ROUNDS, momentum=0.8), dtype=np.float32)
+    unfolded = np.asarray(found.optimize(ROUNDS, momentum=0.8), dtype=np.float32)
+    return unfolded if np.isfinite(unfolded).all() else start.astype(np.float32)
+
+
+def _shrink(places: np.ndarray) -> np.ndarray:
+    """Places so near each other as it begins with; by chance where nothing tells them apart."""
+    spread = places.std(axis=0).max()
+    if np.isfinite(places).all() and spread > 0:
+        return places * (START_SPREAD / spread)
+    # The library would divide by the spread, and end the process with a segmentation fault over what comes of it.
+    return np.random.default_rng(0).normal(scale=START_SPREAD, size=places.shape)
 
 
 def _weigh(neighbours: np.ndarray, chosen: np.ndarray) -> object:

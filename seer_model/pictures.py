@@ -82,12 +82,8 @@ def open_picture(
         region: the part to cut out. None: all of it.
     Raises: PictureError with the reason in one sentence, without a path.
     """
-    name = name_format(data)
-    _set_decoder(max_megapixels)
-    with _reasons_for(name):
-        opened = _open(name, data, max_megapixels)
+    name, opened = name_format(data), open_header(data, max_megapixels=max_megapixels)
     width, height = opened.size
-    _check_size(width, height, max_megapixels)
     # What the decoder of a JPEG can do is done for one inside another format, too.
     is_jpeg = isinstance(opened, JpegImageFile)
     with _reasons_for(name):
@@ -104,6 +100,16 @@ def open_picture(
     if region is not None:
         pixels = _cut(pixels, region, width, height)
     return Picture(pixels=pixels, width=width, height=height, format=name)
+
+
+def open_header(data: bytes, *, max_megapixels: float = 200.0) -> Image.Image:
+    """A picture of which no more is decoded than its library must, of an allowed size. Raises: PictureError."""
+    name = name_format(data)
+    _set_decoder(max_megapixels)
+    with _reasons_for(name):
+        opened = _open(name, data, max_megapixels)
+    _check_size(*opened.size, max_megapixels)
+    return opened
 
 
 def bound_memory(max_megapixels: float) -> int:

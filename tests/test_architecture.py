@@ -78,7 +78,7 @@ LADDERS = {
         {"key_tables"},
         {"recompute", "sharding", "packing"},  # how a network is trained where memory is short, and infers on a CPU
         {"regnet", "sync_norm"},
-        {"preprocess", "squares"},
+        {"preprocess", "squares", "shots"},
         {"pictures"},
         {"formats", "extra_decoders"},  # what bytes are; how what Pillow does not know is read
         # Writes that a power cut does not break; processes of a run; what devices can; what embeddings are read from.
@@ -118,7 +118,7 @@ DOORS = {
 WITHOUT_TORCH = {
     # Decoding processes load these; half a gigabyte and seconds each.
     *("seer_model", "seer_model.errors", "seer_model.pictures", "seer_model.preprocess", "seer_model.durable"),
-    *("seer_model.squares", "seer_model.formats", "seer_model.extra_decoders"),
+    *("seer_model.squares", "seer_model.shots", "seer_model.formats", "seer_model.extra_decoders"),
 }
 WITHOUT_TORCH_AT_THE_TOP = {
     # `seer --help` and `seer status` load these: torch only inside the function that needs it.

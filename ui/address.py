@@ -2,7 +2,8 @@
 with `at_most=0.95` and `exact=1` where they are wanted.
 
 `query=<content hash>` in the place of `image` names an upload that is kept; several pictures, or a part of one, are
-`term=...&term=...` (`terms`). The list of what cannot be searched has `?kind=Empty&page=2`.
+`term=...&term=...` (`terms`); `own=...` names uploads that are not kept, and means something in one tab alone. The list
+of what cannot be searched has `?kind=Empty&page=2`; `collection=...` stands in every URL where there are several.
 
 The URL is the only place where this state lives. Each run reads it and sets the widgets by it; a widget's callback
 writes it and nothing else. So a link opens the same page, and the browser's back button works.
@@ -20,15 +21,19 @@ import streamlit as st
 
 from ui.keys import Key, Parameter
 from ui.terms import MOST_TERMS, TrayTerm, read_terms
-from ui.wanted import Wanted, read_wanted, spell_wanted
+from ui.wanted import MOST_WITHIN, Wanted, read_wanted, spell_wanted
 
 COUNTS = (12, 24, 48, 96, 1000)
+LOWEST, HIGHEST = -1.0, 1.0
+"""Similarities."""
 LAST_PAGE = 1000
 """A search passes over (page - 1) * count neighbours: the URL must not be able to ask for a billion."""
 
 
 ALL_KINDS = "All"
 YES = "1"
+DEEP = f"Answers stand within each other up to {MOST_WITHIN} times. Search everywhere again first."
+FULL = f"A query has {MOST_TERMS} pictures at most. Remove one before adding another."
 
 
 class Sort(StrEnum):
@@ -46,7 +51,9 @@ class Address:
     """What to search from, and which part of the answer to show."""
 
     terms: tuple[TrayTerm, ...] = ()
-    """The pictures to search from; none: the uploaded picture, or nothing."""
+    """The pictures to search from."""
+    own: str | None = None
+    """More of them, which are not kept: a name that means something in this tab alone."""
     count: int = 24
     """Neighbours on one page."""
     at_least: float | None = None
@@ -74,11 +81,11 @@ def read_address() -> Address:
     given = st.query_params
     return Address(
         terms=_read_terms(),
+        own=given.get(Parameter.OWN) or None,
         count=_read_count(given.get(Parameter.COUNT, "")),
-        at_least=_read_bound(given.get(Parameter.AT_LEAST, "")),
-        at_most=_read_bound(given.get(Parameter.AT_MOST, "")),
+        **_read_bounds(given),
         is_exact=given.get(Parameter.EXACT) == YES,
-        wanted=read_wanted(given, given.get_all(Parameter.FORMAT)),
+        wanted=read_wanted(given, given.get_all),
         sort=_read_sort(given.get(Parameter.SORT, "")),
         is_folded=given.get(Parameter.FOLD) == YES,
         page=read_page(given.get(Parameter.PAGE, "")),
@@ -88,8 +95,10 @@ def read_address() -> Address:
 def set_widgets(address: Address) -> None:
     """Let the widgets show what the URL says; comes before them."""
     st.session_state[Key.COUNT] = address.count
-    st.session_state[Key.AT_LEAST] = address.at_least
-    st.session_state[Key.AT_MOST] = address.at_most
+    st.session_state[Key.SIMILARITY] = (
+        find_lowest(address) if address.at_least is None else address.at_least,
+        HIGHEST if address.at_most is None else address.at_most,
+    )
     st.session_state[Key.EXACT] = address.is_exact
     st.session_state[Key.PAGE] = address.page
     st.session_state[Key.SORT] = address.sort
@@ -97,14 +106,19 @@ def set_widgets(address: Address) -> None:
     wanted = address.wanted
     st.session_state[Key.SINCE], st.session_state[Key.UNTIL] = wanted.since, wanted.until
     st.session_state[Key.UNDER], st.session_state[Key.LEAST_PX] = wanted.under, wanted.least_px
-    st.session_state[Key.FORMATS], st.session_state[Key.MARKED] = list(wanted.formats), wanted.is_marked
+    st.session_state[Key.FORMATS], st.session_state[Key.SHAPES] = list(wanted.formats), list(wanted.shapes)
+    st.session_state[Key.MARKED] = wanted.is_marked
 
 
 def write_address(address: Address) -> None:
-    """Put it into the URL: a new step in the browser's history. What is as usual is left out."""
+    """Put it into the URL: a new step in the browser's history. What is as usual is left out.
+
+    Another page than the search is left for it, once the script runs (`take_way_to_search`).
+    """
     usual = Address()
     values = {
         **_spell_terms(address.terms),
+        Parameter.OWN: address.own,
         Parameter.COUNT: None if address.count == usual.count else str(address.count),
         Parameter.AT_LEAST: None if address.at_least is None else str(address.at_least),
         Parameter.AT_MOST: None if address.at_most is None else str(address.at_most),
@@ -114,7 +128,15 @@ def write_address(address: Address) -> None:
         Parameter.FOLD: YES if address.is_folded else None,
         Parameter.PAGE: None if address.page == usual.page else str(address.page),
     }
-    write_parameters(values)
+    if st.session_state.get(Key.HERE):
+        st.session_state[Key.TO_SEARCH] = _spell(values)
+    else:
+        write_parameters(values)
+
+
+def take_way_to_search() -> dict[str, str | list[str]] | None:
+    """Where on the search page an image leads that was pressed on another page; None if none was."""
+    return st.session_state.pop(Key.TO_SEARCH, None)
 
 
 def read_link() -> str:
@@ -123,40 +145,70 @@ def read_link() -> str:
     return urlencode({name: given.get_all(name) for name in given}, doseq=True)
 
 
+def read_kept_link(link: str) -> dict[str, str | list[str]]:
+    """The parameters of a link that was kept; the collection is that which is shown, whatever it was called then."""
+    found = {name: values if len(values) > 1 else values[0] for name, values in parse_qs(link).items()}
+    found.pop(Parameter.COLLECTION, None)
+    return {**found, **keep_collection()}
+
+
+def go_to_link(link: str) -> None:
+    """Open a link that was kept."""
+    empty_uploader()
+    st.query_params.from_dict(read_kept_link(link))
+
+
 def go_to_image(content_hash: str) -> None:
     """Search on from an image of the collection."""
     empty_uploader()
-    go_to_terms((TrayTerm(content_hash=content_hash),))
+    go_to_terms((TrayTerm(content_hash=content_hash),), own=None)
 
 
-def go_to_terms(terms: Sequence[TrayTerm]) -> None:
-    """Search from these pictures."""
-    write_address(replace(read_address(), terms=tuple(terms)[-MOST_TERMS:], page=1))
+def go_to_terms(terms: Sequence[TrayTerm], own: str | None) -> None:
+    """Search from these pictures; from the first ones, where they are too many."""
+    if len(terms) > MOST_TERMS:
+        st.toast(FULL, icon=":material/info:")
+    write_address(replace(read_address(), terms=tuple(terms)[:MOST_TERMS], own=own, page=1))
 
 
 def add_term(content_hash: str, *, is_wanted: bool) -> None:
     """Search from an image of the collection as well."""
-    go_to_terms((*read_address().terms, TrayTerm(content_hash=content_hash, is_wanted=is_wanted)))
+    here = read_address()
+    go_to_terms((*here.terms, TrayTerm(content_hash=content_hash, is_wanted=is_wanted)), here.own)
 
 
 def change_term(place: int, term: TrayTerm | None) -> None:
     """Put another in the place of a term, or none."""
-    terms = read_address().terms
-    go_to_terms((*terms[:place], *([term] if term else []), *terms[place + 1 :]))
+    here = read_address()
+    go_to_terms((*here.terms[:place], *([term] if term else []), *here.terms[place + 1 :]), here.own)
 
 
 def take_controls() -> None:
-    """How many, or a bound, was changed: begin at the first page."""
-    chosen = {name: st.session_state[name] for name in (Key.COUNT, Key.AT_LEAST, Key.AT_MOST)}
-    write_address(replace(read_address(), **chosen, page=1))
+    """How many was changed: begin at the first page."""
+    write_address(replace(read_address(), count=st.session_state[Key.COUNT], page=1))
+
+
+def find_lowest(address: Address) -> float:
+    """Where the scale of similarities begins: hardly an image is less similar than 0, unless the URL asks for that."""
+    return LOWEST if min(address.at_least or 0.0, address.at_most or 0.0) < 0 else 0.0
+
+
+def take_similarity() -> None:
+    """A bound was moved: begin at the first page. At an end of the scale there is none."""
+    here, (at_least, at_most) = read_address(), st.session_state[Key.SIMILARITY]
+    bounds = {
+        "at_least": None if at_least <= find_lowest(here) else round(at_least, 3),
+        "at_most": None if at_most >= HIGHEST else round(at_most, 3),
+    }
+    write_address(replace(here, **bounds, page=1))
 
 
 def take_wanted() -> None:
     """A condition was changed: begin at the first page."""
     chosen = {name: st.session_state[name] for name in (Key.UNDER, Key.SINCE, Key.UNTIL, Key.LEAST_PX)}
-    formats, is_marked = tuple(st.session_state[Key.FORMATS]), st.session_state[Key.MARKED]
+    several = {name: tuple(st.session_state[name]) for name in (Key.FORMATS, Key.SHAPES)}
     here = read_address()
-    wanted = replace(here.wanted, **chosen, formats=formats, is_marked=is_marked)
+    wanted = replace(here.wanted, **chosen, **several, is_marked=st.session_state[Key.MARKED])
     write_address(replace(here, wanted=wanted, page=1))
 
 
@@ -169,29 +221,45 @@ def drop_wanted() -> None:
 def stay_within() -> None:
     """Search within the answer that is shown from now on: begin with a new picture."""
     here = read_address()
+    within = (*here.wanted.within, spell_answer(here))
+    if len(within) > MOST_WITHIN:
+        st.toast(DEEP, icon=":material/info:")
+        return
     empty_uploader()
-    write_address(Address(count=here.count, is_exact=here.is_exact, wanted=Wanted(within=spell_answer(here))))
+    write_address(Address(count=here.count, is_exact=here.is_exact, wanted=Wanted(within=within)))
 
 
 def leave_within() -> None:
     """Search everywhere again."""
     here = read_address()
-    write_address(replace(here, wanted=replace(here.wanted, within=None), page=1))
+    write_address(replace(here, wanted=replace(here.wanted, within=()), page=1))
 
 
 def spell_answer(address: Address) -> str:
-    """What decides which images an answer has, as a URL's query part; read by `read_answer`."""
+    """What decides which images an answer has, as a URL's query part; read by `read_answer`.
+
+    All but the earlier answers that it was found within: these stand before it.
+    """
     bounds = {Parameter.AT_LEAST: address.at_least, Parameter.AT_MOST: address.at_most}
-    given = {name: str(bound) for name, bound in bounds.items() if bound is not None}
-    return urlencode({Parameter.TERM: [term.spell() for term in address.terms], **given}, doseq=True)
+    given = {
+        Parameter.TERM: [term.spell() for term in address.terms],
+        **{name: bound if bound is None else str(bound) for name, bound in bounds.items()},
+        Parameter.EXACT: YES if address.is_exact else None,
+        **spell_wanted(replace(address.wanted, within=())),
+    }
+    return urlencode({name: value for name, value in given.items() if value is not None}, doseq=True)
 
 
 def read_answer(text: str) -> Address:
     """What `spell_answer` has spelled."""
     given = parse_qs(text)
-    bounds = (_read_bound(given.get(name, [""])[0]) for name in (Parameter.AT_LEAST, Parameter.AT_MOST))
-    at_least, at_most = bounds
-    return Address(terms=read_terms(given.get(Parameter.TERM, [])), at_least=at_least, at_most=at_most)
+    first = {name: values[0] for name, values in given.items()}
+    return Address(
+        terms=read_terms(given.get(Parameter.TERM, [])),
+        **_read_bounds(first),
+        is_exact=first.get(Parameter.EXACT) == YES,
+        wanted=replace(read_wanted(first, lambda name: given.get(name, [])), within=()),
+    )
 
 
 def take_order() -> None:
@@ -211,10 +279,9 @@ def take_page() -> None:
 
 
 def start_over() -> None:
-    """Forget the image and the upload; how many and the bounds stay."""
+    """Search from nothing any more; how many and the bounds stay."""
     empty_uploader()
-    st.session_state.pop(Key.OWN, None)
-    go_to_terms(())
+    go_to_terms((), own=None)
 
 
 def empty_uploader() -> None:
@@ -262,8 +329,29 @@ def _write_list(address: ListAddress) -> None:
 
 
 def write_parameters(values: Mapping[Parameter, str | list[str] | None]) -> None:
-    """Put these into the URL, and nothing else: a new step in the browser's history. None: left out."""
-    st.query_params.from_dict({str(name): value for name, value in values.items() if value is not None})
+    """Put these into the URL, and nothing else: a new step in the browser's history. None: left out.
+
+    The collection that is shown stays.
+    """
+    st.query_params.from_dict(_spell(values))
+
+
+def _spell(values: Mapping[Parameter, str | list[str] | None]) -> dict[str, str | list[str]]:
+    given = {str(name): value for name, value in values.items() if value is not None}
+    return {**keep_collection(), **given}
+
+
+def keep_collection() -> dict[str, str]:
+    """The parameter that names the collection, where the URL has one."""
+    named = st.query_params.get(Parameter.COLLECTION)
+    return {str(Parameter.COLLECTION): named} if named else {}
+
+
+def take_collection() -> None:
+    """Another collection was chosen: begin at its start."""
+    empty_uploader()
+    chosen = st.session_state[Key.COLLECTION]
+    st.query_params.from_dict({str(Parameter.COLLECTION): chosen} if chosen else {})
 
 
 def _read_terms() -> tuple[TrayTerm, ...]:
@@ -287,6 +375,13 @@ def _read_sort(text: str) -> Sort:
 
 def _read_count(text: str) -> int:
     return int(text) if text in map(str, COUNTS) else Address.count
+
+
+def _read_bounds(given: Mapping[str, str]) -> dict[str, float | None]:
+    at_least, at_most = (_read_bound(given.get(name, "")) for name in (Parameter.AT_LEAST, Parameter.AT_MOST))
+    if None not in (at_least, at_most) and at_least > at_most:
+        at_least = at_most = None
+    return {"at_least": at_least, "at_most": at_most}
 
 
 def _read_bound(text: str) -> float | None:

@@ -3,12 +3,13 @@
 Rule: a command parses, calls one function, prints. What the person can put right becomes text in `CommandGroup` alone.
 """
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import click
 
-from indexer.cli import CommandGroup, collection_option
+from indexer.cli import CommandGroup
 from indexer.cli import cli as indexer_group
 from indexer.cli_build import build, choose_collection
 from indexer.cli_graph import survey
@@ -28,7 +29,10 @@ port_option = click.option(
 
 
 @click.command("ui")
-@collection_option
+@click.option(
+    "--collection", "folders", multiple=True, type=click.Path(path_type=Path), metavar="FOLDER",
+    help="The collection; may be given again, and the page has a switch. Without it: all in the default place.",
+)  # fmt: skip
 @click.option(
     "--host", default=LOOPBACK, show_default=True,
     help="Where to listen. 0.0.0.0: to all networks. Other computers can call it only if it has a password.",
@@ -44,16 +48,16 @@ port_option = click.option(
 @port_option
 @click.option("--no-kept-uploads", is_flag=True, help="Keep no dropped picture for links to its answer.")
 def ui_command(
-    folder: Path | None,
+    folders: tuple[Path, ...],
     host: str,
     names: tuple[str, ...],
     password_file: Path | None,
     port: int,
     no_kept_uploads: bool,
 ) -> None:
-    """Show the collection in the browser; Ctrl-C ends it."""
+    """Show collections in the browser; Ctrl-C ends it."""
     password, keeps = read_password(password_file), not no_kept_uploads
-    serve_page(find_or_wait(folder), host, port, password, names=names, keeps_uploads=keeps)
+    serve_page(find_or_wait(folders), host, port, password, names=names, keeps_uploads=keeps)
 
 
 @click.command()
@@ -75,17 +79,22 @@ def demo(context: click.Context, pictures: Path | None, port: int) -> None:
         place = choose_collection([pictures], None)
     context.invoke(build, pictures=(pictures,), folder=place)
     context.invoke(survey, folder=place)
-    serve_page(place, LOOPBACK, port, password)
+    serve_page([place], LOOPBACK, port, password)
 
 
-def find_or_wait(folder: Path | None) -> Path | None:
-    """The collection to show; None if there is none at all yet: the page says so, and takes up the first one made."""
-    return None if folder is None and not list_collections() else find_collection(folder)
+def find_or_wait(folders: Sequence[Path]) -> list[Path]:
+    """The collections to show; none: those in the default place, also if they are made later.
+
+    Raises: as `indexer.layout.find_collection`, for those that are named, and for the only one there is.
+    """
+    if not folders and len(list_collections()) == 1:
+        find_collection(None)
+    return [find_collection(Path(os.path.abspath(folder))) for folder in dict.fromkeys(folders)]
 
 
-def serve_page(place: Path | None, host: str, port: int, password: str | None, **options: object) -> None:
+def serve_page(places: Sequence[Path], host: str, port: int, password: str | None, **options: object) -> None:
     """Serve until Ctrl-C, which is the way to end it and so is said nothing about."""
-    serve(place, host, port, lambda addresses: say_ready(addresses, host, password), password=password, **options)
+    serve(places, host, port, lambda addresses: say_ready(addresses, host, password), password=password, **options)
 
 
 def say_ready(addresses: Sequence[str], host: str, password: str | None) -> None:

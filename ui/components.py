@@ -6,11 +6,9 @@ from our own routes: `st.image` would decode and encode each one anew on every r
 Rule: a component draws what it is given; only views ask the collection.
 """
 
-from collections.abc import Sequence
 from urllib.parse import urlsplit
 
 import streamlit as st
-from streamlit.navigation.page import StreamlitPage
 
 from indexer.collection import Answer, CollectionStatus, ImageDetails
 from seer_model.errors import UserError
@@ -35,13 +33,6 @@ export default ({ data }) => {
 def scroll_to_top(place: str) -> None:
     """Begin at the top of the page whenever `place` differs from the last run's: the nearest neighbours stand there."""
     st.components.v2.component("scroll_to_top", js=SCROLL)(key=Key.SCROLL, data=place)
-
-
-def show_menu(pages: Sequence[StreamlitPage]) -> None:
-    """The ways to the pages, in sight at every width: Streamlit's own become a drawer that lies over a narrow page."""
-    with st.container(key=Key.MENU, horizontal=True, gap="xxsmall"):
-        for page in pages:
-            st.page_link(page, width="content")
 
 
 def show_error(error: Exception) -> bool:

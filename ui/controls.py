@@ -4,10 +4,11 @@ Rule: every one of them stands in the URL; what is set and not in sight is told 
 """
 
 from collections.abc import Mapping
+from datetime import date
 
 import streamlit as st
 
-from indexer.collection import FORMATS, Collection
+from indexer.collection import FIRST_YEAR, FORMATS, LAST_YEAR, SHAPES, Collection
 from ui import address
 from ui.keys import Key
 from ui.texts import show_path
@@ -19,6 +20,10 @@ SORTED = {
     address.Sort.LARGEST: "Largest first",
     address.Sort.NAME: "By name",
 }
+FOLDING = (
+    "Near-copies of a neighbour stand under it; opened, it shows them. A model that cannot tell copies folds none."
+)
+SIMILARITY = "From how similar on, and up to how similar: the upper end leaves out copies. At its ends: no bound."
 WITHIN = "Only among the images of an earlier answer."
 
 
@@ -28,18 +33,18 @@ def show_controls(collection: Collection, here: address.Address, *, can_fold: bo
         st.segmented_control(
             "Neighbours", address.COUNTS, key=Key.COUNT, required=True, on_change=address.take_controls
         )
-        for label, key in (("Similarity at least", Key.AT_LEAST), ("Similarity at most", Key.AT_MOST)):
-            st.number_input(
-                label, -1.0, 1.0, key=key, step=0.01, format="%0.3f", placeholder="no bound",
-                on_change=address.take_controls, width=150,
-            )  # fmt: skip
+        st.slider(
+            "Similarity", address.find_lowest(here), address.HIGHEST, key=Key.SIMILARITY, step=0.01, format="%.2f",
+            on_change=address.take_similarity, width=250, help=SIMILARITY,
+        )  # fmt: skip
         st.selectbox(
-            "Order", list(address.Sort), key=Key.SORT, format_func=SORTED.get, on_change=address.take_order, width=190
-        )
+            "Order of this page", list(address.Sort), key=Key.SORT, format_func=SORTED.get,
+            on_change=address.take_order, width=190,
+        )  # fmt: skip
         _show_filters(collection, here)
         st.toggle(
             "Fold near-copies", key=Key.FOLD, on_change=address.take_order, disabled=not can_fold,
-            help="Near-copies of a neighbour stand under it. A model that cannot tell copies folds none.",
+            help=FOLDING,
         )  # fmt: skip
     if here.wanted.within:
         with st.container(horizontal=True, vertical_alignment="center"):
@@ -56,13 +61,15 @@ def _show_filters(collection: Collection, here: address.Address) -> None:
             index=None, placeholder="any",
         )  # fmt: skip
         since, until = st.columns(2)
-        since.date_input("Changed since", key=Key.SINCE, on_change=address.take_wanted)
-        until.date_input("Changed until", key=Key.UNTIL, on_change=address.take_wanted)
+        bounds = {"min_value": date(FIRST_YEAR, 1, 1), "max_value": date(LAST_YEAR, 12, 31)}
+        since.date_input("Changed since", key=Key.SINCE, on_change=address.take_wanted, **bounds)
+        until.date_input("Changed until", key=Key.UNTIL, on_change=address.take_wanted, **bounds)
         st.number_input(
             "Short side at least, px", 1, 100_000, key=Key.LEAST_PX, step=100, placeholder="any",
             on_change=address.take_wanted,
         )  # fmt: skip
         st.multiselect("Format", FORMATS, key=Key.FORMATS, placeholder="any", on_change=address.take_wanted)
+        st.multiselect("Shape", SHAPES, key=Key.SHAPES, placeholder="any", on_change=address.take_wanted)
         st.checkbox("Favourites alone", key=Key.MARKED, on_change=address.take_wanted)
         st.button("No filters", key=Key.NO_FILTERS, disabled=not set_now, on_click=address.drop_wanted)
 

@@ -1,6 +1,7 @@
-"""Near-duplicates on the page: which are shown, as the URL says it, and their cards, drawn by a component of our own.
+"""Duplicates on the page: which are shown, as the URL says it, and their cards, drawn by components of our own.
 
-    mode=same subject    bound=0.8    keep=oldest    page=2
+    mode=same file                                            page=2
+    mode=same subject    bound=0.8    keep=oldest             page=2
 
 Rule: a value that makes no sense counts as not given; what the browser sends back is looked up among what is there.
 """
@@ -15,22 +16,28 @@ from ui.address import read_page, write_parameters
 from ui.keys import Action, Key, Parameter
 from ui.resources import the_collection
 
-MODES = ("same picture", "same subject")
+SAME_FILE, SAME_PICTURE = "same file", "same picture"
+MODES = (SAME_FILE, SAME_PICTURE, "same subject")
 RULES = ("largest", "oldest")
 APART = "Told apart for good: they are in no group together any more."
-JS = f"""
-const make = (tag, fields, ...children) => {{
+MAKE = """
+const make = (tag, fields, ...children) => {
   const element = Object.assign(document.createElement(tag), fields);
   element.append(...children);
   return element;
-}};
+};
+"""
+JS = f"""{MAKE}
+const keep = (isKept) => (isKept ? [make("mark", {{ textContent: "keep" }})] : []);
+const file = ({{ path, is_kept }}) => make("p", {{ title: path }}, ...keep(is_kept), path);
 const press = (name, value, textContent, ariaLabel) =>
   make("button", {{ name, value, type: "button", textContent, ariaLabel }});
-const draw = ({{ image, name, line, facts, folder, more, is_kept, medoid }}) => make("li", {{}},
+const draw = ({{ image, name, line, facts, folder, files, more, is_kept, medoid }}) => make("li", {{}},
   make("button", {{ name: "{Action.OPEN}", value: image, type: "button", ariaLabel: `Open ${{name}}` }},
     make("img", {{ src: `/t/${{image}}.webp`, alt: name, loading: "lazy", decoding: "async" }})),
-  make("strong", {{ textContent: line }}), ...(is_kept ? [make("mark", {{ textContent: "keep" }})] : []),
-  ...[name, facts, folder, more].filter(Boolean).map((text) => make("p", {{ textContent: text, title: text }})),
+  make("strong", {{ textContent: line }}), ...keep(is_kept),
+  ...[name, facts, folder].filter(Boolean).map((text) => make("p", {{ textContent: text, title: text }})),
+  ...(files ? [make("div", {{}}, ...files.map(file))] : []), ...(more ? [make("p", {{ textContent: more }})] : []),
   ...(medoid
     ? [press("{Action.APART}", `${{medoid}} ${{image}}`, "Not a duplicate", `${{name}} is no duplicate`)] : []));
 export default ({{ data, parentElement, setTriggerValue }}) => {{
@@ -38,7 +45,8 @@ export default ({{ data, parentElement, setTriggerValue }}) => {{
   const wanted = JSON.stringify(data);
   if (place.wanted !== wanted) {{
     place.wanted = wanted;
-    place.replaceChildren(...data.map((group) => make("ul", {{}}, ...group.map(draw))));
+    const kind = (group) => (group[0]?.files ? "files" : "");
+    place.replaceChildren(...data.map((group) => make("ul", {{ className: kind(group) }}, ...group.map(draw))));
   }}
   place.onclick = ({{ target }}) => {{
     const button = target.closest("button");
@@ -47,12 +55,30 @@ export default ({{ data, parentElement, setTriggerValue }}) => {{
 }};
 """
 
+PAIRS_JS = f"""{MAKE}
+const picture = ({{ image, name }}) => make("figure", {{}},
+  ...(image ? [make("img", {{ src: `/t/${{image}}.webp`, alt: "", loading: "lazy", decoding: "async" }})] : []),
+  make("figcaption", {{ textContent: name, title: name }}));
+const draw = ({{ pair, images }}) => make("li", {{}}, ...images.map(picture), make("button", {{
+  value: pair, type: "button", textContent: "Take back",
+  ariaLabel: `Take back: ${{images.map(({{ name }}) => name).join(" and ")}}`,
+}}));
+export default ({{ data, parentElement, setTriggerValue }}) => {{
+  const list = parentElement.querySelector("ul");
+  list.replaceChildren(...data.map(draw));
+  list.onclick = ({{ target }}) => {{
+    const button = target.closest("button");
+    if (button) setTriggerValue("{Key.TAKE_BACK}", button.value);
+  }};
+}};
+"""
+
 
 @dataclass(frozen=True, kw_only=True)
 class CopiesAddress:
-    """Which near-duplicates are shown."""
+    """Which duplicates are shown."""
 
-    mode: str = MODES[0]
+    mode: str = SAME_PICTURE
     bound: float | None = None
     """How similar each is to the first of its group; None: as the mode means it here."""
     keep: str = RULES[0]
@@ -64,7 +90,7 @@ def read_copies() -> CopiesAddress:
     given = st.query_params
     mode, keep = given.get(Parameter.MODE), given.get(Parameter.KEEP)
     return CopiesAddress(
-        mode=mode if mode in MODES else MODES[0],
+        mode=mode if mode in MODES else SAME_PICTURE,
         bound=_read_bound(given.get(Parameter.BOUND, "")),
         keep=keep if keep in RULES else RULES[0],
         page=read_page(given.get(Parameter.PAGE, "")),
@@ -86,10 +112,23 @@ def take_page() -> None:
     _write(replace(read_copies(), page=st.session_state[Key.LIST_PAGE]))
 
 
-def take_back() -> None:
-    """What was told apart counts again. Raises: as `Decisions`."""
+def take_last_back() -> None:
+    """The pair that was told apart last counts again. Raises: as `Decisions`."""
     decisions = the_collection().decisions
-    for pair in decisions.list_apart():
+    for pair in decisions.list_apart_newest_first()[:1]:
+        decisions.tell_apart(*pair, is_so=False)
+
+
+def show_pairs(pairs: Sequence[dict]) -> None:
+    """Pairs that were told apart, each with its way back."""
+    component = st.components.v2.component(Key.TELL_APART, html="<ul></ul>", js=PAIRS_JS, isolate_styles=False)
+    component(key=Key.TELL_APART, data=list(pairs), **{f"on_{Key.TAKE_BACK}_change": _take_back})
+
+
+def _take_back() -> None:
+    pair = str(st.session_state[Key.TELL_APART][Key.TAKE_BACK]).split()
+    decisions = the_collection().decisions
+    if frozenset(pair) in decisions.list_apart():
         decisions.tell_apart(*pair, is_so=False)
 
 

@@ -30,6 +30,8 @@ ABOUT = {
     Show.SURPRISE: "Images drawn at random.",
     Show.UNUSUAL: "Images that little else here is like, the oddest first.",
 }
+ALL_HIDDEN = "Every image is hidden. Favourites, under Hidden, has the way back."
+NONE_HERE = "There is nothing to show here."
 NO_SURVEY = (
     "Groups of look-alikes, unusual images, near-duplicates and a map are found once for all pictures. It takes "
     "seconds for a thousand and minutes for a hundred thousand, and goes on if this page is closed."
@@ -43,8 +45,9 @@ const make = (tag, fields, ...children) => {{
 const picture = ({{ image, name }}, isFirst) =>
   make("img", {{ src: `/t/${{image}}.webp`, alt: isFirst ? name : "", loading: "lazy", decoding: "async" }});
 const draw = ({{ number, title, images }}) => make("li", {{}},
-  make("button", {{ name: "{Action.ENTER}", value: number, type: "button", ariaLabel: `Look into ${{title}}` }},
-    ...images.map((image, place) => picture(image, !place)), make("span", {{ textContent: title }})));
+  make("button", {{
+    name: "{Action.ENTER}", value: number, type: "button", ariaLabel: `Look into ${{title}} like ${{images[0].name}}`,
+  }}, ...images.map((image, place) => picture(image, !place)), make("span", {{ textContent: title }})));
 export default ({{ data, parentElement, setTriggerValue }}) => {{
   const list = parentElement.querySelector("ul");
   const wanted = JSON.stringify(data);
@@ -69,7 +72,10 @@ def show_discover(collection: Collection, overview: Overview, status: Collection
             offer_work(collection, "survey", "Find groups", Key.SURVEY, ":material/workspaces:")
     if not state.has_groups:
         st.markdown("#### Begin with one of these")
-        return show_gallery(collection.list_images(count=NEWEST), favourites=list_favourites(collection))
+        newest = collection.list_images(count=NEWEST)
+        if not newest:
+            st.info(ALL_HIDDEN, icon=":material/visibility_off:")
+        return show_gallery(newest, favourites=list_favourites(collection))
     _show_ways(here)
     if here.show is Show.GROUPS:
         return _show_groups(collection, overview, here)
@@ -77,6 +83,13 @@ def show_discover(collection: Collection, overview: Overview, status: Collection
     if here.show is Show.SURPRISE:
         st.button("Others", key=Key.SURPRISE, icon=":material/casino:", on_click=surprise_again)
     return _show_images(collection, images, total, here)
+
+
+def explain_empty(collection: Collection, page: int) -> str:
+    """Why no image stands here, and the way on."""
+    if not collection.list_images(count=1):
+        return ALL_HIDDEN
+    return f"There is nothing on page {page}. Go back to an earlier page." if page > 1 else NONE_HERE
 
 
 def _show_ways(here: Seeing) -> None:
@@ -101,7 +114,10 @@ def _find_images(overview: Overview, here: Seeing, images: int) -> tuple[Sequenc
 
 def _show_groups(collection: Collection, overview: Overview, here: Seeing) -> str | None:
     if here.group is None:
-        _show_cards(overview.list_groups(), "group")
+        groups = overview.list_groups()
+        if not groups:
+            st.info(explain_empty(collection, here.page), icon=":material/search_off:")
+        _show_cards(groups, "group")
         return None
     st.button(
         "All groups" if here.part is None else "The whole group", key=Key.UP, icon=":material/arrow_upward:",
@@ -137,6 +153,8 @@ def describe_group(group: Group, what: str) -> dict:
 
 
 def _show_images(collection: Collection, images: Sequence[ImageDetails], total: int, here: Seeing) -> str | None:
+    if not images:
+        st.info(explain_empty(collection, here.page), icon=":material/search_off:")
     opened = show_gallery(images, favourites=list_favourites(collection))
     pages = ceil(total / ON_PAGE)
     if max(pages, here.page) > 1:

@@ -10,7 +10,7 @@ Rule: names are set as text and as attributes of elements, never read as HTML; w
 among what is there.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 
 import streamlit as st
@@ -31,16 +31,16 @@ const make = (tag, fields, ...children) => {{
 const press = (name, image, ariaLabel, more = {{}}) =>
   make("button", {{ name, value: image, type: "button", ariaLabel, title: ariaLabel, ...more }});
 
-const draw = ({{ image, name, line, word, files, is_favourite }}) => make("li", {{}},
+const draw = ({{ image, name, line, word, files, is_favourite, is_large }}) => make("li", {{}},
   make("button", {{ name: "{Action.SIMILAR}", value: image, type: "button", ariaLabel: `Find similar to ${{name}}` }},
     make("img", {{ src: `/t/${{image}}.webp`, alt: name, loading: "lazy", decoding: "async" }})),
-  make("nav", {{ ariaLabel: `More for ${{name}}` }},
+  make("fieldset", {{ ariaLabel: `More for ${{name}}` }},
     press("{Action.PLUS}", image, `Search for more like ${{name}} too`),
     press("{Action.MINUS}", image, `Search for less like ${{name}}`),
     press("{Action.FAVOURITE}", image, `Favourite ${{name}}`, {{ ariaPressed: String(is_favourite) }})),
   make("div", {{}},
     make("span", {{ textContent: line, title: line }}, ...(word ? [make("em", {{ textContent: word }})] : [])),
-    make("button", {{ name: "{Action.OPEN}", value: image, type: "button", ariaLabel: `Open ${{name}}` }})),
+    ...(is_large ? [] : [press("{Action.OPEN}", image, `Open ${{name}}`, {{ title: "" }})])),
   ...(files ? [make("p", {{ textContent: files, title: files }})] : []));
 
 const STEPS = {{ ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }};
@@ -52,7 +52,7 @@ const walk = (list, event) => {{
   if (document.querySelector('[role="dialog"]')) return;
   const tiles = [...list.querySelectorAll("button[name={Action.SIMILAR}]")];
   const here = tiles.findIndex((tile) => tile.closest("li").contains(document.activeElement));
-  if (!tiles.length || (here < 0 && document.activeElement !== document.body && !step[0])) return;
+  if (!tiles.length || (here < 0 && (document.activeElement !== document.body || !step[0]))) return;
   const across = Math.max(1, getComputedStyle(list).gridTemplateColumns.split(" ").length);
   const next = here < 0 ? 0 : here + step[0] + step[1] * across;
   if (!tiles[next]) return;
@@ -61,14 +61,34 @@ const walk = (list, event) => {{
   event.preventDefault();
 }};
 
+// Where the same images stand, only a card that has changed is drawn anew: who is on it stays there.
+const renew = (old, card) => {{
+  const name = old.contains(document.activeElement) ? document.activeElement.name : null;
+  const fresh = draw(card);
+  old.replaceWith(fresh);
+  if (name) fresh.querySelector(`button[name=${{name}}]`)?.focus();
+}};
+
+const fill = (list, cards) => {{
+  const before = list.cards ?? [];
+  list.cards = cards;
+  if (before.length === cards.length && cards.every((card, at) => card.image === before[at].image)) {{
+    const isChanged = (card, at) => JSON.stringify(card) !== JSON.stringify(before[at]);
+    const lines = [...list.children];
+    cards.forEach((card, at) => {{ if (isChanged(card, at)) renew(lines[at], card); }});
+  }} else {{
+    list.replaceChildren(...cards.map(draw));
+    // Whatever lies under a pointer that rests was not pointed at.
+    list.dataset.pointer = "rests";
+  }}
+}};
+
 export default ({{ data, parentElement, setTriggerValue }}) => {{
   const list = parentElement.querySelector("ul");
   const wanted = JSON.stringify(data);
   if (list.wanted !== wanted) {{
     list.wanted = wanted;
-    list.replaceChildren(...data.map(draw));
-    // Whatever lies under a pointer that rests was not pointed at.
-    list.dataset.pointer = "rests";
+    fill(list, data);
   }}
   list.onpointermove = ({{ movementX, movementY }}) => {{
     if (movementX || movementY) delete list.dataset.pointer;
@@ -90,6 +110,7 @@ def show_gallery(
     words: Mapping[str, str] | None = None,
     folded: Mapping[str, int] | None = None,
     favourites: Collection[str] = (),
+    key: Key = Key.GALLERY,
 ) -> str | None:
     """Images as cards to search on from.
 
@@ -97,9 +118,12 @@ def show_gallery(
         words: content hash -> what is said of its similarity.
         folded: content hash -> how many near-copies stand under it.
         favourites: content hashes.
+        key: of another gallery on the same page, in an image that is opened large: it opens none, and a press tells
+            (`was_pressed`).
     Returns: the content hash of the one to open large, if one was asked for.
     """
     component = st.components.v2.component(Key.GALLERY, html="<ul></ul>", js=JS, isolate_styles=False)
+    is_large = key != Key.GALLERY
     does = {
         Action.SIMILAR: go_to_image,
         Action.PLUS: partial(add_term, is_wanted=True),
@@ -108,12 +132,13 @@ def show_gallery(
         Action.OPEN: lambda content_hash: None,
     }
     pressed = component(
-        key=Key.GALLERY,
+        key=key,
         data=[
-            describe_card(image, words or {}, folded or {}) | {"is_favourite": image.content_hash in favourites}
+            describe_card(image, words or {}, folded or {})
+            | {"is_favourite": image.content_hash in favourites, "is_large": is_large}
             for image in images
         ],
-        **{f"on_{action}_change": partial(_do, action, function) for action, function in does.items()},
+        **{f"on_{action}_change": partial(_do, key, action, function) for action, function in does.items()},
     )
     shown = {image.content_hash for image in images}
     return pressed[Action.OPEN] if pressed[Action.OPEN] in shown else None
@@ -143,5 +168,12 @@ def show_files(image: Neighbour | ImageDetails, near_copies: int = 0) -> str:
     return show_path(image.path.name) + same + near
 
 
-def _do(action: Action, function: object) -> None:
-    function(str(st.session_state[Key.GALLERY][action]))
+def was_pressed() -> bool:
+    """Whether something of the other gallery was pressed since this was last asked: the whole page has to run again."""
+    return st.session_state.pop(Key.PRESSED, False)
+
+
+def _do(key: Key, action: Action, function: Callable[[str], None]) -> None:
+    function(str(st.session_state[key][action]))
+    if key != Key.GALLERY:
+        st.session_state[Key.PRESSED] = True

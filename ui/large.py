@@ -11,11 +11,14 @@ from indexer.collection import Collection, ImageDetails, Query
 from seer_model.errors import UserError
 from ui.address import add_term, go_to_image
 from ui.components import SIMILAR_ICON, describe_image, read_origin, show_thumbnail
+from ui.gallery import show_gallery, was_pressed
 from ui.keys import Key
 from ui.marking import hide, list_favourites, switch_favourite
 from ui.texts import quote, show_path
 
 GONE = "The file is no longer where it was; this is its thumbnail. Run seer build to bring the collection up to date."
+CHANGED = "The file holds something else now; this is the thumbnail of what it held. Run seer build to take that up."
+NEIGHBOURS = 6
 WHY = "Lit up is what looks like the query by itself, place by place; the rest is dark."
 
 
@@ -34,22 +37,25 @@ def show_large(
 def _show_large(
     collection: Collection, image: ImageDetails, query: Query | None, sources: Sequence[str | bytes]
 ) -> None:
-    is_there = any(path.is_file() for path in image.paths)
+    is_there = collection.read_original(image.content_hash) is not None
     is_why = query is not None and is_there and st.segmented_control(
         "View", ["Picture", "Beside the query", "Why it matched"], key=Key.WHY, default="Picture", required=True,
         label_visibility="collapsed",
     )  # fmt: skip
     with st.container(key=Key.LARGE):
         if is_why == "Beside the query":
-            _show_beside(image, sources)
+            _show_beside(image, sources, is_there=is_there)
         elif is_why == "Why it matched":
             _show_why(collection, image, query)
         else:
             _show_picture(image, is_there=is_there)
     st.text(describe_image(image))
+    if is_there and (shot := collection.read_shot(image.content_hash)):
+        st.text(" · ".join(f"{name.lower()}: {text}" for name, text in shot.items()))
     for path in image.paths:
         st.code(show_path(path), language=None, wrap_lines=True)
     _show_buttons(collection, image, is_there=is_there)
+    _show_neighbours(collection, image)
 
 
 def _show_picture(image: ImageDetails, *, is_there: bool) -> None:
@@ -58,14 +64,30 @@ def _show_picture(image: ImageDetails, *, is_there: bool) -> None:
         st.image(f"{read_origin()}/o/{image.content_hash}", alt=name)
     else:
         show_thumbnail(image.content_hash, alt=name)
-        st.warning(GONE, icon=":material/image_not_supported:")
+        is_file = any(path.is_file() for path in image.paths)
+        st.warning(CHANGED if is_file else GONE, icon=":material/image_not_supported:")
 
 
-def _show_beside(image: ImageDetails, sources: Sequence[str | bytes]) -> None:
+def _show_beside(image: ImageDetails, sources: Sequence[str | bytes], *, is_there: bool) -> None:
     left, right = st.columns(2)
     for number, source in enumerate(sources, start=1):
         left.image(source, alt=f"Query, picture {number}", width="stretch")
-    right.image(f"{read_origin()}/o/{image.content_hash}", alt=show_path(image.path.name), width="stretch")
+    right.image(find_source(image.content_hash, is_there=is_there), alt=show_path(image.path.name), width="stretch")
+
+
+def find_source(content_hash: str, *, is_there: bool) -> str:
+    """Where the browser finds an image: its original, or its thumbnail where that is gone."""
+    return f"{read_origin()}/o/{content_hash}" if is_there else f"{read_origin()}/t/{content_hash}.webp"
+
+
+def _show_neighbours(collection: Collection, image: ImageDetails) -> None:
+    found = collection.find_similar_to(image.image_id, NEIGHBOURS + 1)
+    others = [one for one in found if one.image_id != image.image_id][:NEIGHBOURS]
+    if others:
+        st.markdown("###### Most like it")
+        show_gallery(others, favourites=list_favourites(collection), key=Key.LARGE_GALLERY)
+        if was_pressed():
+            st.rerun()
 
 
 def _show_why(collection: Collection, image: ImageDetails, query: Query) -> None:

@@ -28,9 +28,10 @@ BUTTONS = (
     ("lasso", "Lasso", "Select by drawing around images"),
     ("all", "Select what is in view", "Select what is in view"),
 )
+GONE = "The points of this map could not be fetched. Reload the page to try again."
 HTML = (
     "<section aria-label='Map of the collection'><canvas></canvas><canvas></canvas><figure></figure>"
-    "<aside hidden><img alt=''></aside><nav>"
+    f"<aside hidden><img alt=''></aside><p role='alert' hidden>{GONE}</p><nav>"
     + "".join(
         f"<button type='button' name='{name}' aria-label='{meaning}' title='{meaning}'>{sign}</button>"
         for name, sign, meaning in BUTTONS
@@ -60,7 +61,7 @@ def name_map(generation: str, found: Map) -> str:
 
 
 def show_map(name: str, found: Map, lasso: Sequence[Corner]) -> None:
-    """Draw it; a click searches on, a lasso goes into the URL."""
+    """Draw it; a click searches on, a lasso goes into the URL, and what is not there any more is named anew."""
     component = st.components.v2.component(Key.MAP, html=HTML, js=read_script(), isolate_styles=False)
     component(
         key=Key.MAP,
@@ -71,15 +72,12 @@ def show_map(name: str, found: Map, lasso: Sequence[Corner]) -> None:
             "colours": list(COLOURS),
         },
         **{
-            f"on_{Action.SIMILAR}_change": lambda: _go(str(st.session_state[Key.MAP][Action.SIMILAR])),
+            f"on_{Action.SIMILAR}_change": lambda: go_to_image(str(st.session_state[Key.MAP][Action.SIMILAR])),
+            # A run of the script is all that it is for: it names the points that there are now.
+            "on_gone_change": lambda: None,
             "on_lasso_change": lambda: write_parameters({Parameter.LASSO: str(st.session_state[Key.MAP]["lasso"])}),
         },
     )
-
-
-def _go(content_hash: str) -> None:
-    st.session_state[Key.FROM_MAP] = content_hash
-    go_to_image(content_hash)
 
 
 def read_lasso(text: str) -> list[Corner]:

@@ -1,27 +1,33 @@
-"""The one open collection of this process, shared by all pages and routes, and its model loading in the background.
+"""What all pages and routes of this process share: the open collections, their models, and pictures decoded aside.
 
-The server chooses the folder once, before it starts; pages and routes ask for the collection. If there is none yet,
-asking says so, and the next question after `seer build` finds it. If it was deleted and built anew, it is opened anew.
+The server chooses the collections once, before it starts; a page asks for the one that its URL names, else for the
+first. If there is none yet, asking says so, and the next question after `seer build` finds it.
 
-Rule: opened once, read-only, never closed while a page may still be reading from it.
+Rule: what is shared here may be asked for by any thread.
 """
 
 import gc
 import logging
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 
+import streamlit as st
+from streamlit.runtime.scriptrunner import get_script_run_ctx
+
 from indexer.aside import Aside
-from indexer.collection import Collection
-from indexer.layout import CATALOG, find_collection
+from indexer.collection import Collection, hash_content
 from indexer.overview import Overview
 from seer_model.errors import UserError
+from ui.keys import Parameter
+from ui.shelves import Library
 
 PREVIEW_PX = 640
 FORGET_EVERY_SECONDS = 3600
+REMEMBERED = 100
+"""Previews and sizes of uploads: a query may have twenty."""
 LOADING = "load-model"
 """The name of the thread that loads a model."""
 log = logging.getLogger(__name__)
@@ -30,63 +36,59 @@ log = logging.getLogger(__name__)
 _aside = Aside()
 
 
-class Shelf:
-    """Where the open collection stands."""
-
-    def __init__(self, folder: Path | None) -> None:
-        self._folder = folder
-        self._lock = threading.Lock()
-        self._open: tuple[tuple[int, int] | None, Collection] | None = None
-
-    def take(self) -> Collection:
-        """The collection. Raises: CollectionMissing, CollectionAmbiguous, CatalogTooNew, CollectionDamaged."""
-        with self._lock:
-            # A folder that was deleted and built again has another catalog under the same name.
-            if self._open is None or self._open[0] != _read_stamp(self._open[1].folder):
-                # Not while it is open: looking whether it is a collection gives up SQLite's locks (`is_collection`).
-                folder = find_collection(self._folder)
-                self._open = _read_stamp(folder), Collection(folder, decoder=_aside)
-                # What was found stays chosen, also when a second collection is made while the server runs.
-                self._folder = folder
-                load_in_background(self._open[1])
-            return self._open[1]
-
-    @property
-    def is_model_loaded(self) -> bool:
-        """Whether the collection is open and its model there; opens and loads nothing."""
-        return self._open is not None and self._open[1].is_model_loaded
-
-
-def _read_stamp(folder: Path) -> tuple[int, int] | None:
-    try:
-        status = (folder / CATALOG).stat()
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino
-
-
-_shelf = Shelf(None)
+_library = Library((), _aside, lambda collection: load_in_background(collection))
 _keeps_uploads = True
 
 
-def choose_collection(folder: Path | None, *, keeps: bool = True) -> None:
-    """Which collection this process shows (None: the only one there is), and whether it keeps uploads for links."""
-    global _shelf, _keeps_uploads
-    _shelf, _keeps_uploads = Shelf(folder), keeps
+def choose_collection(*folders: Path | None, keeps: bool = True) -> None:
+    """Choose for this process.
+
+    Args:
+        folders: of the collections; None or none: those in the default place.
+        keeps: whether uploads are kept for links.
+    """
+    global _library, _keeps_uploads
+    given = [folder for folder in folders if folder is not None]
+    _library, _keeps_uploads = Library(given, _aside, load_in_background), keeps
 
 
 def the_collection() -> Collection:
-    """The open collection. Raises: as `Shelf.take`."""
-    return _shelf.take()
+    """The open collection: that which the page's URL names, else the first. Raises: as `Library.find`, `Shelf.open`."""
+    return _library.find(_read_chosen()).take()
+
+
+def _read_chosen() -> str:
+    is_page = get_script_run_ctx(suppress_warning=True) is not None
+    return st.query_params.get(Parameter.COLLECTION, "") if is_page else ""
+
+
+def list_collections() -> list[str]:
+    """The names of all collections that there are."""
+    return list(_library.list_names())
+
+
+def find_chosen() -> str:
+    """The name of the one that this page shows; empty where there is none."""
+    return _library.find_name(_read_chosen())
+
+
+def list_shown() -> list[Collection]:
+    """The collections that somebody has looked at, those left out that are gone; the first one, where nobody has."""
+    found = []
+    for shelf in _library.list_asked() or [_library.find()]:
+        with suppress(UserError):
+            found.append(shelf.take())
+    return found
 
 
 def the_overview() -> Overview:
-    """What there is in the open collection without a query. Raises: as `Shelf.take`."""
-    return _overview_of(the_collection())
+    """What there is in the open collection without a query. Raises: as `the_collection`."""
+    return overview_of(the_collection())
 
 
-@lru_cache(maxsize=1)
-def _overview_of(collection: Collection) -> Overview:
+@lru_cache(maxsize=8)
+def overview_of(collection: Collection) -> Overview:
+    """What there is in it without a query."""
     return Overview(collection)
 
 
@@ -96,8 +98,9 @@ def keeps_uploads() -> bool:
 
 
 def is_model_loaded() -> bool:
-    """Whether an upload can be answered without waiting."""
-    return _shelf.is_model_loaded
+    """Whether an upload can be answered without waiting; opens and loads nothing."""
+    asked = _library.list_asked()
+    return bool(asked) and all(shelf.asked.is_model_loaded for shelf in asked)
 
 
 @contextmanager
@@ -108,6 +111,10 @@ def opened_early() -> Iterator[None]:
     """
     _aside.start()
     ended = threading.Event()
+    try:
+        the_collection()
+    except UserError as error:
+        log.warning("%s", error)
     forget_expired()
     threading.Thread(target=_forget_by_and_by, args=(ended,), name="forget-uploads", daemon=True).start()
     try:
@@ -123,10 +130,11 @@ def _forget_by_and_by(ended: threading.Event) -> None:
 
 def forget_expired() -> None:
     """Delete the uploads whose time is over; what keeps us from it is in the log."""
-    try:
-        the_collection().marks.forget_expired()
-    except UserError as error:
-        log.warning("%s", error)
+    for shelf in _library.list_all():
+        try:
+            shelf.open().marks.forget_expired()
+        except UserError as error:
+            log.warning("%s", error)
 
 
 def load_in_background(collection: Collection) -> threading.Thread:
@@ -147,10 +155,39 @@ def _load(collection: Collection) -> None:
     gc.freeze()
 
 
-@lru_cache(maxsize=4)
+class Remembered:
+    """What was made of the latest uploads, by their content: the uploads themselves are not held."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._made: dict[tuple[Callable, str], object] = {}
+
+    def make(self, function: Callable[[bytes], object], picture: bytes) -> object:
+        """What the function makes of a picture."""
+        key = function, hash_content(picture).hex()
+        with self._lock:
+            if key in self._made:
+                self._made[key] = self._made.pop(key)  # The one that was wanted longest ago stands first.
+                return self._made[key]
+        made = function(picture)
+        with self._lock:
+            self._made[key] = made
+            if len(self._made) > REMEMBERED:
+                del self._made[next(iter(self._made))]
+        return made
+
+
+_remembered = Remembered()
+
+
 def make_preview(picture: bytes) -> bytes:
     """A small WebP of an uploaded picture. Raises: PictureError; and as `the_collection` does."""
-    return shrink(picture, PREVIEW_PX)
+    return _remembered.make(_shrink_to_preview, picture)
+
+
+def measure_upload(picture: bytes) -> tuple[int, int]:
+    """Width and height of an uploaded picture, upright. Raises: as `make_preview`."""
+    return _remembered.make(_measure, picture)
 
 
 def shrink(picture: bytes, side_px: int) -> bytes:
@@ -158,7 +195,9 @@ def shrink(picture: bytes, side_px: int) -> bytes:
     return _aside.shrink(picture, side_px, the_collection().max_megapixels)
 
 
-@lru_cache(maxsize=32)
-def measure_upload(picture: bytes) -> tuple[int, int]:
-    """Width and height of an uploaded picture, upright. Raises: as `make_preview`."""
+def _shrink_to_preview(picture: bytes) -> bytes:
+    return shrink(picture, PREVIEW_PX)
+
+
+def _measure(picture: bytes) -> tuple[int, int]:
     return _aside.measure(picture, the_collection().max_megapixels)

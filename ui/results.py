@@ -4,7 +4,7 @@ Rule: what is folded or sorted stands in the same answer; nothing is left out.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import streamlit as st
@@ -12,7 +12,7 @@ import streamlit as st
 from indexer.collection import Answer, Collection, Neighbour
 from indexer.exports import export_json, export_originals, export_table
 from indexer.overview import Words
-from ui.address import Sort
+from ui.address import Address, Sort
 from ui.keys import Key
 from ui.texts import show_size
 
@@ -23,6 +23,8 @@ ORDERS: dict[Sort, Callable[[Neighbour], object]] = {
     Sort.LARGEST: lambda one: -one.width * one.height,
     Sort.NAME: lambda one: (one.path.name.casefold(), one.rank),
 }
+MOST_FOLDED = 1000
+"""Neighbours that are folded; beyond them there is no page."""
 MOST_ZIP_BYTES = 200_000_000
 """Of originals together, in one file to keep."""
 
@@ -32,37 +34,48 @@ class Results:
     """What the gallery shows."""
 
     neighbours: list[Neighbour]
+    has_more: bool
+    """Whether there is another page."""
     folded: dict[str, int] = field(default_factory=dict)
     """Content hash -> near-copies under it."""
     words: dict[str, str] = field(default_factory=dict)
     """Content hash -> what is said of its similarity."""
 
 
+def count_wanted(here: Address, *, is_folded: bool) -> tuple[int, int]:
+    """How many neighbours make a page, and how many are passed over: folded, what comes before decides what is next."""
+    return (MOST_FOLDED, 0) if is_folded else (here.count + 1, here.first)
+
+
 def arrange(
-    collection: Collection, neighbours: Sequence[Neighbour], words: Words | None, *, sort: Sort, is_folded: bool,
-    is_plain: bool,
-) -> Results:  # fmt: skip
+    collection: Collection, neighbours: Sequence[Neighbour], words: Words | None, here: Address, *, is_plain: bool
+) -> Results:
     """One page of an answer.
 
     Args:
+        neighbours: as many as `count_wanted` says.
         words: the collection's; None where words would mislead.
         is_plain: whether it is searched from one whole picture: only then a similarity has a word.
     """
     shown, folded = list(neighbours), {}
-    if is_folded and words:
-        groups = collection.fold_copies(shown, words.same_picture)
+    if here.is_folded and words:
+        groups = collection.fold_copies(shown, words.same_picture)[here.first :]
         shown = [first for first, _ in groups]
         folded = {first.content_hash: len(under) for first, under in groups if under}
-    named = {one.content_hash: words.name(one.similarity) or "" for one in shown} if words and is_plain else {}
-    return Results(neighbours=sorted(shown, key=ORDERS[sort]), folded=folded, words=named)
+    page = shown[: here.count]
+    named = {one.content_hash: words.name(one.similarity) or "" for one in page} if words and is_plain else {}
+    return Results(
+        neighbours=sorted(page, key=ORDERS[here.sort]), has_more=len(shown) > here.count, folded=folded, words=named
+    )
 
 
 def offer_export(
-    collection: Collection, answer: Answer, neighbours: Sequence[Neighbour], milliseconds: float
+    collection: Collection, answer: Answer, milliseconds: float
 ) -> None:
-    """What is shown as files to keep: a table, the same for programs, the originals."""
+    """What is shown as files to keep, in the order of similarity: a table, the same for programs, the originals."""
+    neighbours = sorted(answer.neighbours, key=lambda one: one.rank)
     size_bytes = sum(one.size_bytes for one in neighbours)
-    write_json = partial(export_json, collection, answer, milliseconds)
+    write_json = partial(export_json, collection, replace(answer, neighbours=neighbours), milliseconds)
     with st.popover("Export", icon=":material/download:"):
         kinds = (
             ("Table (CSV)", "neighbours.csv", "text/csv", partial(export_table, neighbours)),

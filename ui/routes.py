@@ -6,11 +6,12 @@
     /map/{name}.bin             the points of the map; its name says of which images, so it never changes
     /healthz                    {"status": "ok", ...}
 
-Rule: a picture is named by its content hash, never by a path, and what is not in the open collection does not exist.
+Rule: a picture is named by its content hash, never by a path, and what no collection that is shown has does not exist.
 """
 
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from urllib.parse import quote
 
 from starlette.requests import Request
@@ -20,7 +21,7 @@ from starlette.routing import BaseRoute, Route
 from indexer.collection import Collection
 from seer_model.errors import UserError
 from ui.map_drawing import name_map, pack_map
-from ui.resources import is_model_loaded, shrink, the_collection, the_overview
+from ui.resources import is_model_loaded, list_shown, overview_of, shrink
 from ui.texts import show_path
 
 CONTENT_HASH = re.compile(r"[0-9a-f]{64}")
@@ -58,14 +59,13 @@ def serve_original(request: Request) -> Response:
 
 def serve_map(request: Request) -> Response:
     """The points of the map of the generation that answers, under the name that they have now."""
-    try:
-        found = the_overview().read_map()
-        name = found and name_map(the_collection().read_generation(), found)
-    except UserError:
-        found = name = None
-    if found is None or name != request.path_params["name"]:
-        return serve_nothing(request)
-    return Response(pack_map(found), media_type="application/octet-stream", headers={**FOR_EVER, **GUARDED})
+    for collection in _list_shown():
+        with suppress(UserError):
+            found = overview_of(collection).read_map()
+            if found is not None and name_map(collection.read_generation(), found) == request.path_params["name"]:
+                headers = {**FOR_EVER, **GUARDED}
+                return Response(pack_map(found), media_type="application/octet-stream", headers=headers)
+    return serve_nothing(request)
 
 
 def serve_nothing(_: Request) -> Response:
@@ -83,8 +83,8 @@ def _serve(request: Request, make: Callable[[Collection, str], Response | None])
     if not CONTENT_HASH.fullmatch(name):
         return serve_nothing(request)
     try:
-        collection = the_collection()
-        if collection.find_image(name) is None:
+        collection = next((one for one in _list_shown() if one.find_image(name) is not None), None)
+        if collection is None:
             return serve_nothing(request)
         tag = f'"{name}"'
         if request.headers.get("if-none-match") == tag:
@@ -97,6 +97,14 @@ def _serve(request: Request, make: Callable[[Collection, str], Response | None])
         return serve_nothing(request)
     response.headers.update({"ETag": tag, **FOR_EVER, **GUARDED})
     return response
+
+
+def _list_shown() -> list[Collection]:
+    """Whose images may be seen. None where there is no collection."""
+    try:
+        return list_shown()
+    except UserError:
+        return []
 
 
 def _show(picture: bytes | None, media_type: str) -> Response | None:

@@ -10,7 +10,11 @@ if __name__ == "__main__":
     import streamlit as st
 
     from seer_model.errors import UserError
-    from ui.components import show_error, show_menu
+    from ui.address import take_way_to_search
+    from ui.components import show_error
+    from ui.keys import Key
+    from ui.menu import show_menu
+    from ui.shortcuts import listen
     from ui.theme import ICON, LOGO, STYLE
 
     st.set_page_config(page_title="seer", page_icon=ICON, layout="wide")
@@ -27,7 +31,11 @@ if __name__ == "__main__":
         st.Page("views/status.py", title="Status", icon=":material/database:", url_path="status"),
     ]
     page = st.navigation(pages, position="hidden")
+    if (way := take_way_to_search()) is not None:
+        st.switch_page(pages[0], query_params=way)
+    st.session_state[Key.HERE] = page.url_path
     show_menu(pages)
+    listen()
     try:
         page.run()
     except UserError as error:

@@ -30,7 +30,7 @@ class PortTaken(UserError):
 
 
 def serve(
-    folder: Path | None,
+    folders: Sequence[Path],
     host: str,
     port: int,
     on_ready: Callable[[list[str]], None],
@@ -39,10 +39,10 @@ def serve(
     names: Sequence[str] = (),
     keeps_uploads: bool = True,
 ) -> NoReturn:
-    """Show a collection in the browser until the server is told to stop; then the process ends, at Ctrl-C with 130.
+    """Show collections in the browser until the server is told to stop; then the process ends, at Ctrl-C with 130.
 
     Args:
-        folder: the collection; None: the only one there is, also if it is made later.
+        folders: the collections; none: those in the default place, also if they are made later.
         port: 0 for any that is free.
         on_ready: called with the page's addresses once it answers, the one to show first.
         password: asked of everybody, also on this computer; None: nothing is asked.
@@ -59,7 +59,7 @@ def serve(
     from ui.app import list_options, make_app
     from ui.resources import choose_collection
 
-    choose_collection(folder, keeps=keeps_uploads)
+    choose_collection(*folders, keeps=keeps_uploads)
     app = make_app(
         known, password, on_ready=lambda: on_ready(list_addresses(host, names, streamlit.get_option("server.port")))
     )

@@ -1,7 +1,9 @@
 """What the keyboard, the clipboard and a drop anywhere do, by a component of our own that draws nothing.
 
-    /      to the place where pictures are chosen        Esc    back to the page before
+    /      to the place where pictures are chosen        Esc    back to the page before, as long as it is ours
     paste  and drop: the picture goes to that same place, as if it had been chosen there
+
+On a page that has no such place the search is opened first.
 
 Rule: not while somebody types, and not over a dialog; what is pasted takes the way that every upload takes.
 """
@@ -15,24 +17,38 @@ const isTyping = (target) => target.closest?.("input:not([type=file]), textarea,
 const isCovered = () => document.querySelector('[role="dialog"]');
 const place = () => document.querySelector('[data-testid="stFileUploader"]');
 
+const whenThere = (act, tries = 100) => {
+  if (place()) act(place());
+  else if (tries) setTimeout(() => whenThere(act, tries - 1), 50);
+};
+const goThere = (act) => {
+  if (!place()) document.querySelector(".st-key-MENU a")?.click();
+  whenThere(act);
+};
 const hand = (files) => {
-  const input = place()?.querySelector("input[type=file]");
   const pictures = [...files].filter(({ type }) => !type || type.startsWith("image/"));
-  if (!input || !pictures.length) return false;
+  if (!pictures.length) return false;
   const carried = new DataTransfer();
   pictures.forEach((picture) => carried.items.add(picture));
-  input.files = carried.files;
-  input.dispatchEvent(new Event("change", { bubbles: true }));
+  goThere((there) => {
+    const input = there.querySelector("input[type=file]");
+    input.files = carried.files;
+    input.dispatchEvent(new Event("change", { bubbles: true }));
+  });
   return true;
+};
+const goBack = () => {
+  // A browser without the navigation API cannot say whose page is before.
+  if (window.navigation ? window.navigation.canGoBack : history.length > 1) history.back();
 };
 
 const onKey = (event) => {
   if (event.altKey || event.ctrlKey || event.metaKey || isTyping(event.target) || isCovered()) return;
   if (event.key === "/") {
-    place()?.querySelector("button")?.focus();
+    goThere((there) => there.querySelector("button")?.focus());
     event.preventDefault();
   }
-  if (event.key === "Escape" && !document.querySelector('[data-baseweb="popover"]')) history.back();
+  if (event.key === "Escape" && !document.querySelector('[data-baseweb="popover"]')) goBack();
 };
 const onPaste = (event) => {
   if (!isTyping(event.target) && event.clipboardData?.files.length && hand(event.clipboardData.files)) {
@@ -57,4 +73,4 @@ export default () => {
 
 def listen() -> None:
     """Let the page hear them."""
-    st.components.v2.component("shortcuts", js=JS)(key=Key.SHORTCUTS)
+    st.components.v2.component("shortcuts", js=JS.replace("MENU", Key.MENU))(key=Key.SHORTCUTS)

@@ -54,13 +54,15 @@ LOGO = (
 )
 
 MENU, TABLE = f".st-key-{Key.MENU}", f".st-key-{Key.TABLE}"
-CARDS, RAIL, QUERY = f".st-key-{Key.GALLERY} ul", f".st-key-{Key.RAIL}", f".st-key-{Key.QUERY}"
+CARDS = f":is(.st-key-{Key.GALLERY}, .st-key-{Key.LARGE_GALLERY}) ul"
+RAIL, QUERY = f".st-key-{Key.RAIL}", f".st-key-{Key.QUERY}"
 FOOTER, LARGE, CONTROLS = f".st-key-{Key.FOOTER}", f".st-key-{Key.LARGE}", f".st-key-{Key.CONTROLS}"
 FRAME = '[data-testid="stFullScreenFrame"] > div'
 SIMILAR, OPEN = (f"{CARDS} button[name={action}]" for action in (Action.SIMILAR, Action.OPEN))
 MAP = f".st-key-{Key.MAP} section"
 GROUPS, COPIES = f".st-key-{Key.GROUPS} ul", f".st-key-{Key.DUPLICATES} div:has(> ul)"
-MORE, TRAY, PART = f"{CARDS} nav", f"[class*=st-key-{Key.TRAY}-]", f"[class*=st-key-{Key.PART}-][class*=-box]"
+PAIRS = f".st-key-{Key.TELL_APART} ul"
+MORE, TRAY, PART = f"{CARDS} fieldset", f"[class*=st-key-{Key.TRAY}-]", f"[class*=st-key-{Key.PART}-][class*=-box]"
 SIGNS = {Action.PLUS: "+", Action.MINUS: "\\2212", Action.FAVOURITE: "\\2661"}
 """What stands on the small buttons of a card: plus, minus, a heart."""
 POINTED = "ul:not([data-pointer=rests]) :hover"
@@ -76,6 +78,12 @@ STYLE = f"""<style>
 /* The ways to the pages stand in the header, beside the name. */
 {MENU} {{ position: fixed; top: 0; left: 7rem; z-index: 999990; width: auto; height: 3.75rem; align-items: center; }}
 {MENU} p {{ white-space: nowrap; }}
+.st-key-{Key.COLLECTIONS} {{ max-width: 24rem; }}
+@media (min-width: 1100px) {{
+  .st-key-{Key.COLLECTIONS} {{
+    position: fixed; top: 0; right: 4rem; z-index: 999990; width: 14rem; height: 3.75rem; justify-content: center;
+  }}
+}}
 
 /* A card: a quiet square of one size for every picture, the whole picture in it. */
 {CARDS} {{
@@ -100,8 +108,11 @@ STYLE = f"""<style>
 
 /* On it, when it is pointed at: more like this, less like this, favourite. */
 {CARDS} li {{ position: relative; content-visibility: auto; contain-intrinsic-size: auto 15rem; }}
-{MORE} {{ position: absolute; top: 0.4rem; right: 0.4rem; display: flex; gap: 0.3rem; opacity: 0; }}
-{CARDS} li:focus-within nav, {CARDS}:not([data-pointer=rests]) li:hover nav {{ opacity: 1; }}
+{MORE} {{
+  position: absolute; top: 0.4rem; right: 0.4rem; display: flex; gap: 0.3rem; opacity: 0;
+  min-width: 0; margin: 0; padding: 0; border: none;
+}}
+{CARDS} li:focus-within fieldset, {CARDS}:not([data-pointer=rests]) li:hover fieldset {{ opacity: 1; }}
 {MORE} button {{
   width: 1.8rem; height: 1.8rem; border-radius: 50%; color: #fff; background: rgb(0 0 0 / 65%); font-size: 1rem;
   line-height: 1;
@@ -109,8 +120,10 @@ STYLE = f"""<style>
 {MORE} button:is(:hover, :focus-visible) {{ background: {ACCENT}; outline: 2px solid #fff; }}
 {"".join(f'{MORE} button[name={name}]::before {{ content: "{sign}" / ""; }}' for name, sign in SIGNS.items())}
 {MORE} button[aria-pressed=true]::before {{ content: "\\2665" / ""; color: #ff8fa3; }}
-{CARDS} li:has([aria-pressed=true]) nav {{ opacity: 1; }}
-{CARDS} li:has([aria-pressed=true]):not(:focus-within, :hover) nav button:not([aria-pressed=true]) {{ display: none; }}
+{CARDS} li:has([aria-pressed=true]) fieldset {{ opacity: 1; }}
+{CARDS} li:has([aria-pressed=true]):not(:focus-within, :hover) fieldset button:not([aria-pressed=true]) {{
+  display: none;
+}}
 @media (hover: none) {{ {MORE} {{ opacity: 1; }} }}
 {CARDS} em {{ font-style: normal; font-weight: 400; }}
 {CARDS} em::before {{ content: " · "; }}
@@ -157,6 +170,7 @@ STYLE = f"""<style>
   color: #fff; cursor: pointer;
 }}
 {MAP} nav button:is(:hover, :focus-visible, [aria-pressed=true]) {{ background: {ACCENT}; outline: 2px solid #fff; }}
+{MAP} > p {{ position: absolute; inset: 0 1rem auto; margin: 1rem 0 0; text-align: center; }}
 
 /* Near-duplicates side by side. */
 {COPIES} ul {{
@@ -165,6 +179,7 @@ STYLE = f"""<style>
 }}
 {COPIES} li {{ list-style: none; margin: 0; min-width: 0; font-size: 0.85rem; }}
 {COPIES} button {{ border: none; background: transparent; color: inherit; padding: 0; cursor: pointer; }}
+{COPIES} button[name={Action.OPEN}] {{ display: block; width: 100%; }}
 {COPIES} img {{
   display: block; width: 100%; aspect-ratio: 1; object-fit: contain; border-radius: 8px;
   background: color-mix(in srgb, currentColor 6%, transparent);
@@ -179,6 +194,28 @@ STYLE = f"""<style>
   border-radius: 8px;
 }}
 {COPIES} button:is(:hover, :focus-visible) {{ outline: 2px solid {ACCENT}; outline-offset: 1px; border-radius: 8px; }}
+
+/* Files with the same bytes: wider cards, that their paths can be read. */
+{COPIES} ul.files {{ grid-template-columns: repeat(auto-fill, minmax(min(100%, 300px), 1fr)); }}
+{COPIES} ul.files img {{ max-height: 12rem; }}
+{COPIES} li > div {{ max-height: 12rem; overflow-y: auto; }}
+{COPIES} li > div p {{ margin-top: 0.3rem; white-space: normal; overflow-wrap: anywhere; }}
+{COPIES} li > div mark {{ margin: 0 0.4rem 0 0; }}
+
+/* Pairs that were told apart, each in a line. */
+{PAIRS} {{ margin: 0; padding: 0; }}
+{PAIRS} li {{
+  display: grid; grid-template-columns: 1fr 1fr auto; gap: 0.7rem; align-items: center; margin: 0; padding: 0.4rem 0;
+  list-style: none; font-size: 0.85rem;
+}}
+{PAIRS} figure {{ display: flex; flex-wrap: wrap; align-items: center; gap: 0.2rem 0.5rem; min-width: 0; margin: 0; }}
+{PAIRS} img {{ flex: none; width: 3rem; height: 3rem; object-fit: cover; border-radius: 6px; }}
+{PAIRS} figcaption {{ flex: 1 1 7rem; min-width: 0; overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }}
+{PAIRS} button {{
+  padding: 0.2rem 0.7rem; border: 1px solid color-mix(in srgb, currentColor 25%, transparent); border-radius: 8px;
+  background: transparent; color: inherit; cursor: pointer;
+}}
+{PAIRS} button:is(:hover, :focus-visible) {{ outline: 2px solid {ACCENT}; outline-offset: 1px; }}
 
 /* Under it how similar, and which file; at the right the way to the original. */
 {CARDS} :is(div, p) {{ margin: 0; }}
@@ -200,8 +237,8 @@ STYLE = f"""<style>
 }}
 {QUERY} {{ gap: 0.4rem; }}
 {QUERY} img {{ max-height: 22rem; object-fit: contain; }}
-/* Several pictures: a line of text before them, and the way to start over after them. */
-{QUERY}:has(> :nth-child(4)) img {{ max-height: 8rem; }}
+/* Several pictures: a line of text before them. */
+{QUERY}:has(> :nth-child(3)) img {{ max-height: 8rem; }}
 {QUERY} .stText {{ font-size: 0.85rem; color: color-mix(in srgb, currentColor 72%, transparent); }}
 {QUERY} .stElementContainer:nth-child(2) .stText {{ font-weight: 600; color: inherit; }}
 {LARGE} :is(.stElementContainer, [data-testid="stFullScreenFrame"], {FRAME}, .stImage) {{ width: 100%; }}

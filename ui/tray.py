@@ -4,7 +4,7 @@ Rule: what a link names and is not there is said, and the rest is searched with.
 """
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import streamlit as st
@@ -18,9 +18,13 @@ from ui.part import choose_part
 from ui.resources import make_preview, measure_upload
 from ui.terms import TrayTerm
 from ui.texts import quote, show_path, show_size
-from ui.uploads import Upload, find_upload, offer_forgetting
+from ui.uploads import Upload, find_own, find_upload, offer_forgetting, remove_own
 
 GONE = "The image that this link names is not, or no longer, in the collection. Choose another one, or drop a picture."
+OWN_GONE = (
+    "This address was made for a picture that is not kept, and means something only in the tab where it was dropped. "
+    "Drop it again, or choose another one."
+)
 WHOLE_QUERY = "The query has several pictures: each counts as often as it stands here."
 
 
@@ -30,8 +34,15 @@ class Entry:
 
     picture: ImageDetails | Upload
     term: TrayTerm
-    place: int | None
-    """Where its term stands in the URL; None: it is this tab's own, and no link names it."""
+    place: int
+    """Where its term stands in the URL, or it among this tab's own."""
+    own: str | None = None
+    """The name of this tab's own pictures, if it is one of them: no link names it."""
+
+    @property
+    def key(self) -> str:
+        """What its widgets' keys end with."""
+        return str(self.place) if self.own is None else f"own{self.place}"
 
     @property
     def name(self) -> str:
@@ -54,16 +65,25 @@ class Entry:
         return Term(picture, 1.0 if self.term.is_wanted else -1.0, region, self.name)
 
 
-def read_tray(collection: Collection, here: address.Address, own: Upload | None) -> list[Entry]:
-    """What is searched from; says so where a link names what is gone or is no picture.
-
-    Args:
-        own: this tab's own picture, that no link names.
-    """
+def read_tray(collection: Collection, here: address.Address) -> list[Entry]:
+    """What is searched from; says so where a link names what is gone or is no picture."""
     found = [_find(collection, term, place) for place, term in enumerate(here.terms)]
-    if own and (picture := _require_picture(own)):
-        found.append(Entry(picture=picture, term=TrayTerm(content_hash="", is_upload=True), place=None))
-    return [entry for entry in found if entry is not None]
+    return [*(entry for entry in found if entry is not None), *_list_own(here.own)]
+
+
+def _list_own(name: str | None) -> list[Entry]:
+    uploads = find_own(name)
+    if uploads is None:
+        st.warning(OWN_GONE, icon=":material/link_off:")
+    return [
+        Entry(
+            picture=one,
+            term=TrayTerm(content_hash="", is_upload=True, is_wanted=one.is_wanted),
+            place=place,
+            own=name,
+        )
+        for place, one in enumerate(uploads or ())
+    ]
 
 
 def make_query(entries: Sequence[Entry]) -> Query:
@@ -82,7 +102,6 @@ def show_tray(entries: Sequence[Entry]) -> str | None:
         if len(entries) > 1:
             st.caption(WHOLE_QUERY)
         opened = [_show_entry(entry, is_alone=len(entries) == 1) for entry in entries]
-        offer_start()
     return next(filter(None, opened), None)
 
 
@@ -116,8 +135,7 @@ def _require_picture(upload: Upload) -> Upload | None:
 
 def _show_entry(entry: Entry, *, is_alone: bool) -> str | None:
     picture, kind = entry.picture, "like" if entry.term.is_wanted else "unlike"
-    number = "own" if entry.place is None else entry.place
-    with st.container(key=f"{Key.TRAY}-{kind}-{number}"):
+    with st.container(key=f"{Key.TRAY}-{kind}-{entry.key}"):
         _show_picture(entry)
         st.text(entry.name, wrap=False, width="stretch")
         if is_alone:
@@ -140,26 +158,30 @@ def _show_picture(entry: Entry) -> None:
 
 def _show_buttons(entry: Entry, *, is_alone: bool) -> str | None:
     opened, place, term = None, entry.place, entry.term
+    if entry.own is not None:
+        if not is_alone:
+            _offer_removal(entry.key, remove_own, entry.own, place)
+        return None
     if isinstance(entry.picture, ImageDetails):
         key = Key.OPEN_QUERY if is_alone else f"{Key.OPEN_QUERY}-{place}"
         if st.button("Open", key=key, icon=OPEN_ICON):
             opened = entry.picture.content_hash
-    if place is not None:
-        with st.popover("Part" if term.part is None else "Part chosen", icon=":material/crop:"):
-            choose_part(place, term, _find_source(entry), entry.name)
-        st.button(
-            "Unlike it" if term.is_wanted else "Like it", key=f"{Key.TRAY}_flip_{place}",
-            icon=":material/remove:" if term.is_wanted else ":material/add:",
-            on_click=address.change_term, args=(place, term.flip()),
-        )  # fmt: skip
-        if not is_alone:
-            st.button(
-                "Remove", key=f"{Key.TRAY}_remove_{place}", icon=":material/close:",
-                on_click=address.change_term, args=(place, None),
-            )  # fmt: skip
+    with st.popover("Part" if term.part is None else "Part chosen", icon=":material/crop:"):
+        choose_part(place, term, _find_source(entry), entry.name)
+    st.button(
+        "Unlike it" if term.is_wanted else "Like it", key=f"{Key.TRAY}_flip_{place}",
+        icon=":material/remove:" if term.is_wanted else ":material/add:",
+        on_click=address.change_term, args=(place, term.flip()),
+    )  # fmt: skip
+    if not is_alone:
+        _offer_removal(entry.key, address.change_term, place, None)
     if isinstance(entry.picture, Upload):
         offer_forgetting(entry.picture, None if is_alone else place)
     return opened
+
+
+def _offer_removal(key: str, remove: Callable[..., None], *what: object) -> None:
+    st.button("Remove", key=f"{Key.TRAY}_remove_{key}", icon=":material/close:", on_click=remove, args=what)
 
 
 def _find_source(entry: Entry) -> str:

@@ -1,10 +1,13 @@
 """A picture that a person dropped: searched from, and kept for the link to its answer where that can be and is wanted.
 
-A kept one is named by the URL; one that could not be kept is searched from as long as its tab is open.
+A kept one is named by the URL; one that is not kept has a name there that means something in its tab alone, as long as
+that is open.
 
 Rule: whatever keeping comes to, the search goes on, and the page says what became of the link.
 """
 
+import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
@@ -17,8 +20,8 @@ from seer_model.errors import PictureError, UserError
 from ui import address
 from ui.keys import Key
 from ui.resources import keeps_uploads, make_preview, the_collection
-from ui.terms import TrayTerm
-from ui.texts import quote, show_date
+from ui.terms import MOST_TERMS, TrayTerm
+from ui.texts import quote, show_date, show_path
 
 
 class Joining(StrEnum):
@@ -32,6 +35,8 @@ class Joining(StrEnum):
 NOT_WANTED = "It is not kept, so there is no link to this answer."
 NO_LINK = "A link to this answer cannot be made."
 NO_LONGER = "It is no longer kept: the link to this answer opens nothing."
+MOST_HELD = 8
+"""Drops whose pictures a tab holds."""
 GONE = "The picture that this link was made for is no longer kept. Drop it again, or choose another one."
 FORGOTTEN = "Forgotten. The link to its answer opens nothing now."
 
@@ -46,6 +51,8 @@ class Upload:
     """Under which it is kept; None: it is not."""
     told: str = ""
     """Until when it is kept for its link, or why it is not."""
+    is_wanted: bool = True
+    """Whether answers shall be like it; else unlike. Of one that is kept, its term says that."""
 
 
 def ask_for_picture() -> None:
@@ -68,44 +75,89 @@ def take_uploads(upload_key: str) -> None:
     files = [one for one in given or () if isinstance(one, UploadedFile)]
     if not files:
         return
-    kept = [_keep(Upload(name=one.name, picture=one.getvalue())) for one in files]
-    st.session_state[Key.OWN] = kept[-1]
+    joining = st.session_state.get(Key.JOINING) or Joining.ANEW
+    is_wanted = joining is not Joining.UNLIKE
+    found = [_take(Upload(name=one.name, picture=one.getvalue(), is_wanted=is_wanted)) for one in files]
     address.empty_uploader()
     # Streamlit would hold the bytes until the tab is closed.
     context = get_script_run_ctx()
     for one in files:
         context.uploaded_file_mgr.remove_file(context.session_id, one.file_id)
-    joining = st.session_state.get(Key.JOINING) or Joining.ANEW
+    _search_from([one for one in found if one is not None], joining)
+
+
+def _search_from(uploads: Sequence[Upload], joining: Joining) -> None:
+    if not uploads:
+        return
+    here = address.read_address() if joining is not Joining.ANEW else address.Address()
     terms = [
-        TrayTerm(content_hash=one.content_hash, is_upload=True, is_wanted=joining is not Joining.UNLIKE)
-        for one in kept
+        TrayTerm(content_hash=one.content_hash, is_upload=True, is_wanted=one.is_wanted)
+        for one in uploads
         if one.content_hash
     ]
-    address.go_to_terms((*(() if joining is Joining.ANEW else address.read_address().terms), *terms))
+    _hold([one for one in uploads if one.content_hash])
+    loose = [one for one in uploads if not one.content_hash]
+    own = _hold([*(find_own(here.own) or ()), *loose][:MOST_TERMS]) if loose else here.own
+    address.go_to_terms((*here.terms, *terms), own)
+
+
+def _take(own: Upload) -> Upload | None:
+    """Returns: it, with the hash under which a link finds it or with why there is no link; None if it is no picture."""
+    try:
+        make_preview(own.picture)
+    except PictureError as error:
+        said = f"{show_path(own.name)} cannot be searched with. {error} Choose another picture."
+        st.session_state.setdefault(Key.REFUSED, []).append(said)
+        return None
+    except UserError as error:
+        return replace(own, told=f"{NO_LINK} {error}")
+    return _keep(own)
 
 
 def _keep(own: Upload) -> Upload:
-    """Returns: it, with the hash under which a link finds it, or with why there is no link."""
     if not keeps_uploads():
         return replace(own, told=NOT_WANTED)
     try:
-        make_preview(own.picture)  # Only what is a picture is worth a link; the page says what is wrong.
         return replace(own, content_hash=the_collection().marks.keep_query(own.picture, own.name))
-    except (PictureError, CollectionUnwritable):
+    except CollectionUnwritable:
         return replace(own, told=NO_LINK)
     except UserError as error:
         return replace(own, told=f"{NO_LINK} {error}")
 
 
-def find_own() -> Upload | None:
-    """This tab's own picture, where it is not kept and no link names it."""
-    own: Upload | None = st.session_state.get(Key.OWN)
-    return own if own and own.content_hash is None else None
+def take_refusals() -> list[str]:
+    """Why pictures that were dropped just now cannot be searched with; each is told once."""
+    return st.session_state.pop(Key.REFUSED, [])
+
+
+def _hold(uploads: Sequence[Upload]) -> str | None:
+    """Keep pictures as long as this tab is open, the latest few drops of it. Returns: the name that they have here."""
+    if not uploads:
+        return None
+    held: dict[str, list[Upload]] = st.session_state.setdefault(Key.OWN, {})
+    name = secrets.token_hex(4)  # Drawn, so that in another tab it names nothing.
+    held[name] = list(uploads)
+    for old in list(held)[:-MOST_HELD]:
+        del held[old]
+    return name
+
+
+def find_own(name: str | None) -> list[Upload] | None:
+    """The pictures of this tab that no link names; None where the name means nothing here."""
+    if name is None:
+        return []
+    return st.session_state.get(Key.OWN, {}).get(name)
+
+
+def remove_own(name: str, place: int) -> None:
+    """Search without one of them."""
+    here, uploads = address.read_address(), find_own(name) or []
+    address.go_to_terms(here.terms, _hold([*uploads[:place], *uploads[place + 1 :]]))
 
 
 def find_upload(collection: Collection, content_hash: str) -> Upload | None:
     """The picture that the link names, or this tab's own; says so where there is none any more."""
-    own: Upload | None = st.session_state.get(Key.OWN)
+    held = (one for uploads in st.session_state.get(Key.OWN, {}).values() for one in uploads)
     told = GONE
     try:
         if kept := collection.marks.open_query(content_hash):
@@ -113,7 +165,7 @@ def find_upload(collection: Collection, content_hash: str) -> Upload | None:
             return Upload(name=kept.name, picture=kept.picture, content_hash=kept.content_hash, told=until)
     except UserError as error:
         told = str(error)
-    if own and own.content_hash == content_hash:
+    if own := next((one for one in held if one.content_hash == content_hash), None):
         return replace(own, content_hash=None, told=NO_LONGER if told == GONE else f"{NO_LINK} {told}")
     st.warning(quote(told), icon=":material/link_off:")
     return None

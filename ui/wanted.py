@@ -1,8 +1,10 @@
-"""Which images may be answered, as the URL says it: folder, days, size, formats, favourites, within an earlier answer.
+"""Which images may be answered, as the URL says it: folder, days, size, formats, shapes, favourites, earlier answers.
 
-    under=/pictures/2024  since=2024-05-01  until=2024-05-31  px=1000  format=PNG&format=JPEG  marked=1  within=...
+    under=/pictures/2024  since=2024-05-01  until=2024-05-31  px=1000  format=PNG&format=JPEG  shape=square  marked=1
+    within=...
 
-`within` is the query part of an earlier answer's URL: its images alone are answered.
+`within` is the query part of an earlier answer's URL: its images alone are answered. Of several each was found within
+the one before it.
 
 Rule: a value that makes no sense counts as not given.
 """
@@ -13,10 +15,12 @@ from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
-from indexer.collection import FIRST_YEAR, FORMATS, LAST_YEAR, Collection, Filter, ImageKind
+from indexer.collection import FIRST_YEAR, FORMATS, LAST_YEAR, SHAPES, Collection, Filter, ImageKind
 from ui.keys import Parameter
 
 MOST_PX = 100_000
+MOST_WITHIN = 5
+"""Answers within each other."""
 NOWHERE = Path("/nowhere/at/all")
 """No picture lies there."""
 YES = "1"
@@ -32,20 +36,22 @@ class Wanted:
     least_px: int | None = None
     """Of the short side."""
     formats: tuple[str, ...] = ()
+    shapes: tuple[str, ...] = ()
     is_marked: bool = False
     """Favourites alone."""
-    within: str | None = None
-    """The query part of an earlier answer's URL."""
+    within: tuple[str, ...] = ()
+    """The query parts of earlier answers' URLs."""
 
     @property
     def count(self) -> int:
         """How many conditions there are, `within` apart."""
-        given = (self.under, self.since, self.until, self.least_px, self.formats, self.is_marked)
+        given = (self.under, self.since, self.until, self.least_px, self.formats, self.shapes, self.is_marked)
         return sum(bool(one) for one in given)
 
 
-def read_wanted(given: Mapping[str, str], formats: Sequence[str]) -> Wanted:
-    """What the URL says. `formats`: all values of that parameter."""
+def read_wanted(given: Mapping[str, str], get_all: Callable[[str], Sequence[str]]) -> Wanted:
+    """What the URL says. `get_all`: all values of a parameter."""
+    formats = get_all(Parameter.FORMAT)
     since, until = (_read_day(given.get(name, "")) for name in (Parameter.SINCE, Parameter.UNTIL))
     if since and until and since > until:
         since = until = None
@@ -55,8 +61,9 @@ def read_wanted(given: Mapping[str, str], formats: Sequence[str]) -> Wanted:
         until=until,
         least_px=_read_px(given.get(Parameter.LEAST_PX, "")),
         formats=tuple(name for name in FORMATS if name in formats),
+        shapes=tuple(name for name in SHAPES if name in get_all(Parameter.SHAPE)),
         is_marked=given.get(Parameter.MARKED) == YES,
-        within=given.get(Parameter.WITHIN) or None,
+        within=tuple(filter(None, get_all(Parameter.WITHIN)))[:MOST_WITHIN],
     )
 
 
@@ -68,22 +75,20 @@ def spell_wanted(wanted: Wanted) -> dict[Parameter, str | list[str] | None]:
         Parameter.UNTIL: wanted.until and wanted.until.isoformat(),
         Parameter.LEAST_PX: wanted.least_px and str(wanted.least_px),
         Parameter.FORMAT: list(wanted.formats) or None,
+        Parameter.SHAPE: list(wanted.shapes) or None,
         Parameter.MARKED: YES if wanted.is_marked else None,
-        Parameter.WITHIN: wanted.within,
+        Parameter.WITHIN: list(wanted.within) or None,
     }
 
 
-def make_filter(
-    collection: Collection, wanted: Wanted, list_within: Callable[[str], set[int]]
-) -> Filter | None:
+def make_filter(collection: Collection, wanted: Wanted, images: set[int] | None) -> Filter | None:
     """The filter for the collection; None where there is no condition. Raises: QueryError.
 
     Args:
-        list_within: finds the images of an earlier answer.
+        images: of the earlier answers that are searched within.
     """
-    if wanted == Wanted():
+    if wanted == Wanted() and images is None:
         return None
-    images = list_within(wanted.within) if wanted.within else None
     if wanted.is_marked:
         marked = map(collection.find_image, collection.decisions.list_marked(ImageKind.FAVOURITE))
         favourites = {image_id for image_id in marked if image_id is not None}
@@ -96,6 +101,7 @@ def make_filter(
         until=wanted.until,
         least_px=wanted.least_px,
         formats=wanted.formats,
+        shapes=wanted.shapes,
         images=images,
     )
 

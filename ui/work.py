@@ -12,25 +12,36 @@ from ui.keys import Key
 from ui.texts import quote
 
 EVERY_SECONDS = 1.0
+KEPT = "What it had done is kept; begin again to go on."
+STOPPED = f"Stopped. {KEPT}"
+KILLED = f"It was ended from outside (signal {{}}), perhaps because memory ran out. {KEPT}"
 FAILED = "It ended without success: {}"
 
 
 def offer_work(collection: Collection, command: str, label: str, key: Key, icon: str) -> None:
     """A button that starts a command; while one is at work, how far it is, and a button that stops it."""
-    work = read_work(collection.folder)
+    work = read_work(collection.folder, command)
     if work.is_running:
         st.fragment(_watch, run_every=EVERY_SECONDS)(collection)
         return
-    if work.is_ours and work.status not in (0, None):
-        st.warning(quote(FAILED.format(work.line)), icon=":material/error:")
+    _show_ending(work)
     st.button(label, key=key, icon=icon, type="primary", on_click=_start, args=(collection, command))
+
+
+def _show_ending(work: Work) -> None:
+    """How the command ended that was started here last, where what it made does not say so."""
+    if work.is_stopped:
+        st.info(STOPPED, icon=":material/stop_circle:")
+    elif work.status not in (0, None):
+        text = KILLED.format(-work.status) if work.status < 0 else FAILED.format(work.line or "it said nothing.")
+        st.warning(quote(text), icon=":material/error:")
 
 
 def _start(collection: Collection, command: str) -> None:
     try:
         start(collection.folder, command)
     except UserError as error:
-        st.toast(quote(str(error)), icon=":material/error:")
+        st.toast(quote(str(error)), icon=":material/error:", duration="long")
 
 
 def _watch(collection: Collection) -> None:

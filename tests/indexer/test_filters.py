@@ -52,6 +52,7 @@ def passes(number: int, kept: Kept, where: Filter) -> bool:
         (where.least_bytes or 0) <= kept.size_bytes <= (where.most_bytes or 10**9)
         and (where.least_px or 0) <= min(kept.width, kept.height) <= (where.most_px or 10**9)
         and (not where.formats or kept.format in where.formats)
+        and (not where.shapes or name_shape(kept) in where.shapes)
         and (where.images is None or number in where.images)
         and any(
             least <= datetime.fromtimestamp(mtime_ns / 1e9).date() <= most
@@ -59,6 +60,12 @@ def passes(number: int, kept: Kept, where: Filter) -> bool:
             for path, mtime_ns in kept.files
         )
     )
+
+
+def name_shape(kept: Kept) -> str:
+    if max(kept.width, kept.height) <= 1.05 * min(kept.width, kept.height):
+        return "square"
+    return "landscape" if kept.width > kept.height else "portrait"
 
 
 def lies_in(path: bytes, folder: Path) -> bool:
@@ -78,7 +85,9 @@ NUMBERS = st.none() | st.lists(st.integers(1, COUNT + 5), max_size=COUNT)
 @given(
     under=FOLDERS, since=DAYS, until=DAYS, formats=st.lists(st.sampled_from(["JPEG", "png", "RAW"]), max_size=2),
     least_bytes=st.none() | st.integers(88, 112), least_px=st.none() | st.integers(48, 62),
-    most_px=st.none() | st.integers(48, 62), images=NUMBERS, own=st.integers(1, COUNT), count=st.integers(1, COUNT),
+    most_px=st.none() | st.integers(48, 62), images=NUMBERS,
+    shapes=st.lists(st.sampled_from(["landscape", "portrait", "square"]), max_size=2),
+    own=st.integers(1, COUNT), count=st.integers(1, COUNT),
 )  # fmt: skip
 def test_an_answer_holds_the_nearest_of_what_passes_and_no_other(
     collection: Collection, own: int, count: int, **given: object

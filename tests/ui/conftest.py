@@ -10,13 +10,13 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from benchmarks.browser import find_browser, open_browser
 from indexer.collection import Collection
 from tests.conftest import fail_in_ci_else_skip
 from tests.indexer.making import build, draw
@@ -24,20 +24,6 @@ from ui.keys import Action, Key
 from ui.resources import LOADING, choose_collection
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-BROWSERS = (
-    *("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"),
-    # Where macOS keeps them; `which` takes a whole path too.
-    "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
-    "/Applications/Chromium.app/Contents/MacOS/Chromium",
-)
-BROWSER_FLAGS = (
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--no-first-run",
-    "--disable-component-update",
-    "--disable-sync",
-)
 HOSTILE_NAMES = (
     "[x](javascript:alert(1)).jpg",
     "<img src=x onerror=alert(1)>.jpg",
@@ -177,19 +163,3 @@ def browser() -> Iterator[object]:
 def select_button(action: Action, content_hash: str) -> str:
     """The CSS selector of a button of a card."""
     return f'{CARDS} button[name={action}][value="{content_hash}"]'
-
-
-def find_browser() -> str | None:
-    """The Chromium of this computer."""
-    return next(filter(None, map(shutil.which, BROWSERS)), None)
-
-
-@contextmanager
-def open_browser(path: str) -> Iterator[object]:
-    """Start a Chromium that talks to nobody but the pages it is shown."""
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=path, args=list(BROWSER_FLAGS))
-        yield chromium
-        chromium.close()

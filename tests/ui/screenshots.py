@@ -1,6 +1,7 @@
 """The page as a person sees it, from the sample pictures: `python -m tests.ui.screenshots OUT`.
 
-Writes search.png and start.png (those in the README), tray, why, map, duplicates, dark, phone, large and status.
+Writes search.png and start.png (those in the README), tray, why, map, duplicates, dark, phone, large and status; and
+every page, light, dark and on a phone, into the folder `pages`.
 
 Rule: the same pictures, the same sizes and the same steps each time, so that two runs can be compared by eye.
 """
@@ -13,7 +14,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from indexer.collection import Collection
+from indexer.collection import Collection, ImageKind
 from indexer.survey import survey_collection
 from tests.indexer.making import build
 from tests.ui.conftest import CARDS, find_browser, open_browser, select_button, start_server
@@ -23,6 +24,11 @@ from ui.samples import gather_samples
 DESKTOP = {"width": 1280, "height": 800}
 PHONE = {"width": 390, "height": 844}
 QUERY = "cat.png"
+PAGES = {
+    "discover": "", "differ": "?show=differ", "map": "map", "duplicates": "duplicates", "favourites": "favourites",
+    "not-searchable": "not-searchable", "status": "status",
+}  # fmt: skip
+LOOKS = {"light": {}, "dark": {"color_scheme": "dark"}, "phone": {"viewport": PHONE}}
 
 
 def main(out: Path) -> None:
@@ -31,13 +37,16 @@ def main(out: Path) -> None:
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
         gather_samples(home / "pictures")
+        (home / "pictures" / "broken.jpg").write_bytes(b"not a picture")
         build(home / "place", home / "pictures", batch_size=16)
+        mark(home / "place")
         survey_collection(home / "place")
         content_hash = find_hash(home / "place", QUERY)
         process, server = start_server(home, "ui", "--collection", str(home / "place"), "--port", "0")
         try:
             with open_browser(find_browser()) as browser:
                 take_all(browser, server, content_hash, out)
+                take_every_page(browser, server, content_hash, out / "pages")
             shrink(out)
         finally:
             process.kill()
@@ -81,6 +90,15 @@ def take_all(browser, server: str, content_hash: str, out: Path) -> None:
         page.screenshot(path=out / "status.png")
 
 
+def take_every_page(browser, server: str, content_hash: str, out: Path) -> None:
+    """Each of them as each person sees it."""
+    out.mkdir(exist_ok=True)
+    for name, path in {**PAGES, "search": f"?image={content_hash}"}.items():
+        for look, options in LOOKS.items():
+            with open_page(browser, f"{server}/{path}", **options) as page:
+                page.screenshot(path=out / f"{name}-{look}.png")
+
+
 def shrink(out: Path) -> None:
     """64 shades of each colour instead of 256: a third fewer bytes in a repository that keeps every version."""
     for path in out.glob("*.png"):
@@ -95,7 +113,7 @@ def open_page(browser, address: str, **options: object) -> Iterator[object]:
     context = browser.new_context(**{"viewport": DESKTOP, **options})
     page = context.new_page()
     page.goto(address)
-    page.locator(f".st-key-{Key.FOOTER}").wait_for()
+    page.locator(f".st-key-{Key.FOOTER}, [data-testid=stMain] h2").first.wait_for()
     page.locator('.stApp[data-test-script-state="notRunning"]').wait_for()
     wait_for_pictures(page)
     yield page
@@ -112,6 +130,13 @@ def wait_for_pictures(page) -> None:
         page.wait_for_timeout(100)
     page.wait_for_timeout(1000)
     page.wait_for_timeout(500)
+
+
+def mark(place: Path) -> None:
+    """Some favourites."""
+    with Collection(place) as collection:
+        for image in collection.list_images(count=9)[::2]:
+            collection.decisions.mark(ImageKind.FAVOURITE, image.content_hash)
 
 
 def find_hash(place: Path, name: str) -> str:

@@ -159,7 +159,7 @@ def test_a_file_name_runs_nothing_and_links_nowhere(visit: Visit, gallery: Galle
         assert visit.page.locator(f".st-key-{Key.QUERY}").get_by_text(name, exact=True).count() == 1
         visit.page.locator(select_button(Action.OPEN, gallery.find_hash(name))).click()
         visit.page.get_by_role("dialog").get_by_text(str(gallery.pictures / name), exact=True).wait_for()
-        title = visit.page.get_by_role("dialog").get_by_role("heading").text_content()
+        title = visit.page.get_by_role("dialog").get_by_role("heading").first.text_content()
         assert title.replace(UNSEEN_BREAK, "") == name
         assert not visit.page.locator('a[href^="javascript:"], img[onerror]').count()
         visit.page.keyboard.press("Escape")
@@ -188,11 +188,11 @@ def test_the_original_opens_large_and_searches_on(visit: Visit, gallery: Gallery
     visit.open()
     visit.page.locator(select_button(Action.OPEN, gallery.find_hash("scan.tiff"))).click()
     dialog = visit.page.get_by_role("dialog")
-    dialog.locator("img").wait_for()
+    dialog.locator(f".st-key-{Key.LARGE} img").wait_for()
     visit.wait_for_pictures()
-    assert dialog.locator("img").evaluate("image => image.naturalWidth") == 140
+    assert dialog.locator(f".st-key-{Key.LARGE} img").evaluate("image => image.naturalWidth") == 140
     dialog.get_by_text(str(gallery.pictures / "scan.tiff")).wait_for()
-    dialog.get_by_role("button", name="Find similar").click()
+    dialog.locator(f".st-key-{Key.LARGE_SIMILAR} button").click()
     visit.wait_for_query("scan.tiff")
     dialog.wait_for(state="detached")
 

@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 import ui.cli
+from indexer.collection import hash_content
 from tests.indexer.making import build, draw
 from tests.ui.conftest import REPOSITORY, Gallery, start_server
 from ui.samples import SampleCounts
@@ -89,13 +90,19 @@ def test_a_folder_without_a_collection_is_refused_before_the_server_starts(tmp_p
     assert f"There is no collection in {tmp_path}" in ended.stderr
 
 
-def test_of_several_collections_one_must_be_chosen(seer_home: Path, tmp_path: Path):
-    draw(tmp_path / "pictures" / "a.png", 1)
-    for name in ("first", "second"):
-        build(seer_home / "collections" / name, tmp_path / "pictures")
-    ended = run("ui", "--port", "0")
-    assert ended.returncode == 1
-    assert str(seer_home / "collections" / "second") in ended.stderr
+def test_of_several_collections_the_first_by_name_is_shown(seer_home: Path, tmp_path: Path):
+    for seed, name in enumerate(("second", "first")):
+        draw(tmp_path / name / "a.png", seed)
+        build(tmp_path / "home" / "seer" / "collections" / name, tmp_path / name)
+    process, address = start_server(tmp_path / "home", "ui", "--port", "0")
+    thumbnails = [f"{address}/t/{hash_content((tmp_path / name / 'a.png').read_bytes()).hex()}.webp"
+                  for name in ("first", "second")]  # fmt: skip
+    with urlopen(thumbnails[0]) as response:
+        assert response.status == 200
+    with pytest.raises(OSError, match="404"):
+        urlopen(thumbnails[1])
+    process.kill()
+    process.communicate()
 
 
 def test_without_any_collection_the_page_starts_and_says_so(tmp_path: Path):
@@ -133,7 +140,7 @@ def test_demo_gathers_samples_builds_them_and_then_serves(seer_home: Path, monke
     assert ended.exit_code == 0
     assert "1 photos and 1 edited copies" in ended.output
     assert "2 images can be searched" in ended.output
-    assert served == [(seer_home / "collections" / "demo", "127.0.0.1", 8599)]
+    assert served == [([seer_home / "collections" / "demo"], "127.0.0.1", 8599)]
 
 
 def test_an_address_is_one_that_a_browser_understands():

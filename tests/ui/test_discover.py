@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from streamlit.testing.v1 import AppTest
 from indexer import background
 from indexer.collection import Collection, ImageKind
 from indexer.exports import export_duplicates
+from indexer.layout import BACKGROUND_LOG, CATALOG, HOLDER
 from indexer.overview import Map, Overview, find_inside
 from indexer.survey import survey_collection
 from tests.indexer.making import build, draw
@@ -36,6 +38,10 @@ def seen(gallery: Gallery, tmp_path_factory: pytest.TempPathFactory) -> Gallery:
     for quality in (70, 80):
         with Image.open(pictures / "picture-07.jpg") as picture:
             picture.save(pictures / f"copy-{quality}.jpg", quality=quality)
+    for name, changed in (("older.jpg", 1_000_000_000), ("newer.jpg", 2_000_000_000)):
+        (pictures / "again").mkdir(exist_ok=True)
+        shutil.copy(pictures / "picture-11.jpg", pictures / "again" / name)
+        os.utime(pictures / "again" / name, (changed, changed))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SEER_HOME", str(folder / "home"))
         build(place, pictures, batch_size=16)
@@ -149,12 +155,56 @@ def test_what_is_at_work_is_shown_and_asked_to_stop(own: Gallery, monkeypatch: p
     shutil.rmtree(own.place / "generations" / "000001" / "survey")
     work = background.Work(command="seer survey", is_running=True, is_ours=True, line="linking 5/43")
     stopped = []
-    monkeypatch.setattr("ui.work.read_work", lambda folder: work)
+    monkeypatch.setattr("ui.work.read_work", lambda folder, command=None: work)
     monkeypatch.setattr("ui.work.stop", stopped.append)
     page = open_page()
     assert "seer survey is at work: linking 5/43" in read_texts(page)
     page.button(key=Key.STOP).click().run()
     assert stopped == [own.place]
+
+
+def test_a_command_that_was_stopped_has_not_failed_and_is_told_where_it_was_started(
+    own: Gallery, monkeypatch: pytest.MonkeyPatch
+):
+    shutil.rmtree(own.place / "generations" / "000001" / "survey")
+    stopped = background.Work(command="seer survey", is_running=False, is_ours=True, line="Interrupted.", status=130)
+    told = {"survey": stopped, "build": background.NOTHING}
+    monkeypatch.setattr("ui.work.read_work", lambda folder, command=None: told[command])
+    page = open_page()
+    assert [box.value for box in page.info if box.value.startswith("Stopped.")] and not page.warning
+    page = open_view("status")
+    assert not [box.value for box in page.info if "Stopped" in box.value] and not page.warning
+
+
+@pytest.mark.parametrize(
+    ("status", "line", "said"),
+    [
+        (1, "seer: There is no folder /pictures any more.", "without success: seer: There is no folder"),
+        (1, "", "it said nothing"),
+        (-9, "embedding 50/100", "(signal 9), perhaps because memory ran out. What it had done is kept"),
+    ],
+)
+def test_how_a_command_failed_is_said_beside_its_button(
+    own: Gallery, monkeypatch: pytest.MonkeyPatch, status: int, line: str, said: str
+):
+    ended = background.Work(command="seer build", is_running=False, is_ours=True, line=line, status=status)
+    monkeypatch.setattr("ui.work.read_work", lambda folder, command=None: ended)
+    page = open_view("status")
+    assert said in page.warning[0].value.replace("\\", "").replace("\N{WORD JOINER}", "")
+    assert page.button(key=Key.BUILD)
+
+
+def test_a_build_that_was_killed_keeps_nobody_from_the_next_one(own: Gallery):
+    (own.place / HOLDER).write_text('{"purpose": "build", "process": 4242, "since": 1700000000}')
+    page = open_view("status")
+    assert page.button(key=Key.BUILD) and not [text for text in read_texts_of(page) if "at work" in text]
+
+
+def test_where_nothing_can_be_written_the_page_says_so(own: Gallery):
+    (own.place / BACKGROUND_LOG).symlink_to(own.place / CATALOG / "below-a-file")
+    page = open_view("status")
+    page.button(key=Key.BUILD).click().run()
+    assert "cannot be written" in page.toast[0].value and not page.exception
 
 
 # --- duplicates --------------------------------------------------------------------------------------------------
@@ -173,14 +223,115 @@ def test_near_duplicates_stand_together_and_are_told_apart_for_good(own: Gallery
     assert len(read_data(page, Key.DUPLICATES)[0]) == 3
 
 
+def tell_apart(own: Gallery, count: int) -> list[tuple[str, str]]:
+    """So many pairs, one after another. Returns: the newest first."""
+    with own.open() as collection:
+        hashes = [image.content_hash for image in collection.list_images(count=count + 1)]
+        pairs = list(zip(hashes, hashes[1:], strict=False))
+        for pair in pairs:
+            collection.decisions.tell_apart(*pair)
+        assert collection.decisions.list_apart_newest_first() == [tuple(sorted(pair)) for pair in reversed(pairs)]
+    return list(reversed(pairs))
+
+
+def test_one_press_takes_back_the_newest_decision_and_no_other(own: Gallery):
+    pairs = tell_apart(own, 5)
+    page = open_view("duplicates")
+    assert "5 pairs were told apart." in read_texts_of(page)
+    page.button(key=Key.TAKE_BACK).click().run()
+    with own.open() as collection:
+        assert collection.decisions.list_apart() == set(map(frozenset, pairs[1:]))
+
+
+def test_any_pair_that_was_told_apart_is_named_and_taken_back_alone(own: Gallery):
+    pairs = tell_apart(own, 4)
+    page = open_view("duplicates")
+    told = read_data(page, Key.TELL_APART)
+    assert [frozenset(one["pair"].split()) for one in told] == list(map(frozenset, pairs))
+    with own.open() as collection:
+        names = {collection.read_image(collection.find_image(one)).path.name for one in pairs[2]}
+        assert {image["name"] for image in told[2]["images"]} == names
+        assert {image["image"] for image in told[2]["images"]} == set(pairs[2])
+    send(page, Key.TELL_APART, Key.TAKE_BACK, told[2]["pair"])
+    for nonsense in ("", "x", "x y", f"{pairs[0][0]} {pairs[3][1]}"):
+        send(page, Key.TELL_APART, Key.TAKE_BACK, nonsense)
+    with own.open() as collection:
+        assert collection.decisions.list_apart() == {frozenset(one) for one in pairs if one != pairs[2]}
+
+
+def test_a_pair_whose_images_are_gone_can_be_taken_back_too(own: Gallery):
+    with own.open() as collection:
+        collection.decisions.tell_apart("0" * 64, "1" * 64)
+    page = open_view("duplicates")
+    (told,) = read_data(page, Key.TELL_APART)
+    assert told["images"] == [{"image": None, "name": "not in the collection at present"}] * 2
+    send(page, Key.TELL_APART, Key.TAKE_BACK, told["pair"])
+    assert not [text for text in read_texts_of(page) if "told apart" in text]
+
+
+def test_only_the_newest_pairs_are_listed(own: Gallery):
+    pairs = tell_apart(own, 23)
+    told = read_data(open_view("duplicates"), Key.TELL_APART)
+    assert [frozenset(one["pair"].split()) for one in told] == list(map(frozenset, pairs[:20]))
+
+
+def test_files_with_the_same_bytes_stand_on_one_card_each_with_its_path(own: Gallery):
+    page = open_view("duplicates", mode="same file")
+    ((card,),) = read_data(page, Key.DUPLICATES)
+    assert card["image"] == own.find_hash("picture-11.jpg") and card["line"] == "3 files" and card["medoid"] is None
+    folder = own.pictures / "again"
+    assert card["files"][0] == {"path": str(folder / "older.jpg"), "is_kept": True}
+    rest = [str(folder / "newer.jpg"), str(own.pictures / "picture-11.jpg")]
+    assert card["files"][1:] == [{"path": path, "is_kept": False} for path in rest]
+    assert "1 image, 3 files." in read_texts_of(page)
+    send(page, Key.DUPLICATES, Action.OPEN, card["image"])
+    assert page.get("dialog") or [one for one in page.code if "older.jpg" in one.value]
+
+
+def test_the_kinds_of_duplicates_stand_in_the_url_and_the_first_needs_no_neighbours(own: Gallery):
+    shutil.rmtree(own.place / "generations" / "000001" / "graph")
+    page = open_view("duplicates")
+    modes = next(one for one in page.get("button_group") if one.key == Key.MODE)
+    assert modes.options == ["same file", "same picture", "same subject"]
+    modes.set_value("same file").run()
+    assert page.query_params["mode"] == "same file" and len(read_data(page, Key.DUPLICATES)[0]) == 1
+    assert not page.info and not [one for one in page.number_input if one.key == Key.BOUND]
+    next(one for one in page.get("button_group") if one.key == Key.MODE).set_value("same picture").run()
+    assert "mode" not in page.query_params and "have not been found yet" in page.info[0].value
+
+
+def test_a_hidden_image_is_among_no_files_with_the_same_bytes(own: Gallery):
+    with own.open() as collection:
+        collection.decisions.mark(ImageKind.HIDDEN, own.find_hash("picture-11.jpg"))
+    page = open_view("duplicates", mode="same file")
+    assert "No file is there twice" in page.success[0].value
+
+
+def test_of_many_copies_of_a_file_some_paths_are_told_and_how_many_more_there_are(own: Gallery, tmp_path: Path):
+    for number in range(120):
+        draw(tmp_path / "many" / f"{number:03d}.png", 5000)
+    for number in range(15):
+        for name in ("one", "other"):
+            draw(tmp_path / "twice" / f"{number}-{name}.png", 6000 + number)
+    build(own.place, tmp_path / "many", tmp_path / "twice")
+    page = open_view("duplicates", mode="same file")
+    (cards,) = read_data(page, Key.DUPLICATES)
+    assert len(cards[0]["files"]) == 100 and cards[0]["line"] == "120 files" and "20 more files" in cards[0]["more"]
+    assert [card["line"] for card in cards] == ["120 files", "3 files", *["2 files"] * 10]
+    page.get("pagination")[0].set_value(2).run()
+    assert page.query_params["page"] == "2" and page.query_params["mode"] == "same file"
+    assert len(read_data(page, Key.DUPLICATES)[0]) == 5
+    assert "17 images, 153 files." in read_texts_of(page)
+
+
 def read_texts_of(page: AppTest) -> list[str]:
     return [text.value for text in page.text]
 
 
 def test_the_bound_and_what_to_keep_stand_in_the_url(own: Gallery):
     page = open_view("duplicates")
-    page.number_input(key=Key.BOUND).set_value(0.3).run()
-    assert page.query_params["bound"] == "0.3" and len(read_data(page, Key.DUPLICATES)) >= 2
+    page.number_input(key=Key.BOUND).set_value(0.7).run()
+    assert page.query_params["bound"] == "0.7" and len(read_data(page, Key.DUPLICATES)) >= 2
     page.number_input(key=Key.BOUND).set_value(1.0).run()
     assert "no near-duplicates with this bound" in page.success[0].value
     for nonsense in ("x", "nan", "2", "-1"):
@@ -291,6 +442,15 @@ def test_a_build_is_started_from_the_status_page(own: Gallery, monkeypatch: pyte
     assert started == ["build"]
 
 
+def test_the_generations_on_the_disk_stand_on_the_status_page_and_which_of_them_answers(own: Gallery, tmp_path: Path):
+    draw(tmp_path / "more" / "new.png", 778)
+    build(own.place, tmp_path / "more")
+    (told,) = [text for text in read_texts_of(open_view("status")) if "000001 of" in text]
+    newer, older = told.split("\n")
+    assert newer.startswith("000002 of 20") and newer.endswith(": 44 images, seer-mini (answers)")
+    assert older.startswith("000001 of 20") and older.endswith(": 43 images, seer-mini")
+
+
 def test_a_rebuilt_collection_under_the_open_page_is_taken_up(own: Gallery, tmp_path: Path):
     page = open_page()
     assert read_data(page, Key.GROUPS)
@@ -307,7 +467,7 @@ def test_the_process_of_a_command_is_started_looked_at_and_ended(own: Gallery):
     assert work.is_ours and work.command == "seer survey"
     _, process = background._started[own.place]
     assert process.wait(120) == 0
-    ended = background.read_work(own.place)
+    ended = background.read_work(own.place, "survey")
     assert not ended.is_running and ended.status == 0 and "Generation 000001" in ended.line
     with Collection(own.place) as collection:
         assert Overview(collection).list_groups()

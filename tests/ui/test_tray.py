@@ -15,7 +15,7 @@ from streamlit.testing.v1 import AppTest
 from indexer.collection import Filter, ImageKind, Query, Region, Term
 from indexer.exports import MISSING, export_json, export_originals, export_table
 from tests.indexer.making import build, draw
-from tests.ui.conftest import Gallery
+from tests.ui.conftest import REPOSITORY, Gallery
 from tests.ui.test_pages import ask, list_cards, open_page, press, read_cards, read_texts, upload
 from ui.keys import Action, Key
 from ui.resources import choose_collection
@@ -145,6 +145,11 @@ def test_filters_stand_in_the_url_and_are_the_collections(shown: Gallery):
     assert page.query_params["under"] == copies and list_cards(page) == [shown.find_hash("picture-03.jpg")]
     page.button(key=Key.NO_FILTERS).click().run()
     assert page.query_params == {"image": five}
+    page.multiselect(key=Key.SHAPES).set_value(["landscape", "square"]).run()
+    assert page.query_params["shape"] == ["landscape", "square"] and len(list_cards(page)) == 24
+    page.multiselect(key=Key.SHAPES).set_value(["portrait"]).run()
+    assert "No image passes the filter" in page.error[0].value
+    page.multiselect(key=Key.SHAPES).set_value([]).run()
     page.number_input(key=Key.LEAST_PX).set_value(121).run()
     assert "No image passes the filter" in page.error[0].value
     page.button(key=f"{Key.NO_FILTERS}-there").click().run()
@@ -155,7 +160,9 @@ def test_days_are_filtered_by(own: Gallery):
     with own.open() as collection:
         changed = collection.list_images(count=1)[0].modified.date()
     five = own.find_hash("picture-05.jpg")
-    assert len(list_cards(open_page(image=five, since=str(changed)))) == 24
+    page = open_page(image=five, since=str(changed))
+    assert len(list_cards(page)) == 24
+    assert all(one.min.year <= 1900 and one.max.year > 2200 for one in page.date_input), "old photos can be reached"
     assert "No image passes" in open_page(image=five, until="2001-01-01").error[0].value
     for nonsense in ({"since": "x"}, {"since": "0001-01-01"}, {"since": "2020-01-02", "until": "2020-01-01"}):
         assert len(list_cards(open_page(image=five, **nonsense))) == 24
@@ -180,6 +187,26 @@ def test_search_within_an_answer(shown: Gallery):
     assert list_cards(page) == expected and len(expected) == 10
     page.button(key=Key.LEAVE_WITHIN).click().run()
     assert list_cards(page) == ask(shown, "picture-06.jpg", count=24)
+
+
+def test_an_earlier_answer_keeps_its_conditions_and_may_stand_in_another_one(shown: Gallery):
+    five, six, seven = (shown.find_hash(f"picture-0{number}.jpg") for number in (5, 6, 7))
+    page = open_page(image=five, format="TIFF")
+    assert list_cards(page) == [shown.find_hash("scan.tiff")]
+    page.button(key=Key.WITHIN).click().run()
+    page.query_params["image"] = six
+    assert list_cards(page.run()) == [shown.find_hash("scan.tiff")]
+    with shown.open() as collection:
+        bounds = [collection.find_similar_to(collection.find_image(one), 30)[9].similarity for one in (five, six)]
+    page = open_page(image=five, at_least=str(bounds[0]))
+    page.button(key=Key.WITHIN).click().run()
+    for name, value in (("image", six), ("at_least", str(bounds[1]))):
+        page.query_params[name] = value
+    both = set(list_cards(page.run()))
+    page.button(key=Key.WITHIN).click().run()
+    assert len(page.query_params["within"]) == 2
+    page.query_params["image"] = seven
+    assert set(list_cards(page.run())) == both and 0 < len(both) < 10
 
 
 def test_an_earlier_answer_is_not_changed_by_a_picture_of_this_tab(own: Gallery, near_copy: Path):
@@ -227,6 +254,46 @@ def test_near_copies_are_folded_under_the_first_and_unfolded_again(tmp_path: Pat
     assert not any("copy" in card["name"] for card in cards)
     page.toggle(key=Key.FOLD).set_value(False).run()
     assert "fold" not in page.query_params and len(read_cards(page)) == 23
+    query = copied.find_hash("07.png")
+    pages = [list_cards(open_page(image=query, fold="1", count="12", page=number)) for number in ("1", "2")]
+    assert [len(one) for one in pages] == [12, 8] and pages[0] + pages[1] == list_cards(
+        open_page(image=query, fold="1", count="48")
+    ), "a page is full, and no copy comes again on the next one"
+
+
+def test_a_collection_whose_images_are_all_hidden_says_so_and_has_the_way_back(own: Gallery):
+    with own.open() as collection:
+        hidden = [one.content_hash for one in collection.list_images(count=100)]
+        for content_hash in hidden:
+            collection.decisions.mark(ImageKind.HIDDEN, content_hash)
+        assert collection.list_images(count=100) == []
+    for page in (open_page(), open_page(image=hidden[0])):
+        assert any("Every image is hidden" in box.value for box in page.info)
+        assert not page.exception and list_cards(page) == []
+    with own.open() as collection:
+        collection.decisions.mark(ImageKind.HIDDEN, hidden[3], is_so=False)
+    assert list_cards(open_page()) == [hidden[3]]
+
+
+def test_marks_beyond_a_page_are_on_the_next_one(own: Gallery):
+    with own.open() as collection:
+        for number in range(100):
+            collection.decisions.mark(ImageKind.HIDDEN, f"{number:064x}")
+    page = open_page()
+    page.switch_page(str(REPOSITORY / "ui" / "views" / "favourites.py"))
+    page.query_params["kind"] = "hidden"
+    page.run()
+    assert len([one for one in page.button if one.label == "Show again"]) == 96
+    page.query_params["page"] = "2"
+    page.run()
+    assert len([one for one in page.button if one.label == "Show again"]) == 4
+
+
+def test_a_mark_that_cannot_be_kept_is_told_over_the_page(own: Gallery):
+    (own.place / "marks.sqlite").mkdir()
+    page = open_page()
+    press(page, Action.FAVOURITE, list_cards(page)[0])
+    assert "marks.sqlite" in page.toast[0].value and len(list_cards(page)) == 30
 
 
 # --- what people decide ------------------------------------------------------------------------------------------

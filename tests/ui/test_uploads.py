@@ -7,13 +7,17 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from streamlit.runtime.memory_uploaded_file_manager import MemoryUploadedFileManager
+from streamlit.testing.v1 import AppTest
 
 from indexer.check import check_collection
-from indexer.collection import hash_content
+from indexer.collection import Query, Term, hash_content
 from indexer.layout import MARKS
+from tests.indexer.making import draw
 from tests.ui.conftest import HOSTILE_NAMES, Gallery
 from tests.ui.test_pages import UPLOAD, list_cards, open_page, open_status, press, read_texts, upload
+from ui import resources
 from ui.keys import Action, Key
 from ui.resources import choose_collection, opened_early
 from ui.texts import UNSEEN_BREAK, show_date
@@ -72,13 +76,16 @@ def test_the_uploader_is_empty_once_its_picture_is_searched_from(own: Gallery, n
     assert page.file_uploader[0].value == []
     with pytest.raises(KeyError):
         page.file_uploader(key=UPLOAD)
-    assert not page.session_state[Key.OWN].told
+    assert page.session_state[Key.OWN]
     choose_collection(own.place, keeps=False)
     page = upload(open_page(), near_copy)
-    press(page, Action.SIMILAR, list_cards(page)[1])
+    name, wanted = page.query_params["own"], list_cards(page)[1]
+    press(page, Action.SIMILAR, wanted)
     assert page.file_uploader[0].value == []
-    # The browser's way back: to an address that names nothing.
+    assert page.query_params == {"image": wanted} and list_cards(page)[0] == wanted
+    # The browser's way back.
     page.query_params.clear()
+    page.query_params["own"] = name
     assert list_cards(page.run())[0] == own.find_hash("picture-07.jpg")
     page.button(key=Key.START_OVER).click().run()
     assert len(list_cards(page)) == 30
@@ -138,7 +145,7 @@ def test_the_name_of_a_kept_upload_is_never_read_as_markdown(own: Gallery, near_
 def test_with_no_kept_uploads_a_search_leaves_nothing_behind(own: Gallery, near_copy: Path):
     choose_collection(own.place, keeps=False)
     page = upload(open_page(count="12"), near_copy)
-    assert page.query_params == {"count": "12"}
+    assert set(page.query_params) == {"count", "own"}
     assert list_cards(page)[0] == own.find_hash("picture-07.jpg")
     assert NOT_WANTED in read_texts(page)
     assert not (own.place / MARKS).exists()
@@ -147,7 +154,7 @@ def test_with_no_kept_uploads_a_search_leaves_nothing_behind(own: Gallery, near_
 def test_where_nothing_can_be_written_the_search_works_and_there_is_no_link(own: Gallery, near_copy: Path):
     (own.place / MARKS).mkdir()  # What stands in the way of a file stops root too.
     page = upload(open_page(), near_copy)
-    assert not page.query_params
+    assert set(page.query_params) == {"own"}
     assert list_cards(page)[0] == own.find_hash("picture-07.jpg")
     assert NO_LINK in read_texts(page)
 
@@ -174,12 +181,87 @@ def test_what_is_no_picture_is_not_kept(own: Gallery, tmp_path: Path):
 def test_from_what_is_no_picture_there_are_ways_on(own: Gallery, tmp_path: Path, near_copy: Path):
     (tmp_path / "film.jpg").write_bytes(b"no picture")
     page = upload(open_page(count="12"), tmp_path / "film.jpg")
-    assert len(list_cards(page)) == 30
-    page.button(key=Key.START_OVER).click().run()
-    assert not page.error and page.query_params == {"count": "12"}
+    assert len(list_cards(page)) == 30 and page.error
+    assert not page.run().error and page.query_params == {"count": "12"}, "it is told once"
     page = upload(open_page(), tmp_path / "film.jpg")
     page.file_uploader[0].upload(near_copy.name, near_copy.read_bytes(), "image/jpeg").run()
     assert not page.error and list_cards(page)[0] == own.find_hash("picture-07.jpg")
+
+
+@pytest.fixture
+def others(own: Gallery, tmp_path: Path) -> list[Path]:
+    """Coarser copies of pictures 05 and 06; here nothing is kept."""
+    choose_collection(own.place, keeps=False)
+    paths = [tmp_path / f"other-{number}.jpg" for number in (5, 6)]
+    for path, number in zip(paths, (5, 6), strict=True):
+        with Image.open(own.pictures / f"picture-0{number}.jpg") as picture:
+            picture.resize((100, 86)).save(path, quality=60)
+    return paths
+
+
+def drop(page: AppTest, *paths: Path) -> AppTest:
+    for path in paths:
+        page.file_uploader[0].upload(path.name, path.read_bytes(), "image/jpeg")
+    page.run()
+    assert not page.exception
+    return page
+
+
+def list_tray(page: AppTest) -> list[str]:
+    return [picture.alt for element in page.get("image") for picture in element.proto.imgs]
+
+
+def test_of_several_that_are_not_kept_each_is_searched_with_and_removed(own: Gallery, others: list[Path]):
+    page = drop(open_page(), *others)
+    assert list_tray(page) == ["Query: other-5.jpg", "Query: other-6.jpg"]
+    nearest = {own.find_hash(f"picture-0{number}.jpg") for number in (5, 6)}
+    assert set(list_cards(page)[:2]) == nearest
+    page.button(key=f"{Key.TRAY}_remove_own0").click().run()
+    assert list_tray(page) == ["Query: other-6.jpg"] and list_cards(page)[0] == own.find_hash("picture-06.jpg")
+
+
+def test_what_is_not_kept_is_taken_away_where_that_is_asked_for(own: Gallery, others: list[Path]):
+    six = own.find_hash("picture-06.jpg")
+    with own.open() as collection:
+        query = Query(Term(collection.find_image(six)), Term(others[0].read_bytes(), -1.0))
+        expected = [one.content_hash for one in collection.find(query, 48).neighbours]
+    page = open_page(image=six, count="48")
+    page.segmented_control(key=Key.JOINING).set_value("be taken away").run()
+    drop(page, others[0])
+    assert list_tray(page) == ["Query: picture-06.jpg", "Unlike: other-5.jpg"] and page.query_params["image"] == six
+    assert list_cards(page) == expected
+    assert not [button for button in page.button if button.key in (Key.BOOKMARK, Key.WITHIN)], "no link names it"
+
+
+def test_what_is_not_kept_means_nothing_in_another_tab(own: Gallery, others: list[Path]):
+    link = drop(open_page(), others[0]).query_params["own"]
+    page = open_page(own=link)
+    assert "only in the tab" in page.warning[0].value and len(list_cards(page)) == 30
+
+
+@pytest.mark.parametrize("keeps", [True, False])
+def test_one_that_is_no_picture_among_others_is_told_and_the_others_are_searched_with(
+    own: Gallery, others: list[Path], tmp_path: Path, keeps: bool
+):
+    choose_collection(own.place, keeps=keeps)
+    (tmp_path / "film.jpg").write_bytes(b"no picture")
+    page = drop(open_page(), tmp_path / "film.jpg", others[0])
+    assert "film" in page.error[0].value and len(page.error) == 1
+    assert list_tray(page) == ["Query: other-5.jpg"]
+    press(page, Action.SIMILAR, list_cards(page)[1])
+    assert not page.error
+
+
+def test_previews_of_a_full_tray_are_made_once(
+    own: Gallery, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    made = []
+    shrink = resources.shrink
+    monkeypatch.setattr(resources, "shrink", lambda picture, side: made.append(side) or shrink(picture, side))
+    paths = [draw(tmp_path / f"new-{seed}.jpg", 500 + seed) for seed in range(8)]
+    page = drop(open_page(), *paths)
+    page.run()
+    assert len(list_tray(page)) == len(made) == 8
 
 
 # --- all of them -------------------------------------------------------------------------------------------------

@@ -4,22 +4,44 @@
 // of content hash for each point.
 // Rule: positions are the map's own, from -1 to 1; what the browser sends back is a hash or a polygon.
 
-const SIZE = 4, NEAR = 10, CELLS = 200, THUMB = 76, MOST_THUMBS = 240, MOST_CORNERS = 48;
+const SIZE = 4, NEAR = 10, CELLS = 200, THUMB = 76, MOST_THUMBS = 240, MOST_CORNERS = 48, ALPHA = 217;
+// Where the browser cannot keep up while the map is moved, some points stand for all; so few at least.
+const FEWEST = 10000, LATE_MS = 25;
+const REST_MS = 150, AGAIN_MS = 2000, MOST_TRIES = 3;
 
-const VERTEX = `attribute vec2 place; attribute float group; uniform vec2 middle; uniform vec2 zoom; uniform float size;
-uniform vec3 colours[12]; varying vec3 colour;
+const VERTEX = `attribute vec2 place; attribute vec4 paint; uniform vec2 middle; uniform vec2 zoom; uniform float size;
+varying vec4 colour;
 void main() {
   gl_Position = vec4((place - middle) * zoom, 0.0, 1.0);
   gl_PointSize = size;
-  int mine = int(mod(group, 12.0));
-  colour = colours[0];
-  for (int i = 0; i < 12; i++) if (i == mine) colour = colours[i];
+  colour = paint;
 }`;
-const FRAGMENT = `precision mediump float; varying vec3 colour;
-void main() { if (length(gl_PointCoord - 0.5) > 0.5) discard; gl_FragColor = vec4(colour, 0.85); }`;
+const FRAGMENT = `precision mediump float; varying vec4 colour;
+void main() {
+  vec2 apart = gl_PointCoord - 0.5;
+  if (dot(apart, apart) > 0.25) discard;
+  gl_FragColor = colour;
+}`;
 
 const hexOf = (bytes) => Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
-const rgb = (hex) => [1, 3, 5].map((at) => parseInt(hex.slice(at, at + 2), 16) / 255);
+const bytesOf = (hex) => [...[1, 3, 5].map((at) => parseInt(hex.slice(at, at + 2), 16)), ALPHA];
+
+// The points in another order: however many of the first are drawn, they are spread over all. Colours are bytes.
+const spread = (places, groups, colours) => {
+  const count = groups.length, step = Math.ceil(count / FEWEST);
+  const spreadPlaces = new Float32Array(2 * count), paints = new Uint32Array(count);
+  const known = new Uint32Array(new Uint8Array(colours.flatMap(bytesOf)).buffer);
+  let at = 0;
+  for (let first = 0; first < step; first += 1) {
+    for (let number = first; number < count; number += step) {
+      spreadPlaces[2 * at] = places[2 * number];
+      spreadPlaces[2 * at + 1] = places[2 * number + 1];
+      paints[at] = known[groups[number] % known.length];
+      at += 1;
+    }
+  }
+  return { places: spreadPlaces, paints };
+};
 
 const compile = (gl) => {
   const program = gl.createProgram();
@@ -34,43 +56,53 @@ const compile = (gl) => {
   return program;
 };
 
-const openWebGL = (canvas, places, groups, colours) => {
+// What draws so many of the first points.
+const openWebGL = (canvas, { places, paints }) => {
   const gl = canvas.getContext("webgl", { antialias: false });
   if (!gl) return null;
   const program = compile(gl);
-  [["place", places, 2, gl.FLOAT], ["group", groups, 1, gl.UNSIGNED_BYTE]].forEach(([name, values, width, kind]) => {
+  [["place", places, 2, gl.FLOAT, false], ["paint", paints, 4, gl.UNSIGNED_BYTE, true]].forEach(([name, values, ...how]) => {
     gl.bindBuffer(gl.ARRAY_BUFFER, gl.createBuffer());
     gl.bufferData(gl.ARRAY_BUFFER, values, gl.STATIC_DRAW);
     const at = gl.getAttribLocation(program, name);
     gl.enableVertexAttribArray(at);
-    gl.vertexAttribPointer(at, width, kind, false, 0, 0);
+    gl.vertexAttribPointer(at, ...how, 0, 0);
   });
   const where = (name) => gl.getUniformLocation(program, name);
   const [middle, zoom, size] = ["middle", "zoom", "size"].map(where);
-  gl.uniform3fv(where("colours"), colours.flatMap(rgb));
   gl.enable(gl.BLEND);
   gl.blendFunc(gl.SRC_ALPHA, gl.ONE_MINUS_SRC_ALPHA);
-  return (view) => {
+  return (view, count) => {
     gl.viewport(0, 0, canvas.width, canvas.height);
     gl.clearColor(0, 0, 0, 0);
     gl.clear(gl.COLOR_BUFFER_BIT);
     gl.uniform2f(middle, view.x, view.y);
     gl.uniform2f(zoom, (2 * view.scale) / view.width, (2 * view.scale) / view.height);
     gl.uniform1f(size, view.dot * devicePixelRatio);
-    gl.drawArrays(gl.POINTS, 0, groups.length);
+    gl.drawArrays(gl.POINTS, 0, count);
   };
 };
 
-const openPlain = (canvas, places, groups, colours) => (view) => {
+// Pixel by pixel: a rectangle for each point takes five times as long.
+const openPlain = (canvas, { places, paints }) => {
   const pen = canvas.getContext("2d");
-  pen.setTransform(devicePixelRatio, 0, 0, devicePixelRatio, 0, 0);
-  pen.clearRect(0, 0, view.width, view.height);
-  groups.forEach((group, number) => {
-    const x = view.width / 2 + (places[2 * number] - view.x) * view.scale;
-    const y = view.height / 2 - (places[2 * number + 1] - view.y) * view.scale;
-    pen.fillStyle = colours[group % 12];
-    pen.fillRect(x - view.dot / 2, y - view.dot / 2, view.dot, view.dot);
-  });
+  let picture = null, pixels = null;
+  return (view, count) => {
+    const { width, height } = canvas, scale = view.scale * devicePixelRatio;
+    if (picture?.width !== width || picture.height !== height) {
+      picture = pen.createImageData(width, height);
+      pixels = new Uint32Array(picture.data.buffer);
+    }
+    pixels.fill(0);
+    const size = Math.max(1, Math.round(view.dot * devicePixelRatio));
+    const left = (width - size) / 2 - view.x * scale, top = (height - size) / 2 + view.y * scale;
+    for (let number = 0; number < count; number += 1) {
+      const x = Math.round(left + places[2 * number] * scale), y = Math.round(top - places[2 * number + 1] * scale);
+      if (x < 0 || y < 0 || x + size > width || y + size > height) continue;
+      for (let at = y * width + x, end = at + size * width; at < end; at += width) pixels.fill(paints[number], at, at + size);
+    }
+    pen.putImageData(picture, 0, 0);
+  };
 };
 
 // Which points lie in which cell of a coarse grid: what is under a pointer is found among a few.
@@ -87,10 +119,34 @@ const cellOf = (x, y) => along(y) * CELLS + along(x);
 
 class View {
   constructor(root, data, tell) {
-    Object.assign(this, { root, data, tell, x: 0, y: 0, scale: 1, dot: SIZE, mode: "move", corners: null });
+    Object.assign(this, { root, data, tell, x: 0, y: 0, scale: 0, dot: SIZE, mode: "move", corners: null });
     [this.canvas, this.ink] = root.querySelectorAll("canvas");
     this.thumbs = root.querySelector("figure");
     this.tip = root.querySelector("aside");
+    this.note = root.querySelector("p");
+  }
+
+  // Where other points take the place of those that were shown, what is in sight stays.
+  follow({ x, y, scale, least, mode }) {
+    Object.assign(this, { x, y, scale, least, mode });
+  }
+
+  load() {
+    const isWanted = () => this.root.view === this;
+    fetch(this.data.source).then((answer) => (answer.ok ? answer.arrayBuffer() : Promise.reject(answer))).then(
+      (buffer) => { if (isWanted()) this.take(buffer); },
+      () => { if (isWanted()) this.miss(); },
+    );
+  }
+
+  // An image was hidden, or a generation published, since the page was drawn: drawn again, it names other points. Where
+  // it names the same, the server may have been away.
+  miss() {
+    this.root.missed = (this.root.missed ?? 0) + 1;
+    this.note.hidden = this.root.missed < MOST_TRIES;
+    if (this.root.missed >= MOST_TRIES) return;
+    this.tell("gone", this.data.source);
+    setTimeout(() => { if (this.root.view === this) this.load(); }, AGAIN_MS);
   }
 
   take(buffer) {
@@ -99,14 +155,24 @@ class View {
     this.groups = new Uint8Array(buffer, 8 * count, count);
     this.hashes = new Uint8Array(buffer, 9 * count, 32 * count);
     this.cells = sortIntoCells(this.places);
-    const open = openWebGL(this.canvas, this.places, this.groups, this.data.colours);
-    this.paint = open ?? openPlain(this.canvas, this.places, this.groups, this.data.colours);
+    const points = spread(this.places, this.groups, this.data.colours), open = openWebGL(this.canvas, points);
+    this.paint = open ?? openPlain(this.canvas, points);
+    Object.assign(this, { moving: this.groups.length, late: 0 });
     this.root.dataset.drawnBy = open ? "webgl" : "canvas";
-    this.fit();
+    this.root.missed = 0;
+    this.note.hidden = true;
+    this.resize();
     this.root.dataset.ready = "yes";
   }
 
-  fit() {
+  // Who sees the whole map goes on to see it; who looks at a part of it stays there.
+  resize() {
+    const isWhole = !this.scale || (this.scale === this.least && this.x === 0 && this.y === 0);
+    this.measure();
+    if (isWhole) this.fit(); else this.draw();
+  }
+
+  measure() {
     const { width, height } = this.root.getBoundingClientRect();
     Object.assign(this, { width, height });
     [this.canvas, this.ink].forEach((canvas) => {
@@ -114,24 +180,52 @@ class View {
       canvas.height = height * devicePixelRatio;
     });
     this.least = (Math.min(width, height) / 2) * 0.95;
+  }
+
+  fit() {
     Object.assign(this, { x: 0, y: 0, scale: this.least });
     this.draw();
   }
 
-  draw() {
+  draw(isMoving = false) {
+    this.isMoving = isMoving;
     if (!this.paint || this.isWaiting) return;
     this.isWaiting = true;
     requestAnimationFrame(() => {
       this.isWaiting = false;
-      this.dot = Math.min(9, SIZE * Math.sqrt(this.scale / this.least));
-      this.paint(this);
-      this.frames = (this.frames ?? 0) + 1;
-      this.root.dataset.frames = this.frames;
-      this.drawLasso();
       clearTimeout(this.resting);
+      if (!this.scale) return; // It has no place in the page at present.
+      this.paintFrame();
+      this.drawLasso();
       this.thumbs.replaceChildren();
-      this.resting = setTimeout(() => this.showThumbs(), 150);
+      this.resting = setTimeout(() => this.rest(), REST_MS);
     });
+  }
+
+  // A browser that has not drawn yet what it was told last lets the next frame wait.
+  keepUp() {
+    const started = performance.now();
+    requestAnimationFrame(() => {
+      this.late = performance.now() - started > LATE_MS ? this.late + 1 : 0;
+      if (this.late < 2) return;
+      this.moving = Math.max(Math.min(FEWEST, this.groups.length), Math.ceil(this.moving / 2));
+      this.late = 0;
+    });
+  }
+
+  paintFrame() {
+    if (this.isMoving) this.keepUp();
+    this.dot = Math.min(9, SIZE * Math.sqrt(this.scale / this.least));
+    this.paint(this, this.isMoving ? this.moving : this.groups.length);
+    this.frames = (this.frames ?? 0) + 1;
+    this.root.dataset.frames = this.frames;
+  }
+
+  rest() {
+    const isSample = this.isMoving && this.moving < this.groups.length;
+    this.isMoving = false;
+    if (isSample) this.paintFrame();
+    this.showThumbs();
   }
 
   toMap({ clientX, clientY }) {
@@ -151,13 +245,13 @@ class View {
     this.x = x - ((x - this.x) * this.scale) / scale;
     this.y = y - ((y - this.y) * this.scale) / scale;
     this.scale = scale;
-    this.draw();
+    this.draw(true);
   }
 
   move(x, y) {
     this.x = Math.max(-1, Math.min(1, this.x - x / this.scale));
     this.y = Math.max(-1, Math.min(1, this.y + y / this.scale));
-    this.draw();
+    this.draw(true);
   }
 
   find(event) {
@@ -248,42 +342,49 @@ class View {
   }
 }
 
+// A gesture lasts from the first finger (or the mouse's button) to the last one; only one without any movement is a
+// click. Of each finger the last event is kept.
 const listen = (view) => {
   const { root, canvas } = view;
   const fingers = new Map();
-  let from = null, moved = 0;
+  let moved = 0;
+  const apart = (one, other) => Math.hypot(one.clientX - other.clientX, one.clientY - other.clientY);
   canvas.onpointerdown = (event) => {
     canvas.setPointerCapture(event.pointerId);
+    // A second finger zooms, whatever the first was about to do.
+    moved = fingers.size ? Infinity : 0;
+    view.corners = !fingers.size && (view.mode === "lasso" || event.shiftKey) ? [view.toMap(event)] : null;
     fingers.set(event.pointerId, event);
-    from = event;
-    moved = 0;
-    if (view.mode === "lasso" || event.shiftKey) view.corners = [view.toMap(event)];
   };
   canvas.onpointermove = (event) => {
-    if (!from) { view.showTip(view.places ? view.find(event) : -1); return; }
-    if (fingers.size === 2 && fingers.has(event.pointerId)) {
-      const other = [...fingers].find(([id]) => id !== event.pointerId)[1], before = fingers.get(event.pointerId);
-      const apart = (one) => Math.hypot(one.clientX - other.clientX, one.clientY - other.clientY);
-      view.zoom(apart(event) / Math.max(1, apart(before)), view.toMap(event));
-      fingers.set(event.pointerId, event);
+    const before = fingers.get(event.pointerId);
+    if (!before) {
+      if (!fingers.size) view.showTip(view.places ? view.find(event) : -1);
       return;
     }
-    moved += Math.abs(event.clientX - from.clientX) + Math.abs(event.clientY - from.clientY);
-    if (view.corners) { view.corners.push(view.toMap(event)); view.drawLasso(); }
-    else view.move(event.clientX - from.clientX, event.clientY - from.clientY);
-    from = event;
+    fingers.set(event.pointerId, event);
+    moved += apart(event, before);
     view.tip.hidden = true;
+    const other = [...fingers.values()].find((one) => one.pointerId !== event.pointerId);
+    // What is under the finger that rests stays under it.
+    if (other) view.zoom(apart(event, other) / Math.max(1, apart(before, other)), view.toMap(other));
+    else if (view.corners) { view.corners.push(view.toMap(event)); view.drawLasso(); }
+    else view.move(event.clientX - before.clientX, event.clientY - before.clientY);
   };
   canvas.onpointerup = (event) => {
-    fingers.delete(event.pointerId);
+    if (!fingers.delete(event.pointerId) || fingers.size) return;
     if (view.corners) view.endLasso();
-    else if (from && moved < 4) {
+    else if (moved < 4 && view.places) {
       const number = view.find(event);
       if (number >= 0) view.tell("similar", view.hashOf(number));
     }
-    from = null;
   };
-  canvas.onpointercancel = canvas.onpointerup;
+  canvas.onpointercancel = (event) => {
+    fingers.delete(event.pointerId);
+    moved = Infinity;
+    view.corners = null;
+    view.draw();
+  };
   canvas.onpointerleave = () => { view.tip.hidden = true; };
   canvas.onwheel = (event) => {
     event.preventDefault();
@@ -310,19 +411,20 @@ const listen = (view) => {
 };
 
 export default ({ data, parentElement, setTriggerValue }) => {
-  const root = parentElement.querySelector("section");
-  if (root.view?.data.source === data.source) {
-    Object.assign(root.view, { data, tell: setTriggerValue });
-    root.view.draw();
-    return undefined;
+  const root = parentElement.querySelector("section"), before = root.view;
+  if (before?.data.source === data.source) {
+    Object.assign(before, { data, tell: setTriggerValue });
+    before.draw();
+  } else {
+    root.view = new View(root, data, setTriggerValue);
+    if (before) root.view.follow(before);
+    listen(root.view);
+    root.view.load();
   }
-  const view = new View(root, data, setTriggerValue);
-  root.view = view;
-  listen(view);
-  fetch(data.source).then((answer) => answer.arrayBuffer()).then((buffer) => {
-    if (root.view === view) view.take(buffer);
-  });
-  const watcher = new ResizeObserver(() => { if (view.paint) view.fit(); });
-  watcher.observe(root);
-  return () => { watcher.disconnect(); root.view = null; };
+  root.watcher ??= new ResizeObserver(() => { if (root.view?.paint) root.view.resize(); });
+  root.watcher.observe(root);
+  return () => {
+    root.watcher.disconnect();
+    root.view = null;
+  };
 };

@@ -3,7 +3,8 @@
 Rule: what is marked stands here whatever became of the index; what is hidden can be shown again from here alone.
 """
 
-from urllib.parse import parse_qs
+from collections.abc import Sequence
+from math import ceil
 
 import streamlit as st
 
@@ -13,10 +14,11 @@ from ui.components import show_footer, show_thumbnail
 from ui.gallery import show_gallery
 from ui.keys import Key, Parameter
 from ui.large import show_large
-from ui.marking import show_again
+from ui.marking import show_again, told
 from ui.resources import the_collection
 from ui.texts import quote, show_date, show_path
 
+ON_PAGE = 96
 FAVOURITES, BOOKMARKS, HIDDEN = "favourites", "bookmarks", "hidden"
 NOTHING = {
     FAVOURITES: "Nothing is marked yet. The heart on a picture marks it.",
@@ -36,6 +38,23 @@ def choose_kind() -> str:
     )  # fmt: skip
 
 
+def list_page(marked: Sequence[str]) -> Sequence[str]:
+    """Those of the page that the URL names, and above them the way to the others."""
+    pages = max(1, ceil(len(marked) / ON_PAGE))
+    page = min(address.read_page(st.query_params.get(Parameter.PAGE, "")), pages)
+    if pages > 1:
+        st.session_state[Key.LIST_PAGE] = page
+        st.pagination(pages, key=Key.LIST_PAGE, on_change=take_page, width="stretch")
+    return marked[(page - 1) * ON_PAGE : page * ON_PAGE]
+
+
+def take_page() -> None:
+    """Another page was chosen."""
+    page = st.session_state[Key.LIST_PAGE]
+    kind = st.query_params.get(Parameter.KIND)
+    address.write_parameters({Parameter.KIND: kind, Parameter.PAGE: None if page == 1 else str(page)})
+
+
 def take_kind() -> None:
     """Other marks were chosen."""
     kind = st.session_state[Key.MARKS]
@@ -44,12 +63,13 @@ def take_kind() -> None:
 
 def show_favourites(collection: Collection) -> str | None:
     """The images. Returns: the content hash of the one to open large, if any."""
-    marked = collection.decisions.list_marked(ImageKind.FAVOURITE)
+    every = collection.decisions.list_marked(ImageKind.FAVOURITE)
+    marked = list_page(every)
     known = [image_id for one in marked if (image_id := collection.find_image(one)) is not None]
     images = collection.read_images(known)
     if not images:
         st.info(NOTHING[FAVOURITES], icon=":material/favorite:")
-    opened = show_gallery(images, favourites=set(marked)) if images else None
+    opened = show_gallery(images, favourites=set(every)) if images else None
     if len(images) < len(marked):
         st.caption(AWAY.format(len(marked) - len(images)))
     return opened
@@ -64,18 +84,13 @@ def show_bookmarks(collection: Collection) -> None:
         with st.container(horizontal=True, vertical_alignment="center", border=True):
             st.page_link(
                 "views/find.py", label=quote(show_path(one.title)), icon=":material/image_search:",
-                query_params={name: values if len(values) > 1 else values[0] for name, values in read(one.link)},
+                query_params=address.read_kept_link(one.link),
             )  # fmt: skip
             st.caption(show_date(one.made))
             st.button(
                 "Forget", key=f"{Key.FORGET_BOOKMARK}-{number}", icon=":material/delete:",
-                on_click=collection.decisions.forget_bookmark, args=(one.link,),
+                on_click=told(collection.decisions.forget_bookmark), args=(one.link,),
             )  # fmt: skip
-
-
-def read(link: str) -> list[tuple[str, list[str]]]:
-    """The parameters of a link."""
-    return list(parse_qs(link).items())
 
 
 def show_hidden(collection: Collection) -> None:
@@ -83,8 +98,9 @@ def show_hidden(collection: Collection) -> None:
     hidden = collection.decisions.list_marked(ImageKind.HIDDEN)
     if not hidden:
         st.info(NOTHING[HIDDEN], icon=":material/visibility:")
+    shown = list_page(hidden)
     with st.grid(6, min_column_width=150, gap="small"):
-        for content_hash in hidden:
+        for content_hash in shown:
             with st.container():
                 image_id = collection.find_image(content_hash)
                 name = "not in the collection at present"

@@ -7,7 +7,7 @@ Rule: the parts stand in the order in which a person sees them, and the page its
 
 from collections.abc import Sequence
 from contextlib import nullcontext
-from functools import partial
+from dataclasses import replace
 from math import ceil
 from time import perf_counter
 
@@ -16,19 +16,20 @@ import streamlit as st
 from indexer.collection import Answer, Collection, CollectionStatus, Filter, ImageDetails
 from seer_model.errors import UserError
 from ui import address
-from ui.components import read_origin, scroll_to_top, show_footer
+from ui.components import scroll_to_top, show_footer
 from ui.controls import show_controls
-from ui.discover import show_discover
+from ui.discover import ALL_HIDDEN, show_discover
 from ui.gallery import show_gallery
+from ui.history import offer_recent, offer_undo, remember
 from ui.keys import Key
-from ui.large import show_large
-from ui.marking import list_favourites
+from ui.large import find_source, show_large
+from ui.marking import list_favourites, told
 from ui.resources import make_preview, the_collection, the_overview
-from ui.results import arrange, offer_export
-from ui.shortcuts import listen
+from ui.results import arrange, count_wanted, offer_export
+from ui.seeing import read_seeing
 from ui.texts import quote
 from ui.tray import Entry, make_query, offer_start, read_tray, show_tray
-from ui.uploads import Upload, ask_for_picture, find_own
+from ui.uploads import Upload, ask_for_picture, take_refusals
 from ui.wanted import Wanted, make_filter
 
 MOST_WITHIN = 1000  # Images of an earlier answer that are searched within.
@@ -38,13 +39,16 @@ NO_WORDS = "This model does not tell copies from other pictures here, so similar
 SAVED = "Kept. Favourites has it from now on."
 
 
-def find_answer(collection: Collection, entries: Sequence[Entry], here: address.Address) -> Answer:
-    """One page of neighbours, and one more if there is a next page."""
+def find_answer(
+    collection: Collection, entries: Sequence[Entry], here: address.Address, *, is_folded: bool
+) -> Answer:
+    """The neighbours that a page is made of."""
+    count, first = count_wanted(here, is_folded=is_folded)
     with _waited_for(collection, entries):
         return collection.find(
             make_query(entries),
-            here.count + 1,
-            first=here.first,
+            count,
+            first=first,
             at_least=here.at_least,
             at_most=here.at_most,
             where=find_filter(collection, here.wanted),
@@ -59,16 +63,22 @@ def _waited_for(collection: Collection, entries: Sequence[Entry]) -> object:
 
 def find_filter(collection: Collection, wanted: Wanted) -> Filter | None:
     """What may be answered. Raises: QueryError."""
-    return make_filter(collection, wanted, partial(list_within, collection))
+    images = None
+    for text in wanted.within:
+        images = list_within(collection, address.read_answer(text), images)
+    return make_filter(collection, wanted, images)
 
 
-def list_within(collection: Collection, text: str) -> set[int]:
-    """The images of an earlier answer; of one that has none, none."""
-    then = address.read_answer(text)
-    entries = read_tray(collection, then, own=None)
+def list_within(collection: Collection, then: address.Address, images: set[int] | None) -> set[int]:
+    """The images of an earlier answer, found among these; of one that has none, none."""
+    entries = read_tray(collection, then)
     if not entries:
         return set()
-    answer = collection.find(make_query(entries), MOST_WITHIN, at_least=then.at_least, at_most=then.at_most)
+    where = make_filter(collection, then.wanted, images)
+    answer = collection.find(
+        make_query(entries), MOST_WITHIN, at_least=then.at_least, at_most=then.at_most, where=where,
+        is_exact=then.is_exact,
+    )  # fmt: skip
     return {one.image_id for one in answer.neighbours}
 
 
@@ -77,24 +87,23 @@ def show_answer(
 ) -> str | None:
     """The neighbours of the query, page by page. Returns: the content hash of the image to open large, if any."""
     words = the_overview().read_words()
-    told = words if words and words.is_telling else None
-    show_controls(collection, here, can_fold=told is not None)
+    telling = words if words and words.is_telling else None
+    show_controls(collection, here, can_fold=telling is not None)
     started = perf_counter()
-    answer = find_answer(collection, entries, here)
+    answer = find_answer(collection, entries, here, is_folded=here.is_folded and telling is not None)
     milliseconds = (perf_counter() - started) * 1000
-    neighbours, has_more = answer.neighbours[: here.count], len(answer.neighbours) > here.count
     is_plain = len(entries) == 1 and entries[0].term.is_plain
-    if isinstance(entries[0].picture, Upload) and neighbours and neighbours[0].is_same:
+    results = arrange(collection, answer.neighbours, telling, here, is_plain=is_plain)
+    if isinstance(entries[0].picture, Upload) and any(one.is_same for one in results.neighbours):
         st.badge(KNOWN, icon=":material/check_circle:", color="green")
     show_count(collection, entries, here)
-    if not neighbours:
-        st.info(explain_nothing(here), icon=":material/search_off:")
-    results = arrange(collection, neighbours, told, sort=here.sort, is_folded=here.is_folded, is_plain=is_plain)
+    if not results.neighbours:
+        st.info(explain_nothing(collection, here), icon=":material/search_off:")
     favourites = list_favourites(collection)
     opened = show_gallery(results.neighbours, words=results.words, folded=results.folded, favourites=favourites)
-    show_pages(status, here, has_more)
-    if neighbours:
-        offer_more(collection, answer, here, entries, milliseconds)
+    show_pages(status, here, results.has_more)
+    if results.neighbours:
+        offer_more(collection, replace(answer, neighbours=results.neighbours), here, entries, milliseconds)
     show_footer(status, answer, milliseconds)
     if words and not words.is_telling:
         st.caption(NO_WORDS)
@@ -125,7 +134,7 @@ def offer_more(
 ) -> None:
     """What can be done with an answer: search within it, keep its link, keep its images."""
     with st.container(horizontal=True):
-        if here.terms:
+        if here.own is None:  # Else a link would leave out what it does not name.
             st.button(
                 "Search within these", key=Key.WITHIN, icon=":material/filter_alt:", on_click=address.stay_within,
                 help=f"The next picture is compared with the {MOST_WITHIN:,} nearest of this answer alone.",
@@ -135,17 +144,20 @@ def offer_more(
                 "Bookmark", key=Key.BOOKMARK, icon=":material/bookmark_add:", on_click=keep_bookmark,
                 args=(collection, address.read_link(), title),
             )  # fmt: skip
-        offer_export(collection, answer, answer.neighbours[: here.count], milliseconds)
+        offer_export(collection, answer, milliseconds)
 
 
+@told
 def keep_bookmark(collection: Collection, link: str, title: str) -> None:
-    """Keep the link to an answer. Raises: as `Decisions`."""
+    """Keep the link to an answer."""
     collection.decisions.keep_bookmark(link, title)
     st.toast(SAVED, icon=":material/bookmark_added:")
 
 
-def explain_nothing(here: address.Address) -> str:
+def explain_nothing(collection: Collection, here: address.Address) -> str:
     """Why there is no neighbour on this page, and what to do."""
+    if not collection.list_images(count=1):
+        return ALL_HIDDEN
     if here.page > 1:
         return f"There is nothing on page {here.page}. Go back to an earlier page."
     if here.at_most is not None:
@@ -159,7 +171,7 @@ def explain_nothing(here: address.Address) -> str:
 def show_pages(status: CollectionStatus, here: address.Address, has_more: bool) -> None:
     """The way to other pages. With a condition it is not known how many there are: one more than this, if any."""
     last = here.page + has_more
-    if here.at_least is None and here.at_most is None and here.wanted == Wanted():
+    if here.at_least is None and here.at_most is None and here.wanted == Wanted() and not here.is_folded:
         last = max(here.page, min(ceil(status.images / here.count), address.LAST_PAGE))
     if last > 1:
         # Across the page: inside a horizontal container it hides the numbers of few pages and leaves only the arrows.
@@ -180,14 +192,15 @@ def show_start(collection: Collection, status: CollectionStatus) -> str | None:
     return opened
 
 
-def list_sources(entries: Sequence[Entry]) -> list[str | bytes]:
+def list_sources(collection: Collection, entries: Sequence[Entry]) -> list[str | bytes]:
     """The query's pictures, to be shown beside an image."""
-    return [
-        f"{read_origin()}/o/{entry.picture.content_hash}"
-        if isinstance(entry.picture, ImageDetails)
-        else make_preview(entry.picture.picture)
-        for entry in entries
-    ]
+    return [_find_source(collection, entry.picture) for entry in entries]
+
+
+def _find_source(collection: Collection, picture: ImageDetails | Upload) -> str | bytes:
+    if isinstance(picture, Upload):
+        return make_preview(picture.picture)
+    return find_source(picture.content_hash, is_there=collection.read_original(picture.content_hash) is not None)
 
 
 def show_page() -> None:
@@ -196,21 +209,25 @@ def show_page() -> None:
     status = collection.read_status()
     here = address.read_address()
     address.set_widgets(here)
-    listen()
     rail, answer = st.columns([1, 3.6], gap="medium")
     with rail, st.container(key=Key.RAIL):
         ask_for_picture()
-        own = find_own()
-        entries = read_tray(collection, here, own)
+        for refusal in take_refusals():
+            st.error(quote(refusal), icon=":material/error:")
+        entries = read_tray(collection, here)
+        remember(here, [entry.name for entry in entries])
         opened = show_tray(entries)
-        if not entries and (here.terms or own):
-            offer_start()
+        with st.container(horizontal=True):
+            if here.terms or here.own:
+                offer_start()
+            offer_undo()
+            offer_recent()
     with answer:
         found = show_found(collection, status, entries, here) if entries else show_start(collection, status)
-    scroll_to_top(f"{[term.spell() for term in here.terms]} {here.page}")
-    if (opened := found or opened) is not None:
+    scroll_to_top(f"{[term.spell() for term in here.terms]} {here.own} {here.page} {read_seeing()}")
+    if (opened := found or opened) is not None and (image_id := collection.find_image(opened)) is not None:
         query = make_query(entries) if entries else None
-        show_large(collection, collection.read_image(collection.find_image(opened)), query, list_sources(entries))
+        show_large(collection, collection.read_image(image_id), query, list_sources(collection, entries))
 
 
 def show_found(

@@ -49,8 +49,6 @@ def take_page() -> None:
 def show_page() -> None:
     """The page, from top to bottom."""
     collection, overview, opened = the_collection(), the_overview(), None
-    if st.session_state.pop(Key.FROM_MAP, None):
-        st.switch_page("views/find.py", query_params=dict(st.query_params))
     found = overview.read_map()
     if found is None:
         st.info(NO_MAP, icon=":material/scatter_plot:")

@@ -3,10 +3,13 @@
 Rule: every number stands beside what a person can do about it.
 """
 
+from datetime import datetime
+
 import streamlit as st
 
-from indexer.collection import Collection, CollectionStatus
+from indexer.collection import Collection, CollectionStatus, GenerationFacts
 from seer_model.errors import UserError
+from ui.address import keep_collection
 from ui.keys import Key
 from ui.resources import the_collection
 from ui.texts import quote, show_path, show_size
@@ -51,11 +54,19 @@ def list_facts(status: CollectionStatus) -> dict[str, str]:
         "Model": status.model or "none yet",
         "Embedding": f"{status.dimension} numbers an image" if status.dimension else "none yet",
         "Generation": f"{status.generation} of {status.updated:%Y-%m-%d %H:%M}" if status.updated else "none yet",
+        "Kept generations": "\n".join(map(describe_generation, status.generations)) or "none yet",
         "Search": f"{status.index}{recall}" if status.index else "none yet",
         "Picture folders": "\n".join(show_path(folder) for folder in status.folders) or "none",
         "Excluded": "\n".join(map(show_path, status.excluded)) or "nothing",
         "Collection": show_path(status.folder),
     }
+
+
+def describe_generation(one: GenerationFacts) -> str:
+    """When it was made, of what, and whether it is the one that answers."""
+    images = f"{one.images:,} {'image' if one.images == 1 else 'images'}"
+    answers = " (answers)" if one.is_current else ""
+    return f"{one.name} of {datetime.fromisoformat(one.made):%Y-%m-%d %H:%M}: {images}, {one.model}{answers}"
 
 
 def show_facts(status: CollectionStatus) -> None:
@@ -102,7 +113,8 @@ def show_page() -> None:
     for step in list_steps(status):
         st.info(quote(step), icon=":material/lightbulb:")
     if status.failed or status.pending:
-        st.page_link("views/not_searchable.py", label=SEE_LIST, icon=":material/hide_image:")
+        icon, kept = ":material/hide_image:", keep_collection()
+        st.page_link("views/not_searchable.py", label=SEE_LIST, icon=icon, query_params=kept)
     show_facts(status)
     show_work(collection)
     show_kept(collection)
