@@ -237,6 +237,9 @@ def test_what_is_not_kept_means_nothing_in_another_tab(own: Gallery, others: lis
     link = drop(open_page(), others[0]).query_params["own"]
     page = open_page(own=link)
     assert "only in the tab" in page.warning[0].value and len(list_cards(page)) == 30
+    page = drop(page, others[1])  # Another picture, in the other tab.
+    page.query_params["own"] = link
+    assert "only in the tab" in page.run().warning[0].value
 
 
 @pytest.mark.parametrize("keeps", [True, False])

@@ -7,7 +7,7 @@
 const SIZE = 4, NEAR = 10, CELLS = 200, THUMB = 76, MOST_THUMBS = 240, MOST_CORNERS = 48, ALPHA = 217;
 // Where the browser cannot keep up while the map is moved, some points stand for all; so few at least.
 const FEWEST = 10000, LATE_MS = 25;
-const REST_MS = 150, AGAIN_MS = 2000, MOST_TRIES = 3;
+const REST_MS = 150, AGAIN_MS = 1000, MOST_TRIES = 3;
 
 const VERTEX = `attribute vec2 place; attribute vec4 paint; uniform vec2 middle; uniform vec2 zoom; uniform float size;
 varying vec4 colour;
@@ -194,7 +194,8 @@ class View {
     requestAnimationFrame(() => {
       this.isWaiting = false;
       clearTimeout(this.resting);
-      if (!this.scale) return; // It has no place in the page at present.
+      // Others have taken their place, or the map has none in the page at present.
+      if (this.root.view !== this || !this.scale) return;
       this.paintFrame();
       this.drawLasso();
       this.thumbs.replaceChildren();
@@ -222,6 +223,7 @@ class View {
   }
 
   rest() {
+    if (this.root.view !== this) return;
     const isSample = this.isMoving && this.moving < this.groups.length;
     this.isMoving = false;
     if (isSample) this.paintFrame();
