@@ -25,7 +25,7 @@ from typing import BinaryIO
 from indexer.errors import CollectionBusy, CollectionUnwritable
 from indexer.hold import read_holder
 from indexer.interrupts import INTERRUPTED
-from indexer.layout import BACKGROUND_LOG
+from indexer.layout import BACKGROUND_LOG, BACKGROUND_NOTE
 
 COMMANDS = ("build", "survey")
 TAIL_BYTES = 4000
@@ -96,7 +96,7 @@ def spell_command(folder: Path, command: str) -> list[str]:
 
 def find_note(folder: Path) -> Path:
     """Where it says which process was started."""
-    return (folder / BACKGROUND_LOG).with_suffix(".json")
+    return folder / BACKGROUND_NOTE
 
 
 def read_work(folder: Path, command: str = COMMANDS[0]) -> Work:

@@ -2,8 +2,8 @@
 with `at_most=0.95` and `exact=1` where they are wanted.
 
 `query=<content hash>` in the place of `image` names an upload that is kept; several pictures, or a part of one, are
-`term=...&term=...` (`terms`); `own=...` names uploads that are not kept, and means something in one tab alone. The list
-of what cannot be searched has `?kind=Empty&page=2`; `collection=...` stands in every URL where there are several.
+`term=...&term=...` (`terms`); `own=...` names uploads that are not kept, and means something in one tab alone.
+`collection=...` stands in every URL where there are several.
 
 The URL is the only place where this state lives. Each run reads it and sets the widgets by it; a widget's callback
 writes it and nothing else. So a link opens the same page, and the browser's back button works.
@@ -30,7 +30,6 @@ LAST_PAGE = 1000
 """A search passes over (page - 1) * count neighbours: the URL must not be able to ask for a billion."""
 
 
-ALL_KINDS = "All"
 YES = "1"
 DEEP = f"Answers stand within each other up to {MOST_WITHIN} times. Search everywhere again first."
 FULL = f"A query has {MOST_TERMS} pictures at most. Remove one before adding another."
@@ -188,6 +187,11 @@ def take_controls() -> None:
     write_address(replace(read_address(), count=st.session_state[Key.COUNT], page=1))
 
 
+def take_more(count: int) -> None:
+    """So many on one page."""
+    write_address(replace(read_address(), count=count, page=1))
+
+
 def find_lowest(address: Address) -> float:
     """Where the scale of similarities begins: hardly an image is less similar than 0, unless the URL asks for that."""
     return LOWEST if min(address.at_least or 0.0, address.at_most or 0.0) < 0 else 0.0
@@ -292,40 +296,6 @@ def empty_uploader() -> None:
 def name_upload() -> str:
     """The uploader's key: an uploader can only be emptied by putting another one in its place."""
     return f"{Key.UPLOAD}-{st.session_state.get(Key.UPLOADS_SO_FAR, 0)}"
-
-
-@dataclass(frozen=True, kw_only=True)
-class ListAddress:
-    """Which part of the list of what cannot be searched to show."""
-
-    kind: str = ALL_KINDS
-    page: int = 1
-
-
-def read_list_address() -> ListAddress:
-    """What the URL says."""
-    given = st.query_params
-    return ListAddress(kind=given.get(Parameter.KIND) or ALL_KINDS, page=read_page(given.get(Parameter.PAGE, "")))
-
-
-def take_kind() -> None:
-    """Another kind was chosen: begin at its first page."""
-    _write_list(ListAddress(kind=st.session_state[Key.KIND]))
-
-
-def take_list_page() -> None:
-    """Another page of the list was chosen."""
-    _write_list(replace(read_list_address(), page=st.session_state[Key.LIST_PAGE]))
-
-
-def _write_list(address: ListAddress) -> None:
-    usual = ListAddress()
-    write_parameters(
-        {
-            Parameter.KIND: None if address.kind == usual.kind else address.kind,
-            Parameter.PAGE: None if address.page == usual.page else str(address.page),
-        }
-    )
 
 
 def write_parameters(values: Mapping[Parameter, str | list[str] | None]) -> None:

@@ -15,6 +15,7 @@ class Key(StrEnum):
     SIMILARITY = "similarity"
     EXACT = "exact"
     PAGE = "page"
+    MORE = "more"
     START_OVER = "start_over"
     OPEN_QUERY = "open_query"
     OWN = "own"

@@ -148,6 +148,15 @@ def test_paging_on_goes_through_all_neighbours_once(shown: Gallery):
     assert seen == ask(shown, "picture-05.jpg", count=1000)
 
 
+def test_more_is_loaded_below_what_is_there(shown: Gallery):
+    page = open_page(image=shown.find_hash("picture-05.jpg"), count="12")
+    first = list_cards(page)
+    page.button(key=Key.MORE).click().run()
+    assert "count" not in page.query_params and list_cards(page)[:12] == first and len(list_cards(page)) == 24
+    page.button(key=Key.MORE).click().run()
+    assert len(list_cards(page)) == 30 and not [button for button in page.button if button.key == Key.MORE]
+
+
 def test_a_lower_bound_leaves_out_what_is_less_similar(shown: Gallery):
     with shown.open() as collection:
         found = collection.find_similar_to(collection.find_image(shown.find_hash("picture-05.jpg")), 30)

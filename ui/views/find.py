@@ -101,6 +101,7 @@ def show_answer(
         st.info(explain_nothing(collection, here), icon=":material/search_off:")
     favourites = list_favourites(collection)
     opened = show_gallery(results.neighbours, words=results.words, folded=results.folded, favourites=favourites)
+    offer_next(here, results.has_more)
     show_pages(status, here, results.has_more)
     if results.neighbours:
         offer_more(collection, replace(answer, neighbours=results.neighbours), here, entries, milliseconds)
@@ -166,6 +167,16 @@ def explain_nothing(collection: Collection, here: address.Address) -> str:
     if here.at_least is not None:
         return f"Nothing is as similar as {here.at_least:g}. Lower the bound."
     return "There is nothing to compare with. Add pictures to the folders and run seer build."
+
+
+def offer_next(here: address.Address, has_more: bool) -> None:
+    """More of the answer on the same page."""
+    larger = [count for count in address.COUNTS if count > here.count]
+    if has_more and larger and here.page == 1:
+        st.button(
+            f"Show {larger[0]:,}", key=Key.MORE, icon=":material/expand_more:", on_click=address.take_more,
+            args=(larger[0],), width="stretch",
+        )  # fmt: skip
 
 
 def show_pages(status: CollectionStatus, here: address.Address, has_more: bool) -> None:

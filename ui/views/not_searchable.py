@@ -8,7 +8,7 @@ from math import ceil
 import streamlit as st
 
 from indexer.collection import Collection, UnsearchableFile
-from ui import address
+from ui import listing
 from ui.keys import Key
 from ui.resources import the_collection
 from ui.table import show_table
@@ -18,18 +18,18 @@ FILES_ON_PAGE = 50
 ALL_WELL = "Every file that was found can be searched."
 
 
-def show_kinds(counts: dict[str, int], here: address.ListAddress) -> None:
+def show_kinds(counts: dict[str, int], here: listing.ListAddress) -> None:
     """How many of each kind there are; a kind that is chosen is shown alone."""
-    labels = {address.ALL_KINDS: f"All · {sum(counts.values()):,}"}
+    labels = {listing.ALL_KINDS: f"All · {sum(counts.values()):,}"}
     labels |= {kind: f"{kind} · {count:,}" for kind, count in counts.items()}
-    st.session_state[Key.KIND] = here.kind if here.kind in labels else address.ALL_KINDS
+    st.session_state[Key.KIND] = here.kind if here.kind in labels else listing.ALL_KINDS
     st.pills(
         "Reasons",
         list(labels),
         format_func=labels.get,
         key=Key.KIND,
         required=True,
-        on_change=address.take_kind,
+        on_change=listing.take_kind,
         label_visibility="collapsed",
     )
 
@@ -61,7 +61,7 @@ def describe_file(file: UnsearchableFile) -> dict[str, str]:
 
 def show_list(collection: Collection, counts: dict[str, int]) -> None:
     """The kinds, and the files of the chosen one page by page."""
-    here = address.read_list_address()
+    here = listing.read_list_address()
     # Not beside anything: only across the page do the kinds wrap on a narrow one.
     show_kinds(counts, here)
     kind = here.kind if here.kind in counts else None
@@ -71,7 +71,7 @@ def show_list(collection: Collection, counts: dict[str, int]) -> None:
     show_table(list(map(describe_file, files)))
     if pages > 1:
         st.session_state[Key.LIST_PAGE] = page
-        st.pagination(pages, key=Key.LIST_PAGE, on_change=address.take_list_page, width="stretch")
+        st.pagination(pages, key=Key.LIST_PAGE, on_change=listing.take_list_page, width="stretch")
 
 
 def show_page() -> None:
