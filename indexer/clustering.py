@@ -3,7 +3,8 @@
     a sample of the rows -> FAISS's k-means -> centres of the small groups -> every row to its nearest centre
     centres of the small groups, each as heavy as it is large -> k-means -> large groups
 
-FAISS does the k-means; an image belongs to one small group, and that to one large group.
+FAISS does the k-means; an image belongs to one small group, and that to one large group. The centres of the small
+groups may be a model's prototypes.
 
 Rule: equal rows give equal groups: what chance decides follows from the rows' number.
 """
@@ -28,21 +29,29 @@ def count_groups(images: int) -> tuple[int, int]:
     return large, max(large, min(large * MOST_SMALL, images // IMAGES_IN_SMALL))
 
 
-def group_rows(rows: np.ndarray, norms: np.ndarray, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def group_rows(
+    rows: np.ndarray, norms: np.ndarray, chosen: np.ndarray, centres: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Group some rows of a store.
 
     Args:
         rows, norms: (N, D) float16 and (N,) float32.
         chosen: (n,) ascending row numbers.
+        centres: (K, D) float32 of length 1, of small groups; None: they are found.
     Returns: (n,) int32 the small group of each; (n,) float32 cosines with its centre; and (small,) int32, the large
         group of each small one. Groups are numbered by size, the largest first.
     """
     large, small = count_groups(len(chosen))
-    random = np.random.default_rng(len(chosen))
-    sample = chosen[np.sort(random.permutation(len(chosen))[: small * ROWS_FOR_A_CENTRE])]
-    centres = _find_centres(decode(rows[sample]) / norms[sample, None], small)
-    labels, cosines = _assign(rows, norms, chosen, centres)
-    sizes = np.bincount(labels, minlength=small)
+    if centres is None:
+        random = np.random.default_rng(len(chosen))
+        sample = chosen[np.sort(random.permutation(len(chosen))[: small * ROWS_FOR_A_CENTRE])]
+        centres = _find_centres(decode(rows[sample]) / norms[sample, None], small)
+        labels, cosines = _assign(rows, norms, chosen, centres)
+    else:
+        labels, cosines = _assign(rows, norms, chosen, centres)
+        used, labels = np.unique(labels, return_inverse=True)
+        centres = centres[used]
+    sizes = np.bincount(labels, minlength=len(centres))
     order = np.argsort(-sizes, kind="stable")
     labels = np.argsort(order)[labels].astype(np.int32)
     above = _join(centres[order], sizes[order], large)

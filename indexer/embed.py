@@ -11,10 +11,10 @@ import numpy as np
 
 from indexer.errors import QueryError
 from indexer.fleet import About, Fleet, start_processes
-from seer_model.backbone import Backbone, open_backbone
+from seer_model.backbone import Backbone, open_backbone, read_prototypes
 from seer_model.devices import share_cores
 
-__all__ = ["Backbone", "embed_batch", "embed_prepared", "open_backbone", "open_fleet"]
+__all__ = ["Backbone", "embed_batch", "embed_prepared", "open_backbone", "open_fleet", "read_prototypes"]
 
 
 def open_fleet(model: str, devices: Sequence[str], **how: object) -> Fleet:

@@ -33,6 +33,8 @@ from indexer.sights import compare_with_mean, find_outliers, fit_into_square, fl
 from indexer.snapshot import Snapshot
 from indexer.survey_folder import GROUPS, MAP, OUTLIERS, Part, read_part, write_part
 from indexer.unfolding import can_unfold, unfold
+from seer_model.errors import UserError
+from seer_model.outputs import PROJECTED
 
 PCA, TSNE = "pca", "t-SNE"
 """How a map was made."""
@@ -125,9 +127,23 @@ class _Survey:
             nothing = np.empty(0, np.int32)
             self._write(GROUPS, {}, rows=living, labels=nothing, cosines=nothing, above=nothing, exemplars=nothing)
             return
-        labels, cosines, above = group_rows(store.rows, store.norms, living)
+        prototypes = self._read_prototypes()
+        labels, cosines, above = group_rows(store.rows, store.norms, living, prototypes)
         exemplars = pick_exemplars(store.rows, store.norms, living, cosines)
-        self._write(GROUPS, {}, rows=living, labels=labels, cosines=cosines, above=above, exemplars=exemplars)
+        by = {"by": "k-means" if prototypes is None else "prototypes"}
+        self._write(GROUPS, by, rows=living, labels=labels, cosines=cosines, above=above, exemplars=exemplars)
+
+    def _read_prototypes(self) -> np.ndarray | None:
+        model = self.generation.manifest["settings"]["model"]
+        if PROJECTED not in model:
+            return None
+        from indexer.embed import read_prototypes  # torch: loaded for these collections alone.
+
+        try:
+            found = read_prototypes(model)
+        except UserError:
+            return None  # The file is gone or another one now; the groups can be found without it.
+        return found if found is not None and found.shape[1] == self.store.rows.shape[1] else None
 
     def _flatten(self) -> None:
         self.on_progress(Progress("drawing the map"))

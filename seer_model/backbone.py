@@ -257,6 +257,20 @@ def compute_fingerprint(checkpoint: Checkpoint, preprocessing: Preprocessing, ou
     return digest.hexdigest()
 
 
+def read_prototypes(model: str) -> np.ndarray | None:
+    """SwAV's prototypes of a model that is named with its projection, in whose space they stand.
+
+    Returns: (K, D) float32 of length 1; None where another readout is asked for, or the file has none.
+    Raises: ModelUnknown, ModelMissing, CheckpointError.
+    """
+    found = find_model(model)
+    if found.asked.readout != PROJECTED:
+        return None
+    heads = read_checkpoint(found.path).heads
+    sets = [weight.float() for key, weight in heads.items() if key.startswith("prototypes.")]
+    return functional.normalize(torch.cat(sets)).numpy() if sets else None
+
+
 def _require_memory(found: FoundModel, checkpoint: Checkpoint, device: torch.device, precision: str) -> None:
     needed = sum(weight.numel() for weight in checkpoint.trunk.values()) * PRECISIONS[precision].itemsize
     free = measure_free(device)

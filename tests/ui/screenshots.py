@@ -1,7 +1,7 @@
-"""The page as a person sees it, from the sample pictures: `python -m tests.ui.screenshots OUT`.
+"""The page as a person sees it, from the sample pictures: `python -m tests.ui.screenshots OUT [PAGES]`.
 
 Writes search.png and start.png (those in the README), tray, why, map, duplicates, dark, phone, large and status; and
-every page, light, dark and on a phone, into the folder `pages`.
+into the folder PAGES every page, light, dark and on a phone.
 
 Rule: the same pictures, the same sizes and the same steps each time, so that two runs can be compared by eye.
 """
@@ -31,7 +31,7 @@ PAGES = {
 LOOKS = {"light": {}, "dark": {"color_scheme": "dark"}, "phone": {"viewport": PHONE}}
 
 
-def main(out: Path) -> None:
+def main(out: Path, pages: Path | None = None) -> None:
     """Build the demo's collection, serve it, and take every picture."""
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
@@ -46,7 +46,8 @@ def main(out: Path) -> None:
         try:
             with open_browser(find_browser()) as browser:
                 take_all(browser, server, content_hash, out)
-                take_every_page(browser, server, content_hash, out / "pages")
+                if pages is not None:
+                    take_every_page(browser, server, content_hash, pages)
             shrink(out)
         finally:
             process.kill()
@@ -92,7 +93,7 @@ def take_all(browser, server: str, content_hash: str, out: Path) -> None:
 
 def take_every_page(browser, server: str, content_hash: str, out: Path) -> None:
     """Each of them as each person sees it."""
-    out.mkdir(exist_ok=True)
+    out.mkdir(parents=True, exist_ok=True)
     for name, path in {**PAGES, "search": f"?image={content_hash}"}.items():
         for look, options in LOOKS.items():
             with open_page(browser, f"{server}/{path}", **options) as page:
@@ -147,4 +148,4 @@ def find_hash(place: Path, name: str) -> str:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(*map(Path, sys.argv[1:]))
