@@ -50,7 +50,7 @@ class Work:
     @property
     def is_stopped(self) -> bool:
         """Whether it has ended because somebody asked it to."""
-        return self.status in (INTERRUPTED, -signal.SIGINT)
+        return self.status in (INTERRUPTED, -signal.SIGINT, -signal.SIGTERM)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,10 +106,13 @@ def read_work(folder: Path, command: str = COMMANDS[0]) -> Work:
 
 
 def stop(folder: Path) -> None:
-    """Ask what a page has started here to stop, as Ctrl-C does; what has ended is none to stop."""
+    """Ask what a page has started here to stop, as Ctrl-C does; what has ended is none to stop.
+
+    By SIGTERM: a server that was started in the background of a shell may be deaf to SIGINT, and so is what it starts.
+    """
     with _lock, suppress(OSError):  # It has just ended, or somebody else's server has started it.
         if note := _find_running(folder):
-            os.kill(note.process, signal.SIGINT if os.name == "posix" else signal.SIGTERM)
+            os.kill(note.process, signal.SIGTERM)
 
 
 def _look(folder: Path, command: str) -> Work:

@@ -20,7 +20,7 @@ PATIENCE = 20.0
 SLEEPS = "import time; print('linking 3/9', flush=True); time.sleep(120)"
 STOPS = """
 import signal, sys, time
-signal.signal(signal.SIGINT, lambda *_: (print("Interrupted.", flush=True), sys.exit(130)))
+signal.signal(signal.SIGTERM, lambda *_: (print("Interrupted.", flush=True), sys.exit(130)))
 print("embedding 2/9", flush=True)
 time.sleep(120)
 """
