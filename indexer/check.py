@@ -30,6 +30,7 @@ from indexer.errors import CollectionDamaged, CollectionError, FingerprintMismat
 from indexer.graph_folder import find_graph_fault, remove_graph
 from indexer.layout import CATALOG, MARKS, STORES, THUMBNAILS, clamp_time, name_store
 from indexer.marks_upkeep import examine_marks, name_aside, save_readable
+from indexer.members import is_source, stat_file
 from indexer.publish import OnStep, publish_store
 from indexer.schema import tell_damage
 from indexer.settings import BuildSettings
@@ -130,7 +131,7 @@ class _Check:
 
     def _check_files(self) -> Iterator[Problem]:
         missing = changed = 0
-        away = [folder for folder in self.catalog.list_folders() if not folder.is_dir()]
+        away = [folder for folder in self.catalog.list_folders() if not is_source(folder)]
         for folder in away:
             yield Problem(part="files", text=explain_missing_folder(folder))
         for path, size_bytes, mtime_ns in self.catalog.list_stamps():
@@ -138,9 +139,9 @@ class _Check:
             if any(folder in Path(path).parents for folder in away):
                 continue
             try:
-                status = Path(path).stat()
+                status = stat_file(path)
                 changed += (status.st_size, clamp_time(status.st_mtime_ns)) != (size_bytes, mtime_ns)
-            except OSError:
+            except (OSError, PictureError):
                 missing += 1
         for count, what in ((missing, "are not there any more"), (changed, "have changed")):
             if count:

@@ -21,6 +21,7 @@ from indexer.estimate import estimate_build
 from indexer.interrupts import INTERRUPTED, watch_interrupt
 from indexer.job import build_collection
 from indexer.layout import LOG, PRIVATE, find_collection, is_collection, require_own_place
+from indexer.members import list_members
 from indexer.places import find_place, list_watched
 from indexer.report import BuildReport, Watchers
 from indexer.settings import PRECISIONS, BuildSettings
@@ -104,7 +105,7 @@ def build(
     verbose: bool,
     **settings: object,
 ) -> None:
-    """Bring a collection up to date with the folders PICTURES.
+    """Bring a collection up to date with the folders PICTURES; an uncompressed tar counts as one.
 
     Unchanged files are left alone. Without PICTURES the collection's own folders are looked through again.
     """
@@ -156,7 +157,10 @@ def choose_collection(pictures: list[Path], folder: Path | None) -> Path:
 
 def require_pictures(folders: list[Path], exclude: tuple[str, ...]) -> None:
     """A new collection is not made of a folder that was given by mistake. Raises: SourceError."""
-    walk = Walk(resolve_folders(folders), tuple(filter(None, exclude)))
+    resolved = resolve_folders(folders)
+    for shard in (one for one in resolved if not one.is_dir()):
+        list_members(shard)  # Says what is wrong with it; a later build goes on without it.
+    walk = Walk(resolved, tuple(filter(None, exclude)))
     if next(iter(walk), None) is None:
         where = ", ".join(show_path(folder) for folder in folders)
         raise SourceError(

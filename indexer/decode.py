@@ -17,6 +17,7 @@ import numpy as np
 from blake3 import blake3
 
 from indexer.layout import clamp_time
+from indexer.members import Stamp, read_member
 from indexer.workers import DIED, Limits, Workers
 from seer_model.errors import PictureError
 from seer_model.pictures import bound_memory, encode_thumbnail, open_picture
@@ -138,7 +139,7 @@ def _give_up(task: DecodeTask, reason: str) -> DecodedFile:
     return _note_read(task.path, data, status, reason=reason)
 
 
-def _note_read(path: str, data: bytes, status: os.stat_result, **more: object) -> DecodedFile:
+def _note_read(path: str, data: bytes, status: os.stat_result | Stamp, **more: object) -> DecodedFile:
     return DecodedFile(
         path=path,
         size_bytes=status.st_size,
@@ -148,8 +149,15 @@ def _note_read(path: str, data: bytes, status: os.stat_result, **more: object) -
     )
 
 
-def read_whole(path: str | Path) -> tuple[bytes, os.stat_result]:
-    """A file's bytes, and what the file system says of it. Raises: PictureError, OSError."""
+def read_whole(path: str | Path) -> tuple[bytes, os.stat_result | Stamp]:
+    """The bytes of a file or of a picture in a shard, and its stamp. Raises: PictureError, OSError."""
+    try:
+        return _read_file(path)
+    except NotADirectoryError:
+        return read_member(path)
+
+
+def _read_file(path: str | Path) -> tuple[bytes, os.stat_result]:
     with open(path, "rb", opener=_open_at_once) as file:
         before = os.fstat(file.fileno())
         if not stat.S_ISREG(before.st_mode):

@@ -34,6 +34,7 @@ from indexer.errors import (
 )
 from indexer.hold import hold
 from indexer.layout import CATALOG, PRIVATE, STORES, THUMBNAILS, name_store, require_own_place
+from indexer.members import is_source
 from indexer.pipeline import Pipeline, Sinks
 from indexer.publish import DEMANDS, publish_store
 from indexer.recipes import MOST_ROW_BYTES
@@ -152,7 +153,7 @@ class _Build:
     def _choose_folders(self, added: list[Path]) -> list[Path]:
         """The folders to walk: the new ones and those of the collection that are still there."""
         known = self.catalog.list_folders()
-        missing = [folder for folder in known if not folder.is_dir()]
+        missing = [folder for folder in known if not is_source(folder)]
         if missing and not self.settings.accept_removals:
             raise SourceError(explain_missing_folder(missing[0]))
         for folder in missing:

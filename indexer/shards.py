@@ -58,12 +58,17 @@ def list_pictures(path: Path) -> Iterator[Place]:
     Raises: SourceError if this is no uncompressed tar, or if it is cut short or damaged: tarfile alone would take a
         damaged header for the end, and the rest of the shard would be missing without a word.
     """
+    return (place for _, place in list_named(path))
+
+
+def list_named(path: Path) -> Iterator[tuple[str, Place]]:
+    """The same, each after its name in the shard; one that is not UTF-8 is in surrogate escapes. Raises: as there."""
     try:
         with tarfile.open(path, "r:", encoding="utf-8", errors="surrogateescape") as tar:
             for member in _list_members(tar):
                 if _could_be_picture(tar, member):
                     name = make_printable(f"{path.name}:{member.name}")
-                    yield Place(str(path), member.offset_data, member.size, name)
+                    yield member.name, Place(str(path), member.offset_data, member.size, name)
     except HEADER_ERRORS as error:
         raise SourceError(
             f"The shard {path} is no whole uncompressed tar ({error}). Copy it again from where it came, "

@@ -1,12 +1,14 @@
-"""From a folder to the files in it that could be pictures.
+"""From a folder, or a tar shard, to the files in it that could be pictures.
 
 A file could be a picture when its suffix or its first bytes say so. Hidden files and folders, other programs' caches,
-and folders that hold a collection are not looked at. Links to folders are not followed; links to files are.
+and folders that hold a collection are not looked at. Links to folders are not followed; links to files are. Of a shard
+each picture is a file with a path of its own (`members`).
 
 Rule: this module only looks: it opens nothing but the first bytes of files with a foreign suffix, and writes nothing.
 """
 
 import fnmatch
+import logging
 import os
 import stat
 from collections.abc import Iterator
@@ -15,10 +17,13 @@ from pathlib import Path
 
 from indexer.errors import SourceError
 from indexer.layout import LARGEST, clamp_time, is_collection
+from indexer.members import is_source, list_members
+from seer_model.errors import PictureError
 from seer_model.formats import PICTURE_SUFFIXES, sniff_format
 
 SKIPPED_FOLDERS = frozenset({"@eadir", "__macosx", "$recycle.bin", "system volume information", "lost+found"})
 HEAD_BYTES = 64
+log = logging.getLogger(__name__)
 SHARD_SUFFIX = ".tar"
 
 
@@ -55,6 +60,9 @@ class Walk:
 
     def __iter__(self) -> Iterator[FoundFile]:
         for folder in self.folders:
+            if not folder.is_dir():
+                yield from self._look_into_shard(folder)
+                continue
             # A stack of our own: folders may lie deeper in each other than Python's calls may.
             waiting = [str(folder)]
             while waiting:
@@ -77,6 +85,20 @@ class Walk:
                 self.ignored += 1
             else:
                 yield found
+
+    def _look_into_shard(self, shard: Path) -> Iterator[FoundFile]:
+        try:
+            members = list_members(shard)
+        except (SourceError, PictureError, OSError) as error:
+            log.warning("%s", error)
+            self.unreadable.append(str(shard))
+            return
+        for path, stamp in members.items():
+            name = path[len(str(shard)) + 1 :]
+            if self._is_passed_over((os.path.basename(name), name), path):
+                self.ignored += 1
+            else:
+                yield FoundFile(path, stamp.st_size, clamp_time(stamp.st_mtime_ns), stamp.st_ino & LARGEST)
 
     def _look_at(self, entry: os.DirEntry) -> FoundFile | None:
         try:
@@ -117,12 +139,12 @@ class Walk:
         )
 
     def _is_excluded(self, root: str, entry: os.DirEntry) -> bool:
-        if not self.exclude:
-            return False
-        below = (entry.name, os.path.relpath(entry.path, root))
+        return bool(self.exclude) and self._is_passed_over((entry.name, os.path.relpath(entry.path, root)), entry.path)
+
+    def _is_passed_over(self, below: tuple[str, str], path: str) -> bool:
         for glob in self.exclude:
             # Where the picture folder itself lies must not matter to '*raw*'.
-            spellings = (entry.path,) if os.path.isabs(glob) else below
+            spellings = (path,) if os.path.isabs(glob) else below
             # As people write it: raw/, ./raw
             if any(fnmatch.fnmatch(spelling, os.path.normpath(glob)) for spelling in spellings):
                 self.matched.add(glob)
@@ -138,17 +160,21 @@ def _read_device(folder: str) -> int | None:
 
 
 def resolve_folders(folders: list[Path]) -> list[Path]:
-    """Absolute folders, each once, without those that lie inside another.
+    """Absolute folders and shards, each once, without folders that lie inside another.
 
-    Raises: SourceError if one is missing or is not a folder.
+    A shard in a folder is looked into only if it is named itself.
+
+    Raises: SourceError if one is missing or is neither a folder nor an uncompressed tar.
     """
     for folder in folders:
         if not folder.exists():
             raise SourceError(f"There is no folder {folder}. Check the name, or mount the disk that it is on.")
-        if not folder.is_dir():
-            raise SourceError(f"{folder} is not a folder. Give the folder that the pictures are in.")
+        if not is_source(folder):
+            raise SourceError(
+                f"{folder} is not a folder, and no uncompressed tar. Give the folder that the pictures are in."
+            )
     absolute = sorted({folder.resolve() for folder in folders})
-    return [folder for folder in absolute if not any(other in folder.parents for other in absolute)]
+    return [one for one in absolute if not one.is_dir() or not any(other in one.parents for other in absolute)]
 
 
 def _could_be_picture(entry: os.DirEntry) -> bool:

@@ -23,6 +23,7 @@ from indexer.catalog_upkeep import UpkeepCatalog
 from indexer.errors import SourceError, explain_refusal
 from indexer.hold import hold
 from indexer.layout import CATALOG, STORES, THUMBNAILS, name_store
+from indexer.members import is_picture_there, is_source
 from indexer.publish import OnStep, publish_store, require_faiss
 from indexer.schema import explain_damage
 from indexer.thumbnails import ThumbnailWriter
@@ -51,7 +52,7 @@ def relocate_folder(collection: Path, old: Path, new: Path) -> int:
         moved pictures would lie in no picture folder or in two.
     """
     new = new.resolve()
-    if not new.is_dir():
+    if not is_source(new):
         raise SourceError(f"There is no folder {new}. Give the place where the pictures are now.")
     spelled = Path(os.path.normpath(old.absolute()))
     with open_for_upkeep(collection, "seer relocate") as catalog:
@@ -63,7 +64,7 @@ def relocate_folder(collection: Path, old: Path, new: Path) -> int:
 
 def _require_there(files: list[Path], old: Path, new: Path) -> None:
     """A folder that has moved has taken its files along; another one, taken for it, would lose its own."""
-    if files and not any((new / file.relative_to(old)).is_file() for file in files):
+    if files and not any(is_picture_there(new / file.relative_to(old)) for file in files):
         raise SourceError(
             f"None of the {len(files)} files known below {old} lies below {new}. Give the folder that took its place; "
             "if its disk is not mounted, mount it."

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import watchfiles
 
+from indexer.members import is_source
 from indexer.sources import FoundFile, Walk
 
 QUIET_SECONDS = 2.0
@@ -58,7 +59,7 @@ def follow_changes(
 
 def look(folders: list[Path], exclude: tuple[str, ...]) -> set[FoundFile]:
     """Every file that could be a picture, with its stamp; a folder that is gone has none."""
-    there = [folder for folder in folders if folder.is_dir()]
+    there = [folder for folder in folders if is_source(folder)]
     return set(Walk(there, exclude))
 
 

@@ -52,11 +52,12 @@ LADDERS = {
         {"index_maker", "recall", "edited", "graph_folder"},
         {
             *("sources", "catalog_reader", "catalog_upkeep", "decode", "embed", "vectors", "index", "generations"),
-            *("aside", "queries", "thumbnails", "shards", "edits", "metrics", "evaluation_text"),
+            *("aside", "queries", "thumbnails", "edits", "metrics", "evaluation_text"),
             *("tables", "sights", "unfolding", "duplicates"),
         },
+        {"members"},  # pictures in a shard as files: found by the walk, read by who decodes
         # As a build writes it; as upkeep sees it stands above. What its reasons mean to a person. Several devices.
-        {"catalog", "reasons", "fleet"},
+        {"catalog", "reasons", "fleet", "shards"},
         # How the three SQLite files are opened, decoding processes, what an evaluation is: below their steps.
         # And who may change a collection.
         {"schema", "workers", "evaluation", "hold", "index_gpu"},
