@@ -30,6 +30,7 @@ HOSTILE_NAMES = (
     "**bold** :smile: $x^2$ -> `c`.jpg",
 )
 CARDS = f".st-key-{Key.GALLERY} li"
+DESK = {"viewport": {"width": 1440, "height": 900}}
 BUG_SECRET = "what only the terminal may show"
 BROKEN = 55
 """Files that cannot be read: more than one page of them."""
@@ -158,6 +159,14 @@ def browser() -> Iterator[object]:
         fail_in_ci_else_skip("There is no Chromium here; make test installs it where apt-get is.")
     with open_browser(path) as chromium:
         yield chromium
+
+
+@pytest.fixture(scope="session")
+def desk(browser) -> Iterator[object]:
+    """One of its profiles, with a cache: most of what a first visit fetches is the same for all tests."""
+    context = browser.new_context(**DESK)
+    yield context
+    context.close()
 
 
 def select_button(action: Action, content_hash: str) -> str:

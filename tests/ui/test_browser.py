@@ -8,7 +8,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from tests.ui.conftest import CARDS, HOSTILE_NAMES, Gallery, select_button
+from tests.ui.conftest import CARDS, DESK, HOSTILE_NAMES, Gallery, select_button
 from ui.keys import Action, Key
 from ui.texts import UNSEEN_BREAK
 
@@ -22,11 +22,12 @@ SCREENSHOTS = "SEER_SCREENSHOTS"
 
 
 class Visit:
-    """A tab in a browser of its own, and everything that it asked for or complained about."""
+    """A tab, and everything that it asked for or complained about."""
 
-    def __init__(self, browser, server: str, **options: object) -> None:
-        self.server = server
-        self.context = browser.new_context(**{"viewport": {"width": 1440, "height": 900}, **options})
+    def __init__(self, browser, server: str, context=None, **options: object) -> None:
+        """`context`: a browser with its cache that other visits have, too; None: a new one."""
+        self.server, self._is_own = server, context is None
+        self.context = context or browser.new_context(**{**DESK, **options})
         self.page = self.context.new_page()
         self.page.set_default_timeout(PATIENCE)
         self.requests: list[str] = []
@@ -39,6 +40,9 @@ class Visit:
     def _hear(self, message) -> None:
         if message.type in ("error", "warning"):
             self.complaints.append(f"{message.text} {message.location.get('url', '')}")
+
+    def close(self) -> None:
+        (self.context if self._is_own else self.page).close()
 
     def open(self, address: str = "/") -> None:
         self.page.goto(self.server + address)
@@ -88,10 +92,10 @@ class Visit:
 
 
 @pytest.fixture
-def visit(browser, server: str) -> Iterator[Visit]:
-    visit = Visit(browser, server)
+def visit(browser, desk, server: str) -> Iterator[Visit]:
+    visit = Visit(browser, server, desk)
     yield visit
-    visit.context.close()
+    visit.close()
     assert not visit.complaints
     assert not [url for url in visit.requests if not url.startswith((server, "data:", "blob:"))]
 

@@ -16,10 +16,10 @@ FOCUS = "[document.activeElement.name ?? '', document.activeElement.value ?? '']
 
 
 @pytest.fixture
-def visit(browser, server: str) -> Iterator[Visit]:
-    one = Visit(browser, server)
+def visit(browser, desk, server: str) -> Iterator[Visit]:
+    one = Visit(browser, server, desk)
     yield one
-    one.context.close()
+    one.close()
     assert not one.complaints
 
 

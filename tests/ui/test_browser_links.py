@@ -28,10 +28,10 @@ def own_server(gallery: Gallery, tmp_path_factory: pytest.TempPathFactory) -> It
 
 
 @pytest.fixture
-def visit(browser, own_server: str) -> Iterator[Visit]:
-    visit = Visit(browser, own_server)
+def visit(browser, desk, own_server: str) -> Iterator[Visit]:
+    visit = Visit(browser, own_server, desk)
     yield visit
-    visit.context.close()
+    visit.close()
     assert not visit.complaints
     assert not [url for url in visit.requests if not url.startswith((own_server, "data:", "blob:"))]
 
