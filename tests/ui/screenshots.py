@@ -45,10 +45,10 @@ def main(out: Path, pages: Path | None = None) -> None:
         process, server = start_server(home, "ui", "--collection", str(home / "place"), "--port", "0")
         try:
             with open_browser(find_browser()) as browser:
-                take_all(browser, server, content_hash, out)
+                take_all(browser, server, content_hash, home)
                 if pages is not None:
                     take_every_page(browser, server, content_hash, pages)
-            shrink(out)
+            shrink(home, out)
         finally:
             process.kill()
             process.communicate()
@@ -100,12 +100,12 @@ def take_every_page(browser, server: str, content_hash: str, out: Path) -> None:
                 page.screenshot(path=out / f"{name}-{look}.png")
 
 
-def shrink(out: Path) -> None:
+def shrink(taken: Path, out: Path) -> None:
     """64 shades of each colour instead of 256: a third fewer bytes in a repository that keeps every version."""
-    for path in out.glob("*.png"):
+    for path in taken.glob("*.png"):
         with Image.open(path) as picture:
             small = picture.convert("RGB").point(lambda shade: min(255, (shade + 2) // 4 * 4))
-        small.save(path, optimize=True)
+        small.save(out / path.name, optimize=True)
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from ui.texts import UNSEEN_BREAK
 pytestmark = pytest.mark.browser
 PATIENCE = 20_000
 """Milliseconds for the slowest step on a busy computer."""
-QUIET = 250
+QUIET = 150
 """Milliseconds between two looks."""
 SCREENSHOTS = "SEER_SCREENSHOTS"
 """Where the walk's picture goes; the README's are taken by tests/ui/screenshots.py."""

@@ -49,7 +49,7 @@ def open_at(visit: Visit, address: str, selector: str) -> None:
 
 
 def settle(visit: Visit) -> None:
-    visit.page.wait_for_timeout(250)
+    visit.page.wait_for_timeout(150)
     visit.page.locator('.stApp[data-test-script-state="notRunning"]').wait_for()
 
 
@@ -222,13 +222,21 @@ def test_a_point_of_the_map_leads_to_its_image(visit: Visit, surveyed: tuple[Gal
     visit.page.locator(f".st-key-{Key.QUERY} img").wait_for()
 
 
+@pytest.fixture(scope="module")
+def touched(browser) -> Iterator[object]:
+    """A profile of a browser with a small window and a screen that is touched."""
+    context = browser.new_context(viewport={"width": 390, "height": 844}, has_touch=True)
+    yield context
+    context.close()
+
+
 @pytest.fixture
-def phone(browser, surveyed: tuple[Gallery, str]) -> Iterator[Visit]:
-    one = Visit(browser, surveyed[1], viewport={"width": 390, "height": 844}, has_touch=True)
+def phone(browser, touched, surveyed: tuple[Gallery, str]) -> Iterator[Visit]:
+    one = Visit(browser, surveyed[1], touched)
     one.session = one.context.new_cdp_session(one.page)
     open_at(one, "/map", f"{MAP}[data-ready=yes]")
     yield one
-    one.context.close()
+    one.close()
 
 
 def touch(visit: Visit, kind: str, *fingers: tuple[float, float, int]) -> None:

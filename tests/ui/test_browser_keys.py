@@ -25,7 +25,7 @@ def visit(browser, desk, server: str) -> Iterator[Visit]:
 
 def rest(visit: Visit) -> None:
     """Until the script has ended; the page may be one without cards."""
-    visit.page.wait_for_timeout(250)
+    visit.page.wait_for_timeout(150)
     visit.page.locator('.stApp[data-test-script-state="notRunning"]').wait_for()
 
 

@@ -38,11 +38,13 @@ def list_steps(status: CollectionStatus) -> list[str]:
     if status.generation is None:
         steps.append("Nothing has been published yet. Run seer build.")
     if status.pending and status.generation is not None:
-        steps.append(f"{status.pending:,} files are still to be read. Run seer build.")
+        files = "1 file is" if status.pending == 1 else f"{status.pending:,} files are"
+        steps.append(f"{files} still to be read. Run seer build.")
     if status.failed:
+        files = "1 file" if status.failed == 1 else f"{status.failed:,} files"
         steps.append(
-            f"{status.failed:,} files cannot be searched. Repair or replace them and run seer build: it looks again at "
-            "what has changed or was out of reach. Unchanged files it decodes again with --retry-failed only."
+            f"{files} cannot be searched. Repair or replace what is wrong and run seer build: it looks again at what "
+            "has changed or was out of reach. Unchanged files it decodes again with --retry-failed only."
         )
     return steps
 
