@@ -213,6 +213,7 @@ def test_keyboard_alone_searches_on(visit: Visit, gallery: Gallery):
 def test_a_phone_sees_two_columns_and_scrolls_one_way_only(browser, server: str, gallery: Gallery):
     visit = Visit(browser, server, viewport={"width": 390, "height": 844})
     visit.open(f"/?image={gallery.find_hash('picture-05.jpg')}")
+    visit.settle()
     lefts = visit.page.evaluate(
         f"[...document.querySelectorAll('{CARDS} img')].map(image => image.getBoundingClientRect().left)"
     )
