@@ -1,6 +1,7 @@
 """A run that was stopped, killed or cut off goes on as if nothing had been; one that goes wrong stops and says so."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -160,8 +161,10 @@ run(Path(sys.argv[1]), options=RunOptions(look_every_steps=1, save_every_seconds
 
 def test_a_killed_run_goes_on_to_the_same_losses(tmp_path, undisturbed):
     output = tmp_path / "m.safetensors"
+    # As many threads as here: sums in another order are another run.
+    as_here = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
     with subprocess.Popen(
-        [sys.executable, "-c", KILLED, output], cwd=REPOSITORY, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", KILLED, output], cwd=REPOSITORY, env=as_here, stdout=subprocess.PIPE, text=True
     ) as process:
         assert [int(process.stdout.readline()) for _ in range(5)] == [1, 2, 3, 4, 5]
         process.send_signal(signal.SIGKILL)
