@@ -72,7 +72,14 @@ def let(serve: Callable, marker: Path, weights: str, **_: object) -> Fleet:
     )
 
 
-@pytest.mark.parametrize("fault", [None, "serve_and_die", "serve_and_die_always", "serve_short_of_memory"])
+@pytest.mark.parametrize(
+    "fault",
+    [
+        *(None, "serve_and_die", "serve_short_of_memory"),
+        # That one device ends for good, and the last one, is in each run: the test after this one.
+        pytest.param("serve_and_die_always", marks=pytest.mark.long),
+    ],
+)
 def test_rows_and_their_order_are_those_of_one_device_whatever_happens_to_another(
     place: Path, photos: Path, weights: str, alone: Rows, tmp_path: Path, fault: str | None,
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,
