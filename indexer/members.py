@@ -37,7 +37,7 @@ class Contents:
         self._lock = threading.Lock()
         self._known: dict[str, tuple[tuple[int, ...], dict[str, Place]]] = {}
 
-    def list(self, shard: Path) -> tuple[os.stat_result, dict[str, Place]]:
+    def read(self, shard: Path) -> tuple[os.stat_result, dict[str, Place]]:
         """A shard's own stamp, and name -> place of its pictures. Raises: SourceError, OSError."""
         status = shard.stat()
         with self._lock:
@@ -61,26 +61,20 @@ def is_source(path: Path) -> bool:
 def is_picture_there(path: Path) -> bool:
     """Whether a file lies here, or a picture in a shard."""
     try:
-        return stat.S_ISREG(os.stat(path).st_mode)
-    except NotADirectoryError:
-        pass
-    except OSError:
-        return False
-    try:
-        _find(path)
+        status = stat_file(path)
     except (OSError, PictureError):
         return False
-    return True
+    return isinstance(status, Stamp) or stat.S_ISREG(status.st_mode)
 
 
 def list_members(shard: Path) -> dict[str, Stamp]:
     """Path -> stamp of each picture in a shard, in its order. Raises: SourceError, OSError."""
-    status, places = _contents.list(shard)
+    status, places = _contents.read(shard)
     return {f"{shard}/{name}": _stamp(status, place) for name, place in places.items()}
 
 
 def stat_file(path: str | Path) -> os.stat_result | Stamp:
-    """The stamp of a file, or of a picture in a shard. Raises: OSError."""
+    """The stamp of a file, or of a picture in a shard. Raises: PictureError, OSError."""
     try:
         return os.stat(path)
     except NotADirectoryError:
@@ -104,7 +98,7 @@ def _find(path: str | Path) -> tuple[os.stat_result, Place]:
     if shard is None:
         raise nothing
     try:
-        status, places = _contents.list(shard)
+        status, places = _contents.read(shard)
     except SourceError as error:
         raise PictureError(str(error)) from error
     place = places.get(spelled[len(str(shard)) + 1 :])

@@ -146,15 +146,19 @@ def read_link() -> str:
 
 def read_kept_link(link: str) -> dict[str, str | list[str]]:
     """The parameters of a link that was kept; the collection is that which is shown, whatever it was called then."""
-    found = {name: values if len(values) > 1 else values[0] for name, values in parse_qs(link).items()}
+    found = _read_link(link)
     found.pop(Parameter.COLLECTION, None)
     return {**found, **keep_collection()}
 
 
 def go_to_link(link: str) -> None:
-    """Open a link that was kept."""
+    """Go back to a link of this tab, in the collection that it was made in."""
     empty_uploader()
-    st.query_params.from_dict(read_kept_link(link))
+    st.query_params.from_dict(_read_link(link))
+
+
+def _read_link(link: str) -> dict[str, str | list[str]]:
+    return {name: values if len(values) > 1 else values[0] for name, values in parse_qs(link).items()}
 
 
 def go_to_image(content_hash: str) -> None:

@@ -14,6 +14,7 @@ import streamlit as st
 
 from ui.address import read_page, write_parameters
 from ui.keys import Action, Key, Parameter
+from ui.marking import told
 from ui.resources import the_collection
 
 SAME_FILE, SAME_PICTURE = "same file", "same picture"
@@ -112,8 +113,9 @@ def take_page() -> None:
     _write(replace(read_copies(), page=st.session_state[Key.LIST_PAGE]))
 
 
+@told
 def take_last_back() -> None:
-    """The pair that was told apart last counts again. Raises: as `Decisions`."""
+    """The pair that was told apart last counts again."""
     decisions = the_collection().decisions
     for pair in decisions.list_apart_newest_first()[:1]:
         decisions.tell_apart(*pair, is_so=False)
@@ -125,6 +127,7 @@ def show_pairs(pairs: Sequence[dict]) -> None:
     component(key=Key.TELL_APART, data=list(pairs), **{f"on_{Key.TAKE_BACK}_change": _take_back})
 
 
+@told
 def _take_back() -> None:
     pair = str(st.session_state[Key.TELL_APART][Key.TAKE_BACK]).split()
     decisions = the_collection().decisions
@@ -144,6 +147,7 @@ def show_cards(groups: Sequence[list[dict]]) -> str | None:
     return pressed[Action.OPEN] if pressed[Action.OPEN] in shown else None
 
 
+@told
 def _tell_apart() -> None:
     pair = str(st.session_state[Key.DUPLICATES][Action.APART]).split()
     collection = the_collection()

@@ -190,13 +190,13 @@ def measure_upload(picture: bytes) -> tuple[int, int]:
     return _remembered.make(_measure, picture)
 
 
-def shrink(picture: bytes, side_px: int) -> bytes:
-    """A WebP that fits in a square of side_px, decoded aside. Raises: as `make_preview`."""
-    return _aside.shrink(picture, side_px, the_collection().max_megapixels)
+def shrink(picture: bytes, side_px: int, collection: Collection) -> bytes:
+    """A WebP that fits in a square of side_px, decoded aside within the collection's limit. Raises: PictureError."""
+    return _aside.shrink(picture, side_px, collection.max_megapixels)
 
 
 def _shrink_to_preview(picture: bytes) -> bytes:
-    return shrink(picture, PREVIEW_PX)
+    return shrink(picture, PREVIEW_PX, the_collection())
 
 
 def _measure(picture: bytes) -> tuple[int, int]:

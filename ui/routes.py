@@ -115,7 +115,7 @@ def _show_original(collection: Collection, name: str) -> Response | None:
     data, media_type = collection.read_original(name) or (None, "")
     if data is None or media_type in SHOWN_BY_BROWSERS:
         return _show(data, media_type)
-    return _show(shrink(data, LARGE_PX), "image/webp")
+    return _show(shrink(data, LARGE_PX, collection), "image/webp")
 
 
 def _keep(collection: Collection, name: str) -> Response | None:

@@ -18,9 +18,9 @@ from ui.map_drawing import GONE
 pytestmark = pytest.mark.browser
 GROUP_CARDS, MAP = f".st-key-{Key.GROUPS} li", f".st-key-{Key.MAP} section"
 
-EXPECTED = ("/_stcore/", "GL Driver Message", "/map/")
+EXPECTED = ("/_stcore/", "GL Driver Message")
 """Streamlit asks below a page that is opened by its own address, where nothing is; a browser without a graphics card
-says that its drawing is slow; points of the map that cannot be fetched are tested here."""
+says that its drawing is slow."""
 
 
 @pytest.fixture(scope="module")
@@ -321,6 +321,13 @@ def resize(visit: Visit, width: int, height: int) -> None:
     visit.wait_until(f"document.querySelector('{MAP}').view.width !== {before}")
 
 
+def forgive(visit: Visit, part: str, times: int) -> None:
+    """So many complaints are what a test asks for."""
+    asked_for = [text for text in visit.complaints if part in text and "/_stcore/" not in text]
+    assert len(asked_for) == times, visit.complaints
+    visit.complaints = [text for text in visit.complaints if text not in asked_for]
+
+
 def test_points_that_are_others_by_the_time_they_are_fetched_are_named_anew(
     visit: Visit, surveyed: tuple[Gallery, str]
 ):
@@ -339,6 +346,7 @@ def test_points_that_are_others_by_the_time_they_are_fetched_are_named_anew(
         open_at(visit, "/map", f"{MAP}[data-ready=yes]")
         assert read_view(visit, "data.count") == 42 and len(set(fetched)) == 2
         assert not visit.page.locator(f"{MAP} > p").is_visible()
+        forgive(visit, "/map/", times=1)
     finally:
         with gallery.open() as collection:
             collection.decisions.mark(ImageKind.HIDDEN, five, is_so=False)
@@ -360,6 +368,7 @@ def test_a_map_that_cannot_be_fetched_says_so_and_stops_asking(visit: Visit):
     visit.page.reload()
     visit.page.locator(f"{MAP}[data-ready=yes]").wait_for()
     assert not visit.page.get_by_text(GONE).is_visible()
+    forgive(visit, "/map/", times=3)
 
 
 def test_what_is_in_sight_stays_when_an_image_is_hidden(visit: Visit, surveyed: tuple[Gallery, str]):

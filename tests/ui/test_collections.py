@@ -58,6 +58,18 @@ def test_what_is_pressed_keeps_the_collection_and_another_one_begins_at_its_star
     assert str(two[0].parent / "pictures" / "cats") in read_texts(page)
 
 
+def test_a_step_back_leads_to_the_collection_that_it_was_made_in(two: list[Path]):
+    page = open_page(collection="dogs")
+    shown = list_cards(page)
+    press(page, Action.SIMILAR, shown[1])
+    choose(page, "cats")
+    page.button(key=Key.UNDO).click().run()
+    assert page.query_params == {"collection": "dogs", "image": shown[1]} and list_cards(page)[0] == shown[1]
+    choose(page, "cats")
+    page.button(key=f"{Key.RECENT}-0").click().run()
+    assert page.query_params == {"collection": "dogs", "image": shown[1]} and not page.warning
+
+
 def test_a_name_that_is_not_there_says_which_are(two: list[Path]):
     page = open_page(collection="../../etc")
     assert "there are: cats, dogs" in read_error(page)

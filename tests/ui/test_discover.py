@@ -338,6 +338,16 @@ def test_the_bound_and_what_to_keep_stand_in_the_url(own: Gallery):
         assert len(read_data(open_view("duplicates", bound=nonsense), Key.DUPLICATES)) == 1
 
 
+def test_what_keeps_a_pair_from_being_told_apart_is_said_over_the_page(own: Gallery):
+    page = open_view("duplicates")
+    (group,) = read_data(page, Key.DUPLICATES)
+    (own.place / "marks.sqlite").unlink(missing_ok=True)
+    (own.place / "marks.sqlite-journal").mkdir()  # What stands in the way of a file stops root too.
+    send(page, Key.DUPLICATES, Action.APART, f"{group[0]['image']} {group[1]['image']}")
+    assert "cannot be read or written now" in page.toast[0].value
+    assert not page.exception and not page.error and len(read_data(page, Key.DUPLICATES)) == 1
+
+
 def test_the_list_of_near_duplicates_is_a_table(own: Gallery):
     with own.open() as collection:
         groups = Overview(collection).find_duplicates()

@@ -55,15 +55,12 @@ def read_large_cards(page: AppTest) -> list[dict]:
     return json.loads(found[0].json)
 
 
-def test_how_it_was_taken_is_told(tmp_path: Path):
+def test_how_it_was_taken_is_told(own: Gallery):
     exif = Image.Exif()
     exif[ExifTags.Base.Model] = "<b>EOS</b>"
-    draw(tmp_path / "pictures" / "shot.jpg", 1, exif=exif)
-    build(tmp_path / "place", tmp_path / "pictures")
-    choose_collection(tmp_path / "place")
-    page = open_large(list_cards(open_page())[0])
-    assert "camera: <b>EOS</b>" in read_texts(page)
-    choose_collection(None)
+    draw(own.pictures / "shot.jpg", 50, exif=exif)
+    build(own.place, own.pictures)
+    assert "camera: <b>EOS</b>" in read_texts(open_large(own.find_hash("shot.jpg")))
 
 
 @pytest.mark.parametrize(("change", "said"), [("edit", CHANGED), ("delete", GONE)])

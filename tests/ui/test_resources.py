@@ -28,6 +28,6 @@ def test_an_upload_has_the_limits_of_the_collection(shown: Gallery, near_copy: P
     settings = the_collection().open_snapshot().generation.manifest["settings"]
     monkeypatch.setitem(settings, "max_megapixels", 0.005)
     upload = near_copy.read_bytes()
-    for ask in (lambda: shrink(upload, PREVIEW_PX), lambda: the_collection().find_similar(upload)):
+    for ask in (lambda: shrink(upload, PREVIEW_PX, the_collection()), lambda: the_collection().find_similar(upload)):
         with pytest.raises(PictureError, match=r"allowed are 0\.005"):
             ask()

@@ -260,7 +260,7 @@ def test_previews_of_a_full_tray_are_made_once(
 ):
     made = []
     shrink = resources.shrink
-    monkeypatch.setattr(resources, "shrink", lambda picture, side: made.append(side) or shrink(picture, side))
+    monkeypatch.setattr(resources, "shrink", lambda *given: made.append(given) or shrink(*given))
     paths = [draw(tmp_path / f"new-{seed}.jpg", 500 + seed) for seed in range(8)]
     page = drop(open_page(), *paths)
     page.run()
