@@ -33,6 +33,8 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 CONSTRAINTS = REPOSITORY / "constraints.txt"
 PROJECT = "seer"
 INSTALLER = "pip"
+ALONE = "milvus-lite"
+"""Installed without what it needs: its faiss-cpu would overwrite faiss-gpu, which serves it as well."""
 AUDITOR = "pip-audit==2.10.1"
 """Looks up weaknesses; in an environment of its own, since the project does not need it."""
 FOUND, NOT_ASKED = 1, 3
@@ -60,7 +62,8 @@ def find_untested(installed: Mapping[str, Distribution], pins: Mapping[str, str]
 def find_strays(installed: Mapping[str, Distribution]) -> Iterator[str]:
     """What nothing in pyproject.toml asks for, not even by way of others."""
     project = installed[PROJECT]
-    needed, waiting = set(), [(PROJECT, extra) for extra in ("", *project.metadata.get_all("Provides-Extra", []))]
+    needed = {(ALONE, "")}
+    waiting = [(PROJECT, extra) for extra in ("", *project.metadata.get_all("Provides-Extra", []))]
     while waiting:
         name, extra = waiting.pop()
         if (name, extra) not in needed and name in installed:
@@ -123,7 +126,8 @@ def find_conflicts() -> Iterator[str]:
     """What pip finds missing or in conflict."""
     done = subprocess.run([sys.executable, "-m", "pip", "check"], capture_output=True, text=True)
     if done.returncode:
-        yield from done.stdout.splitlines() or [done.stderr.strip()]
+        found = done.stdout.splitlines() or [done.stderr.strip()]
+        yield from (line for line in found if not line.startswith(ALONE))
 
 
 def ask_index(auditor: Path, constraints: Path) -> tuple[int, list[str]]:
