@@ -18,6 +18,7 @@ import numpy as np
 
 from indexer.errors import SourceError
 from indexer.schema import bound_paths, connect_to_write, explain_sqlite, read_value
+from indexer.urls import spell
 
 WORK_PAGE = 1000
 LOST = "lost rows: "
@@ -36,6 +37,7 @@ class Work:
 
     path: str
     size_bytes: int
+    mtime_ns: int
     is_new: bool
     known: tuple[bytes, ...]
     """Hashes of images of this size that need no embedding: only such a one can be the same content."""
@@ -226,13 +228,14 @@ class Catalog:
         """The files to read for this store, by path; what is recorded meanwhile does not disturb the order."""
         last = b""
         while page := self._read_work_page(store, last):
-            for path, size_bytes, image_id in page:
+            for path, size_bytes, mtime_ns, image_id in page:
+                stamp = {"size_bytes": size_bytes, "mtime_ns": mtime_ns}
                 known = self._list_known(store, size_bytes)
-                yield Work(path=os.fsdecode(path), size_bytes=size_bytes, is_new=image_id is None, known=known)
+                yield Work(path=os.fsdecode(path), **stamp, is_new=image_id is None, known=known)
             last = page[-1][0]
 
-    def _read_work_page(self, store: int, last: bytes) -> list[tuple[bytes, int, int | None]]:
-        query = f"SELECT f.path, f.size_bytes, f.image_id {_WORK} ORDER BY f.path LIMIT {WORK_PAGE}"
+    def _read_work_page(self, store: int, last: bytes) -> list[tuple[bytes, int, int, int | None]]:
+        query = f"SELECT f.path, f.size_bytes, f.mtime_ns, f.image_id {_WORK} ORDER BY f.path LIMIT {WORK_PAGE}"
         return self._connection.execute(query, (store, last)).fetchall()
 
     def _list_known(self, store: int, size_bytes: int) -> tuple[bytes, ...]:
@@ -317,7 +320,7 @@ def _refuse_emptied(connection: sqlite3.Connection, folder: Path) -> None:
     known = read_value(connection, count.format("files"), bound_paths(str(folder)))
     if known and not read_value(connection, count.format("seen"), bound_paths(str(folder))):
         raise SourceError(
-            f"{folder} held {known} pictures and holds none now. If its disk is not mounted, mount it; "
+            f"{spell(folder)} held {known} pictures and holds none now. If its disk is not mounted, mount it; "
             "if they are gone, or passed over, for good, run again with --accept-removals."
         )
 
@@ -348,11 +351,13 @@ def _notice_swaps(connection: sqlite3.Connection) -> None:
     """A path of the same stamp that leads to another file may lead to another content, too: another look at each.
 
     Where they are many, a disk numbers its files anew whenever it is mounted; then of those alone that share a stamp.
+    Behind a URL it is no number of a disk but the version of the content.
     """
     other = "FROM seen WHERE seen.path = files.path AND files.inode != seen.inode"
     many = read_value(connection, f"SELECT count(*) FROM files WHERE EXISTS (SELECT 1 {other})") > MOST_READ_AGAIN
     shared = "(size_bytes, mtime_ns) IN (SELECT size_bytes, mtime_ns FROM files GROUP BY 1, 2 HAVING count(*) > 1)"
-    connection.execute(f"UPDATE files SET image_id = NULL {other} AND (? OR {shared})", (not many,))
+    remote = "substr(files.path, 1, 1) != x'2F' AND instr(files.path, x'3A2F') > 2"
+    connection.execute(f"UPDATE files SET image_id = NULL {other} AND (? OR {shared} OR {remote})", (not many,))
 
 
 def _record_entry(connection: sqlite3.Connection, store: int, entry: Entry) -> tuple[int | None, str | None]:

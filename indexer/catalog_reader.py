@@ -21,6 +21,7 @@ from indexer.filters import SQUARE_PERCENT, Filter
 from indexer.layout import LARGEST, clamp_time
 from indexer.reasons import PENDING, UNPUBLISHED, UNREAD, find_kind, split_reason
 from indexer.schema import bound_paths, connect_to_read, explain_damage
+from indexer.urls import make_absolute, resolve
 
 ASKED_AT_ONCE = 500
 HASH_BYTES = 32
@@ -131,6 +132,8 @@ class CatalogReader:
         direct = Counter(os.path.dirname(path) for (path,) in self._ask("SELECT path FROM files"))
         for folder, count in direct.items():
             for one in (path := Path(os.fsdecode(folder)), *path.parents):
+                if one not in roots and len(one.parts) < 2:
+                    break  # What a list names lies below no picture folder.
                 counts[one] += count
                 if one in roots:
                     break
@@ -303,7 +306,7 @@ def _write_conditions(where: Filter) -> Iterator[tuple[str, tuple]]:
 
 def _spell(folder: Path) -> set[tuple[bytes, bytes]]:
     """The bounds of the paths below a folder, as it is spelled and where its links lead."""
-    return {bound_paths(os.path.abspath(folder)), bound_paths(os.path.realpath(folder))}
+    return {bound_paths(str(make_absolute(folder))), bound_paths(str(resolve(folder)))}
 
 
 def _begin(day: date) -> int:

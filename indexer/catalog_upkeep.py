@@ -5,12 +5,13 @@ Rule: as in `catalog`, what the catalog names is on the disk already.
 
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from indexer.catalog import LOST, PRUNED, Catalog, succeed_store
 from indexer.errors import SourceError
 from indexer.schema import bound_paths, find_faults
+from indexer.urls import spell
 
 
 class UpkeepCatalog(Catalog):
@@ -30,23 +31,28 @@ class UpkeepCatalog(Catalog):
             folders = _list_below(connection, "folders", old)
             files = _list_below(connection, "files", old)
             if not (folders or files):
-                raise SourceError(f"Nothing in this collection lies below {old}. `seer status` shows its folders.")
+                raise SourceError(
+                    f"Nothing in this collection lies below {spell(old)}. `seer status` shows its folders."
+                )
             mounts = _list_below(connection, "mounts", old)
             for table, paths in (("folders", folders), ("files", files), ("mounts", mounts)):
                 _move_all(connection, table, paths, old, new)
             _require_apart(connection, folders, files, old, new)
             return len(files)
 
-    def forget(self, folder: Path) -> int:
-        """Let go of a picture folder, and of its files that lie in no other. Returns: how many files are concerned.
+    def forget(self, folder: Path, listed: Iterable[str] = ()) -> int:
+        """Let go of a picture folder or a list, and of its files that belong to no other.
 
-        Raises: SourceError if it is none of the collection's.
+        Args:
+            listed: what the collection's other lists name.
+        Returns: how many files are concerned. Raises: SourceError if it is none of the collection's.
         """
         with self._transaction() as connection:
             if not connection.execute("DELETE FROM folders WHERE path = ?", (os.fsencode(folder),)).rowcount:
-                listed = "".join(f"\n  {known}" for known in self.list_folders())
-                raise SourceError(f"{folder} is no picture folder of this collection. It has:{listed or ' none'}")
-            files = set(_list_below(connection, "files", folder))
+                known = "".join(f"\n  {spell(known)}" for known in self.list_folders())
+                raise SourceError(f"{spell(folder)} is no picture folder of this collection. It has:{known or ' none'}")
+            # What a list has named may lie anywhere.
+            files = {path for (path,) in connection.execute("SELECT path FROM files")} - set(map(os.fsencode, listed))
             for other in self.list_folders():
                 files.difference_update(_list_below(connection, "files", other))
             connection.executemany("DELETE FROM files WHERE path = ?", [(path,) for path in files])
@@ -143,11 +149,11 @@ def _require_apart(
     others = folders - moved
     for folder in sorted(moved):
         if any(other in folder.parents or folder in other.parents for other in others):
-            raise SourceError(f"{folder} would lie in another picture folder, or hold one. Move it apart.")
+            raise SourceError(f"{spell(folder)} would lie in another picture folder, or hold one. Move it apart.")
     for path in moved_files:
         file = Path(os.fsdecode(_move(path, old, new)))
         if folders.isdisjoint(file.parents):
             raise SourceError(
-                f"{file} would lie in none of the collection's picture folders, which are "
-                f"{', '.join(map(str, sorted(folders)))}. Give the old and the new place of a whole picture folder."
+                f"{spell(file)} would lie in none of the collection's picture folders, which are "
+                f"{', '.join(map(spell, sorted(folders)))}. Give the old and the new place of a whole picture folder."
             )

@@ -25,17 +25,20 @@ from PIL import Image
 
 from indexer import generations
 from indexer.catalog_upkeep import UpkeepCatalog
-from indexer.decode import DecodeSettings, DecodeTask, decode_file, hash_content
+from indexer.decode import DecodeSettings, DecodeTask, decode_file, hash_content, read_whole
 from indexer.errors import CollectionDamaged, CollectionError, FingerprintMismatch, explain_missing_folder
 from indexer.graph_folder import find_graph_fault, remove_graph
+from indexer.kinds import is_source
 from indexer.layout import CATALOG, MARKS, STORES, THUMBNAILS, clamp_time, name_store
 from indexer.marks_upkeep import examine_marks, name_aside, save_readable
-from indexer.members import is_source, stat_file
+from indexer.members import stat_file
 from indexer.publish import OnStep, publish_store
 from indexer.schema import tell_damage
 from indexer.settings import BuildSettings
+from indexer.sources import Walk
 from indexer.thumbnails import ThumbnailReader, ThumbnailWriter
 from indexer.upkeep import open_for_upkeep, write_living
+from indexer.urls import is_remote, spell
 from indexer.vectors import Store, count_rows
 from seer_model.errors import PictureError, UserError
 from seer_model.pictures import DECODER_ERRORS, encode_thumbnail, open_picture
@@ -134,13 +137,17 @@ class _Check:
         away = [folder for folder in self.catalog.list_folders() if not is_source(folder)]
         for folder in away:
             yield Problem(part="files", text=explain_missing_folder(folder))
+        walk = Walk([folder for folder in self.catalog.list_folders() if is_remote(folder)])
+        elsewhere = {file.path: (file.size_bytes, file.mtime_ns) for file in walk}
+        for folder in walk.unreadable:
+            away.append(Path(folder))
+            yield Problem(part="files", text=f"{spell(folder)} cannot be looked through at present.")
         for path, size_bytes, mtime_ns in self.catalog.list_stamps():
             self.found.files += 1
             if any(folder in Path(path).parents for folder in away):
                 continue
             try:
-                status = stat_file(path)
-                changed += (status.st_size, clamp_time(status.st_mtime_ns)) != (size_bytes, mtime_ns)
+                changed += (elsewhere.get(path) or _read_stamp(path)) != (size_bytes, mtime_ns)
             except (OSError, PictureError):
                 missing += 1
         for count, what in ((missing, "are not there any more"), (changed, "have changed")):
@@ -229,7 +236,7 @@ class _Check:
         with closing(ThumbnailWriter(self.collection / THUMBNAILS)) as writer:
             for content_hash, path in missing.items():
                 with suppress(OSError, PictureError):
-                    data = Path(path).read_bytes()
+                    data, _ = read_whole(path)
                     if hash_content(data) == content_hash:
                         picture = open_picture(data, short_side_px=THUMBNAIL_PX)
                         writer.write([(content_hash, encode_thumbnail(picture, side_px=THUMBNAIL_PX))])
@@ -250,7 +257,7 @@ class _Check:
         self.found.sample = len(chosen)
         for path, content_hash, row in chosen:
             if reason := self._compare_anew(manifest, store, path, content_hash, row):
-                yield Problem(part="sample", text=f"{path} {reason}")
+                yield Problem(part="sample", text=f"{spell(path)} {reason}")
 
     def _compare_anew(self, manifest: dict, store: Store, path: str, content_hash: bytes, row: int) -> str | None:
         from indexer.embed import embed_batch
@@ -293,6 +300,11 @@ class _Check:
         except UserError as error:  # also without FAISS
             return Problem(part=part, text=f"{text} It could not be repaired: {error}")
         return Problem(part=part, text=f"{text} Repaired. {rest}".rstrip(), is_repaired=True)
+
+
+def _read_stamp(path: str) -> tuple[int, int]:
+    status = stat_file(path)
+    return status.st_size, clamp_time(status.st_mtime_ns)
 
 
 def _is_picture(webp: bytes | None) -> bool:

@@ -21,11 +21,10 @@ from indexer.estimate import estimate_build
 from indexer.interrupts import INTERRUPTED, watch_interrupt
 from indexer.job import build_collection
 from indexer.layout import LOG, PRIVATE, find_collection, is_collection, require_own_place
-from indexer.members import list_members
 from indexer.places import find_place, list_watched
 from indexer.report import BuildReport, Watchers
-from indexer.settings import PRECISIONS, BuildSettings
-from indexer.sources import FoundFile, Walk, resolve_folders
+from indexer.settings import ENGINES, LOCAL, PRECISIONS, BuildSettings
+from indexer.sources import FoundFile, Walk, require_listing, resolve_folders
 from indexer.terminal import show_progress
 from indexer.texts import show_count, show_estimate, show_path, show_report
 from indexer.watch import Watched, follow_changes, look
@@ -90,6 +89,15 @@ class SizeInBytes(click.ParamType):
 @click.option(
     "--accept-removals", is_flag=True, help="Believe that a folder which is empty now was emptied on purpose."
 )
+@click.option(
+    "--engine", type=click.Choice(ENGINES), default=LOCAL, show_default=True,
+    help="Who embeds: this computer, or the nodes of a Ray cluster.",
+)  # fmt: skip
+@click.option("--address", metavar="HOST:PORT", help="Of the cluster; left out: RAY_ADDRESS, or one is started here.")
+@click.option(
+    "--outputs", metavar="PLACE",
+    help="Where its nodes leave what they make until it is taken in: a folder that they share, or s3://BUCKET/PREFIX.",
+)  # fmt: skip
 @click.option("--estimate", "is_estimated", is_flag=True, help="Say what it would take, from a try, and do nothing.")
 @click.option("--watch", "is_watched", is_flag=True, help="Go on: build again whenever something changes; Ctrl-C ends.")
 @nice_option
@@ -158,8 +166,8 @@ def choose_collection(pictures: list[Path], folder: Path | None) -> Path:
 def require_pictures(folders: list[Path], exclude: tuple[str, ...]) -> None:
     """A new collection is not made of a folder that was given by mistake. Raises: SourceError."""
     resolved = resolve_folders(folders)
-    for shard in (one for one in resolved if not one.is_dir()):
-        list_members(shard)  # Says what is wrong with it; a later build goes on without it.
+    for source in resolved:
+        require_listing(source)
     walk = Walk(resolved, tuple(filter(None, exclude)))
     if next(iter(walk), None) is None:
         where = ", ".join(show_path(folder) for folder in folders)

@@ -14,6 +14,7 @@ from indexer.check import SAMPLE, check_collection
 from indexer.layout import find_collection
 from indexer.texts import escape, show_count, show_path
 from indexer.upkeep import forget_folder, prune_collection, relocate_folder
+from indexer.urls import make_absolute
 
 collection_option = click.option(
     "--collection",
@@ -91,7 +92,7 @@ def relocate(old: Path, new: Path, folder: Path | None, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps({"schema_version": 1, "files": files}))
     else:
-        click.echo(f"{show_count(files, 'file')} now stand below {show_path(new.absolute())}.")
+        click.echo(f"{show_count(files, 'file')} now stand below {show_path(make_absolute(new))}.")
 
 
 @click.command()

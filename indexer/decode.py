@@ -17,7 +17,10 @@ import numpy as np
 from blake3 import blake3
 
 from indexer.layout import clamp_time
-from indexer.members import Stamp, read_member
+from indexer.members import read_elsewhere, read_member
+from indexer.remote import Stamp
+from indexer.shards import Place
+from indexer.urls import is_remote
 from indexer.workers import DIED, Limits, Workers
 from seer_model.errors import PictureError
 from seer_model.pictures import bound_memory, encode_thumbnail, open_picture
@@ -45,6 +48,14 @@ class DecodeTask:
 
     path: str
     known: tuple[bytes, ...] = ()
+    size_bytes: int = 0
+    mtime_ns: int = 0
+    data: bytes | None = None
+    """Of a file that was read already; its stamp is the one above then."""
+    reason: str | None = None
+    """Why it could not be."""
+    member: tuple[Stamp, Place] | None = None
+    """Of a member of a shard whose headers are known: the shard's stamp, and where the member lies in it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +73,11 @@ class DecodedFile:
     thumbnail: bytes | None = None
     reason: str | None = None
 
+    @property
+    def is_decoded(self) -> bool:
+        """Whether it was read as a picture; its pixels may have been let go since."""
+        return self.thumbnail is not None
+
 
 def hash_content(data: bytes) -> bytes:
     """The identity of an image: BLAKE3, 32 bytes."""
@@ -70,10 +86,12 @@ def hash_content(data: bytes) -> bytes:
 
 def decode_file(task: DecodeTask, settings: DecodeSettings) -> DecodedFile:
     """Read one file and decode it; whatever is wrong with it is in `reason`."""
+    if task.reason is not None:
+        return DecodedFile(path=task.path, reason=task.reason)
     try:
-        data, status = read_whole(task.path)
+        data, status = _read(task)
     except (OSError, PictureError, MemoryError) as error:
-        return DecodedFile(path=task.path, reason=_explain(error))
+        return DecodedFile(path=task.path, reason=explain_unread(error))
     read = _note_read(task.path, data, status)
     return read if read.content_hash in task.known else _decode(data, read, settings)
 
@@ -132,7 +150,7 @@ def _give_up(task: DecodeTask, reason: str) -> DecodedFile:
     if reason != DIED:
         reason += " To wait longer, give --max-seconds."
     try:
-        data, status = read_whole(task.path)
+        data, status = _read(task)
     except (OSError, PictureError):
         return DecodedFile(path=task.path, reason=reason)
     # By its content, as every other picture that cannot be read: the next build leaves it alone.
@@ -149,8 +167,19 @@ def _note_read(path: str, data: bytes, status: os.stat_result | Stamp, **more: o
     )
 
 
+def _read(task: DecodeTask) -> tuple[bytes, os.stat_result | Stamp]:
+    if task.data is not None:
+        return task.data, Stamp(task.size_bytes, task.mtime_ns, 0)
+    return read_whole(task.path)
+
+
 def read_whole(path: str | Path) -> tuple[bytes, os.stat_result | Stamp]:
-    """The bytes of a file or of a picture in a shard, and its stamp. Raises: PictureError, OSError."""
+    """The bytes of a file, of a picture in a shard or behind a URL, and its stamp.
+
+    Raises: PictureError, OSError; SourceError where nobody here knows that kind of URL.
+    """
+    if is_remote(path):
+        return read_elsewhere(path)
     try:
         return _read_file(path)
     except NotADirectoryError:
@@ -163,9 +192,7 @@ def _read_file(path: str | Path) -> tuple[bytes, os.stat_result]:
         if not stat.S_ISREG(before.st_mode):
             raise PictureError("It is no longer a regular file.")
         if before.st_size > MAX_FILE_BYTES:
-            raise PictureError(
-                f"The file has {before.st_size >> 20} MB; files above {MAX_FILE_BYTES >> 20} MB are not read."
-            )
+            raise PictureError(explain_too_large(before.st_size))
         data = file.read()
         after = os.fstat(file.fileno())
     if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns) or len(data) != after.st_size:
@@ -178,7 +205,13 @@ def _open_at_once(path: str, flags: int) -> int:
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
-def _explain(error: Exception) -> str:
+def explain_too_large(size_bytes: int) -> str:
+    """The reason of a file that is not read at all."""
+    return f"The file has {size_bytes >> 20} MB; files above {MAX_FILE_BYTES >> 20} MB are not read."
+
+
+def explain_unread(error: Exception) -> str:
+    """The reason of a file that could not be read."""
     if isinstance(error, FileNotFoundError):
         return "The file vanished before it was read; the next build looks again."
     if isinstance(error, PermissionError):

@@ -10,11 +10,11 @@ from functools import lru_cache, partial
 import numpy as np
 
 from indexer.errors import QueryError
-from indexer.fleet import About, Fleet, start_processes
+from indexer.fleet import About, Fleet, Lane, start_processes
 from seer_model.backbone import Backbone, open_backbone, read_prototypes
-from seer_model.devices import share_cores
+from seer_model.devices import set_threads, share_cores
 
-__all__ = ["Backbone", "embed_batch", "embed_prepared", "open_backbone", "open_fleet", "read_prototypes"]
+__all__ = ["Backbone", "embed_batch", "embed_prepared", "open_backbone", "open_fleet", "open_lane", "read_prototypes"]
 
 
 def open_fleet(model: str, devices: Sequence[str], **how: object) -> Fleet:
@@ -47,6 +47,14 @@ def _serve(pixels: Sequence[np.ndarray] | None, **opening: object) -> object:
 def _open_once(*, model: str, device: str, share: int, how: tuple) -> Backbone:
     share_cores(share)
     return open_backbone(model, device=device, **dict(how))
+
+
+def open_lane(model: str, device: str, how: dict, threads: int | None) -> tuple[About, Lane]:
+    """A model on one device. `threads`: of a network on a CPU; None: as it has. Raises: what `open_backbone` does."""
+    if threads:
+        set_threads(threads)
+    backbone = open_backbone(model, device=device, **how)
+    return _describe(backbone), partial(embed_batch, backbone)
 
 
 def _describe(backbone: Backbone) -> About:

@@ -158,25 +158,18 @@ def _draw(place: Path, pictures: list[Path], settings: BuildSettings) -> tuple[i
 
 def _try(folder: Path, drawn: list[str], settings: BuildSettings, course: _Course) -> float:
     """Build a collection of these files and forget it. Returns: bytes on the disk for each image."""
-    links, trial = folder / "pictures", folder / "collection"
-    links.mkdir()
-    for number, path in enumerate(drawn):
-        _link(path, links / f"{number:06d}{os.path.splitext(path)[1]}")
+    listed, trial = folder / "pictures.txt", folder / "collection"
+    # Those that a list can name: a line for each.
+    named = [path for path in drawn if path == path.strip() and path.isprintable()]
+    listed.write_text("".join(f"{path}\n" for path in named), encoding="utf-8")
     watchers = Watchers(on_progress=course.note, should_stop=course.should_stop)
     alone = replace(settings, exclude=(), limit=None, retry_failed=False, accept_removals=False)
-    build_collection(trial, [links], alone, watchers)
+    build_collection(trial, [listed], alone, watchers)
     with closing(UpkeepCatalog(trial / CATALOG)) as catalog:
         ((store, dimension),) = catalog.list_stores()
         images = max(1, catalog.count_rows(store))
     thumbnails = (trial / THUMBNAILS).stat().st_size / images
     return measure_row(dimension) + MOST_ROW_BYTES + thumbnails + CATALOG_BYTES
-
-
-def _link(path: str, link: Path) -> None:
-    try:
-        link.symlink_to(path)
-    except OSError:  # Windows lets only some people.
-        shutil.copyfile(path, link)
 
 
 def read_memory() -> int:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Self
 
 from indexer.errors import QueryError
+from indexer.urls import spell
 from seer_model.formats import DECODERS, EXTRAS
 
 FORMATS = (*DECODERS, *EXTRAS)
@@ -84,7 +85,7 @@ class Filter:
     def __str__(self) -> str:
         """In words: `in /pictures/2024, JPEG or PNG`."""
         words = (
-            " or ".join(f"in {folder}" for folder in self.under),
+            " or ".join(f"in {spell(folder)}" for folder in self.under),
             self.since and f"changed since {self.since}",
             self.until and f"changed until {self.until}",
             self.least_bytes is not None and f"of {self.least_bytes:,} bytes or more",

@@ -23,6 +23,7 @@ import numpy as np
 
 from indexer import generations
 from indexer.catalog import Catalog
+from indexer.cluster_pipeline import Spread, open_spread
 from indexer.decode import DecodePool, DecodeSettings
 from indexer.edited import COPIES, edit_thumbnails, embed_copies
 from indexer.errors import (
@@ -33,15 +34,15 @@ from indexer.errors import (
     explain_refusal,
 )
 from indexer.hold import hold
+from indexer.kinds import is_source
 from indexer.layout import CATALOG, PRIVATE, STORES, THUMBNAILS, name_store, require_own_place
-from indexer.members import is_source
 from indexer.pipeline import Pipeline, Sinks
 from indexer.publish import DEMANDS, publish_store
 from indexer.recipes import MOST_ROW_BYTES
 from indexer.report import BuildReport, Progress, Tally, Watchers
 from indexer.schema import explain_damage
-from indexer.settings import BuildSettings
-from indexer.sources import Walk, resolve_folders
+from indexer.settings import RAY, BuildSettings
+from indexer.sources import Walk, require_listing, resolve_folders
 from indexer.thumbnails import ThumbnailReader, ThumbnailWriter
 from indexer.vectors import StoreWriter, copy_rows, count_rows, measure_row
 from seer_model.durable import make_folder
@@ -90,6 +91,7 @@ class _Build:
         model = complete_reference(settings.model or self.model_before or DEFAULT_MODEL)
         self.settings = replace(settings, model=model)
         self.tally = Tally()
+        self.spread: Spread | None = None
         self.is_stopped = False
         self.started = time.monotonic()
 
@@ -152,6 +154,8 @@ class _Build:
 
     def _choose_folders(self, added: list[Path]) -> list[Path]:
         """The folders to walk: the new ones and those of the collection that are still there."""
+        for source in added:
+            require_listing(source)
         known = self.catalog.list_folders()
         missing = [folder for folder in known if not is_source(folder)]
         if missing and not self.settings.accept_removals:
@@ -197,17 +201,13 @@ class _Build:
         from indexer.embed import open_fleet
 
         self.watchers.on_progress(Progress("loading the model"))
-        self.fleet = self.stack.enter_context(
-            closing(
-                open_fleet(
-                    self.settings.model,
-                    self.settings.devices,
-                    batch_size=self.settings.batch_size,
-                    precision=self.settings.precision,
-                    is_compiled=self.settings.is_compiled,
-                )
-            )
-        )
+        settings = self.settings
+        how = {name: getattr(settings, name) for name in ("batch_size", "precision", "is_compiled")}
+        if settings.engine == RAY:
+            self.spread = open_spread(self.folder, settings, how, self.stack)
+            self.fleet = self.spread.fleet
+        else:
+            self.fleet = self.stack.enter_context(closing(open_fleet(settings.model, settings.devices, **how)))
         if self.settings.model != self.model_before:
             # What one model could not embed, another may.
             self.catalog.retry_failed()
@@ -261,10 +261,13 @@ class _Build:
         self.watchers.on_progress(Progress("embedding", 0, total))
         sinks = Sinks(thumbnails=thumbnails, rows=self.writer, catalog=self.catalog, store=self.store)
         together = self.settings.batch_size or max(LEAST_TOGETHER, self.fleet.about.batch_size)
-        pipeline = Pipeline(sinks, self.fleet.lanes, together, self.watchers)
+        if self.spread:
+            pipeline = self.spread.make_pipeline(sinks, self.catalog.list_folders(), decoding, together, self.watchers)
+        else:
+            pool = self.stack.enter_context(closing(DecodePool(decoding, self.settings.workers)))
+            pipeline = Pipeline(sinks, self.fleet.lanes, together, pool, self.watchers)
         self.tally = pipeline.tally
-        with closing(DecodePool(decoding, self.settings.workers)) as pool:
-            self.is_stopped = not pipeline.run(pool, total)
+        self.is_stopped = not pipeline.run(total)
 
     def _publish(self) -> generations.Generation | None:
         """Publish if there is something that the current generation does not have. Returns: the one that answers."""

@@ -13,7 +13,6 @@ Rule: of a picture that is not asked for only its place is kept; of the pixels, 
 
 import fnmatch
 import os
-import stat
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -24,11 +23,11 @@ from typing import NamedTuple
 from blake3 import blake3
 
 from indexer.errors import SourceError
-from indexer.shards import Place, is_shard, list_pictures, make_printable, read_place
+from indexer.kinds import FOLDER, HOW_TO_GIVE, LIST, SHARD, read_list, recognise
+from indexer.shards import Place, list_pictures, make_printable, read_place
 from indexer.sources import Walk
 from indexer.workers import Limits, Workers
 from seer_model.errors import PictureError, SettingsError
-from seer_model.formats import sniff_format
 from seer_model.pictures import bound_memory, open_picture
 from seer_model.squares import Square, squeeze
 
@@ -37,18 +36,6 @@ CHUNK = 64
 CHUNK_BYTES = 4 << 20
 """Of pixels: larger squares travel in smaller chunks."""
 AHEAD_PER_WORKER = 3
-HEAD_BYTES = 4096
-PACKED = {
-    b"\x1f\x8b": "gzip -d",
-    b"BZh": "bzip2 -d",
-    b"\xfd7zXZ\0": "xz -d",
-    b"\x28\xb5\x2f\xfd": "zstd -d",
-    b"PK\3\4": "unzip",
-}
-"""First bytes of a compressed file -> what unpacks it."""
-FOLDER, SHARD, LIST = "folder", "shard", "list"
-HOW_TO_GIVE = "Give folders of pictures, tar shards, or text files with one path per line."
-
 
 @dataclass(frozen=True, kw_only=True)
 class SqueezeSettings:
@@ -236,41 +223,6 @@ def list_sources(sources: Sequence[Path], exclude: tuple[str, ...] = ()) -> List
     return listing
 
 
-def recognise(source: Path) -> str:
-    """What a source is: "folder", "shard" or "list".
-
-    Raises: SourceError if it is missing, cannot be read, or is none of them.
-    """
-    try:
-        mode = source.stat().st_mode
-        if stat.S_ISDIR(mode):
-            return FOLDER
-        if not stat.S_ISREG(mode):
-            raise SourceError(f"{source} is neither a file nor a folder. {HOW_TO_GIVE}")
-        if is_shard(source):
-            return SHARD
-        with open(source, "rb") as file:
-            _require_text(source, file.read(HEAD_BYTES))
-        return LIST
-    except FileNotFoundError as error:
-        raise SourceError(f"There is no {source}. Check the name, or mount the disk that it is on.") from error
-    except OSError as error:
-        raise SourceError(f"{source} cannot be read ({error.strerror or error}).") from error
-
-
-def _require_text(source: Path, head: bytes) -> None:
-    for magic, unpack in PACKED.items():
-        if head.startswith(magic):
-            raise SourceError(
-                f"{source} is compressed; pictures are read from their place in a shard, so it must be a plain tar. "
-                f"Unpack it first: {unpack} {source.name}"
-            )
-    if sniff_format(head) is not None:
-        raise SourceError(f"{source} is a single picture. {HOW_TO_GIVE}")
-    if b"\0" in head:
-        raise SourceError(f"{source} is neither a tar shard (it does not begin like one) nor UTF-8 text. {HOW_TO_GIVE}")
-
-
 def _look_into(source: Path, exclude: tuple[str, ...], listing: Listing) -> Iterator[_Found]:
     kind = recognise(source)
     listing.counts[f"{kind}s"] += 1
@@ -300,23 +252,12 @@ def _look_into_shard(path: Path) -> Iterator[_Found]:
 
 def _look_into_list(path: Path) -> Iterator[_Found]:
     folder, real_folders = path.resolve().parent, {}
-    for line in _read_lines(path):
+    for line in read_list(path):
         above, name = os.path.split(os.path.join(folder, line))
         if above not in real_folders:
             real_folders[above] = os.path.realpath(above)
         file = os.path.join(real_folders[above], name)
         yield _Found(LIST, (file, 0), line, Place(file, 0, _measure(file), make_printable(file)))
-
-
-def _read_lines(path: Path) -> Iterator[str]:
-    with open(path, encoding="utf-8-sig", errors="surrogateescape") as file:
-        for number, line in enumerate(map(str.strip, file), 1):
-            if "\0" in line:
-                raise SourceError(f"Line {number} of {path} is no text. {HOW_TO_GIVE}")
-            if line.lower().endswith(".tar"):
-                raise SourceError(f"Line {number} of {path} names a shard. Give shards as sources, or their folder.")
-            if line and not line.startswith("#"):
-                yield line
 
 
 def _measure(file: str) -> int:

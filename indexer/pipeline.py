@@ -21,12 +21,11 @@ from queue import SimpleQueue
 
 import numpy as np
 
-from indexer.catalog import Catalog, Entry, Work
-from indexer.decode import DecodedFile, DecodePool, DecodeTask
+from indexer.decode import DecodedFile, DecodePool
+from indexer.fetching import fetch_ahead, list_tasks
 from indexer.fleet import Lane
-from indexer.report import NO_EMBEDDING, Progress, Tally, Watchers
-from indexer.thumbnails import ThumbnailWriter
-from indexer.vectors import StoreWriter
+from indexer.recording import Recorder, Sinks
+from indexer.report import Progress, Watchers
 from seer_model.errors import DeviceError
 
 IDLE_ENTRIES = 256
@@ -50,32 +49,25 @@ class Batch:
     embedding: Future | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
-class Sinks:
-    """Where a batch goes, in this order."""
-
-    thumbnails: ThumbnailWriter
-    rows: StoreWriter
-    catalog: Catalog
-    store: int
-
-
 class Pipeline:
     """One run over the files that wait. Everything but decoding and the lanes is done in the calling thread."""
 
-    def __init__(self, sinks: Sinks, lanes: list[Lane], batch_size: int, watchers: Watchers) -> None:
-        self._sinks, self._batch_size, self._watchers = sinks, batch_size, watchers
+    def __init__(
+        self, sinks: Sinks, lanes: list[Lane], batch_size: int, pool: DecodePool, watchers: Watchers
+    ) -> None:
+        self._sinks, self._batch_size, self._pool, self._watchers = sinks, batch_size, pool, watchers
         self._lanes: SimpleQueue[Lane] = SimpleQueue()
         for lane in lanes:
             self._lanes.put(lane)
         self._count, self._able, self._lock = len(lanes), len(lanes), threading.Lock()
         self._under_way: set[bytes] = set()
         self._waited: Counter[str] = Counter()
-        self.tally = Tally()
+        self._recorder = Recorder(sinks, watchers)
+        self.tally = self._recorder.tally
 
-    def run(self, pool: DecodePool, total: int) -> bool:
+    def run(self, total: int) -> bool:
         """Bring the first `total` waiting files in. Returns: whether it came to the end, and was not told to stop."""
-        with closing(self._embed_ahead(self._form_batches(pool, total))) as embedded:
+        with closing(self._embed_ahead(self._form_batches(total))) as embedded:
             while not self._watchers.should_stop():
                 batch = next(embedded, None)
                 if batch is None:
@@ -86,14 +78,15 @@ class Pipeline:
                 self._watchers.on_progress(Progress("embedding", tally.read, total, tally.failed, self._find_limit()))
         return False
 
-    def _form_batches(self, pool: DecodePool, total: int) -> Iterator[Batch]:
+    def _form_batches(self, total: int) -> Iterator[Batch]:
         """Decoded files in order, cut so that each batch has at most `batch_size` to embed."""
         new: dict[str, bool] = {}
         batch, waiting = Batch([]), 0
-        decoded_files = pool.decode(_list_tasks(self._sinks.catalog.list_work(self._sinks.store), total, new))
+        tasks = list_tasks(self._sinks.catalog.list_work(self._sinks.store), total, new)
+        decoded_files = self._pool.decode(fetch_ahead(tasks))
         while decoded := self._take(decoded_files):
             batch.files.append((decoded, new.pop(decoded.path)))
-            waiting += decoded.pixels is not None
+            waiting += decoded.is_decoded
             if waiting == self._batch_size or len(batch.files) == IDLE_ENTRIES:
                 yield batch
                 batch, waiting = Batch([]), 0
@@ -122,7 +115,8 @@ class Pipeline:
                         batch.embedding.cancel()
 
     def _begin(self, batch: Batch, threads: ThreadPoolExecutor) -> None:
-        batch.fresh = self._choose_fresh([decoded for decoded, _ in batch.files])
+        fresh = self._recorder.choose_fresh(batch.files)
+        batch.fresh = [decoded for decoded in fresh if decoded.content_hash not in self._under_way]
         self._under_way.update(decoded.content_hash for decoded in batch.fresh)
         if batch.fresh:
             batch.embedding = threads.submit(self._embed, [decoded.pixels for decoded in batch.fresh])
@@ -150,46 +144,13 @@ class Pipeline:
                 self._lanes.put(lane)
             return self._able > 0
 
-    def _choose_fresh(self, batch: list[DecodedFile]) -> list[DecodedFile]:
-        """Those to embed: decoded, one of each content, and without a row (an earlier batch may have given it one)."""
-        distinct = {decoded.content_hash: decoded for decoded in reversed(batch) if decoded.pixels is not None}
-        return [
-            decoded
-            for decoded in batch
-            if distinct.get(decoded.content_hash) is decoded
-            and decoded.content_hash not in self._under_way
-            and not self._sinks.catalog.has_row(self._sinks.store, decoded.content_hash)
-        ]
-
     def _commit(self, batch: Batch) -> None:
         """Make a batch last: rows first, the catalog after them."""
         with self._waiting_for(NETWORK):
             rows, usable = batch.embedding.result() if batch.embedding else ([], [])
         self._watchers.on_step("batch embedded")
-        self._sinks.thumbnails.write([(decoded.content_hash, decoded.thumbnail) for decoded in batch.fresh])
-        self._watchers.on_step("thumbnails written")
-        next_row = self._sinks.rows.append(rows) if len(rows) else self._sinks.rows.rows
-        self._watchers.on_step("rows appended")
-        placed: dict[bytes, int | None] = {}
-        for decoded, is_usable in zip(batch.fresh, usable, strict=True):
-            placed[decoded.content_hash] = next_row if is_usable else None
-            next_row += is_usable
-        entries = [_make_entry(decoded, placed) for decoded, _ in batch.files]
-        recorded = self._sinks.catalog.record(self._sinks.store, entries)
+        self._recorder.record(batch.files, batch.fresh, rows, usable)
         self._under_way.difference_update(decoded.content_hash for decoded in batch.fresh)
-        self._watchers.on_step("batch recorded")
-        self._count_batch(batch, entries, recorded)
-
-    def _count_batch(self, batch: Batch, entries: list[Entry], recorded: list) -> None:
-        for (_, is_new), entry, (image_id, reason) in zip(batch.files, entries, recorded, strict=True):
-            self.tally.read += 1
-            if reason is not None:
-                self.tally.failed += 1
-                log.warning("%s: %s", entry.path, reason)
-            elif entry.row is not None:
-                self.tally.embedded += 1
-            elif is_new:
-                self.tally.moved[image_id] += 1
 
     @contextmanager
     def _waiting_for(self, stage: str) -> Iterator[None]:
@@ -204,32 +165,3 @@ class Pipeline:
         if self._waited.total() < TELLING_SECONDS:
             return None
         return max(self._waited, key=self._waited.__getitem__)
-
-
-def _list_tasks(work: Iterator[Work], total: int, new: dict[str, bool]) -> Iterator[DecodeTask]:
-    for number, task in enumerate(work):
-        if number == total:
-            return
-        if task.path in new:
-            continue  # A damaged catalog lists it twice.
-        new[task.path] = task.is_new
-        yield DecodeTask(task.path, task.known)
-
-
-def _make_entry(decoded: DecodedFile, placed: dict[bytes, int | None]) -> Entry:
-    # Of two files with one content in a batch, the first carries the row; both belong to the image.
-    row, reason = None, decoded.reason
-    if decoded.pixels is not None and decoded.content_hash in placed:
-        row = placed.pop(decoded.content_hash)
-        reason = NO_EMBEDDING if row is None else None
-    return Entry(
-        path=decoded.path,
-        size_bytes=decoded.size_bytes,
-        mtime_ns=decoded.mtime_ns,
-        content_hash=decoded.content_hash,
-        width=decoded.width,
-        height=decoded.height,
-        format=decoded.format,
-        reason=reason,
-        row=row,
-    )

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from seer_model.errors import SettingsError
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+ENGINES = LOCAL, RAY = ("local", "ray")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,11 +52,26 @@ class BuildSettings:
     """Try the files again that could not be read before."""
     accept_removals: bool = False
     """Believe a folder that has become empty."""
+    engine: str = LOCAL
+    """`local`, or `ray`: on the nodes of a Ray cluster."""
+    address: str | None = None
+    """Of the cluster; None: RAY_ADDRESS, or one that is started here."""
+    outputs: str | None = None
+    """Where the cluster's nodes leave what they have made: a folder that they share, or a URL. None: in the
+    collection."""
 
     def __post_init__(self) -> None:
         require(
             re.fullmatch(r"auto|cpu(,cpu)*|cuda|cuda:\d+(,\d+)*", self.device) is not None,
             f"--device is {self.device}; allowed are auto, cpu, cuda, cuda:N, or several: cuda:0,1 or cpu,cpu.",
+        )
+        require(self.engine in ENGINES, f"--engine is {self.engine}; allowed are {', '.join(ENGINES)}.")
+        is_spread = self.engine == RAY
+        for name, value in (("address", self.address), ("outputs", self.outputs)):
+            require(is_spread or value is None, f"--{name} is of --engine ray; give both, or neither.")
+        require(
+            not is_spread or self.device in ("auto", "cpu", "cuda"),
+            f"--device is {self.device}; with --engine ray it is auto, cpu or cuda: each GPU of the cluster is used.",
         )
         allowed = ", ".join(PRECISIONS)
         require(self.precision in PRECISIONS, f"--precision is {self.precision}; allowed are {allowed}.")
@@ -77,8 +93,8 @@ class BuildSettings:
         return [f"{kind}:{number}" for number in numbers.split(",")] if colon else self.device.split(",")
 
     def describe(self) -> dict:
-        """The settings as JSON-able values, for the manifest."""
-        return asdict(self)
+        """The settings as JSON-able values, for the manifest; who did the work is nothing that a reader asks."""
+        return {name: value for name, value in asdict(self).items() if name not in ("engine", "address", "outputs")}
 
 
 def require(condition: bool, sentence: str) -> None:

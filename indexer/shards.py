@@ -1,4 +1,4 @@
-"""Where the bytes of a picture lie: a file of its own, or a stretch of a tar shard.
+"""Where the bytes of a picture lie: a file of its own, or a stretch of a tar shard, on a disk or behind a URL.
 
 A shard is an uncompressed tar of pictures, as WebDataset writes them; members that are no pictures (.json, .cls, .txt)
 are passed over. Python's tarfile reads the headers, so long names, pax and GNU headers are known; a member's bytes are
@@ -11,10 +11,14 @@ import os
 import stat
 import tarfile
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from indexer.errors import SourceError
+from indexer.remote import open_remote, read_remote
+from indexer.urls import is_remote, spell
 from seer_model.errors import PictureError
 from seer_model.formats import PICTURE_SUFFIXES, sniff_format
 
@@ -64,18 +68,21 @@ def list_pictures(path: Path) -> Iterator[Place]:
 def list_named(path: Path) -> Iterator[tuple[str, Place]]:
     """The same, each after its name in the shard; one that is not UTF-8 is in surrogate escapes. Raises: as there."""
     try:
-        with tarfile.open(path, "r:", encoding="utf-8", errors="surrogateescape") as tar:
+        with (
+            _open(path) as file,
+            tarfile.open(path, "r:", fileobj=file, encoding="utf-8", errors="surrogateescape") as tar,
+        ):
             for member in _list_members(tar):
                 if _could_be_picture(tar, member):
                     name = make_printable(f"{path.name}:{member.name}")
                     yield member.name, Place(str(path), member.offset_data, member.size, name)
     except HEADER_ERRORS as error:
         raise SourceError(
-            f"The shard {path} is no whole uncompressed tar ({error}). Copy it again from where it came, "
+            f"The shard {spell(path)} is no whole uncompressed tar ({error}). Copy it again from where it came, "
             "or leave it out."
         ) from error
     except OSError as error:
-        raise SourceError(f"The shard {path} cannot be read ({error.strerror or error}).") from error
+        raise SourceError(f"The shard {spell(path)} cannot be read ({error.strerror or error}).") from error
 
 
 def read_place(place: Place) -> bytes:
@@ -85,6 +92,8 @@ def read_place(place: Place) -> bytes:
         cut, may not be read, or is no regular file.
     """
     try:
+        if is_remote(place.path):
+            return _read_elsewhere(place)
         _require_whole(place, os.stat(place.path))
         with open(place.path, "rb") as file:
             file.seek(place.offset)
@@ -93,9 +102,24 @@ def read_place(place: Place) -> bytes:
         raise PictureError("The file is not there (any more); restore it, or take it off the list.") from error
     except OSError as error:
         raise PictureError(f"The file could not be read ({error.strerror or error}).") from error
+    _require_size(place, data)
+    return data
+
+
+def _read_elsewhere(place: Place) -> bytes:
+    _require_readable(place)
+    data = read_remote(place.path, place.offset or None, place.size_bytes)
+    _require_size(place, data)
+    return data
+
+
+def _require_size(place: Place, data: bytes) -> None:
     if len(data) != place.size_bytes:
         raise PictureError(f"The file changed while it was read: {len(data)} of {place.size_bytes} bytes came.")
-    return data
+
+
+def _open(path: Path) -> AbstractContextManager[IO[bytes] | None]:
+    return open_remote(path) if is_remote(path) else nullcontext()
 
 
 def make_printable(name: str) -> str:
@@ -136,9 +160,13 @@ def _could_be_picture(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bool:
 def _require_whole(place: Place, status: os.stat_result) -> None:
     if not stat.S_ISREG(status.st_mode):
         raise PictureError("It is not a regular file.")
-    if place.size_bytes > MAX_PICTURE_BYTES:
-        raise PictureError(f"It has {place.size_bytes >> 20} MB; above {MAX_PICTURE_BYTES >> 20} MB nothing is read.")
+    _require_readable(place)
     if place.offset == 0 and status.st_size != place.size_bytes:
         raise PictureError(f"The file changed: it has {status.st_size} bytes, and had {place.size_bytes} when listed.")
     if status.st_size < place.offset + place.size_bytes:
         raise PictureError(f"The shard was cut: it ends at byte {status.st_size}, before the end of this picture.")
+
+
+def _require_readable(place: Place) -> None:
+    if place.size_bytes > MAX_PICTURE_BYTES:
+        raise PictureError(f"It has {place.size_bytes >> 20} MB; above {MAX_PICTURE_BYTES >> 20} MB nothing is read.")

@@ -1,8 +1,9 @@
-"""From a folder, or a tar shard, to the files in it that could be pictures.
+"""From a folder, a tar shard or a list, on a disk or behind a URL, to the files in it that could be pictures.
 
 A file could be a picture when its suffix or its first bytes say so. Hidden files and folders, other programs' caches,
 and folders that hold a collection are not looked at. Links to folders are not followed; links to files are. Of a shard
-each picture is a file with a path of its own (`members`).
+each picture is a file with a path of its own (`members`). Behind a URL first bytes are asked for only where there is
+no suffix. What a list names is a picture.
 
 Rule: this module only looks: it opens nothing but the first bytes of files with a foreign suffix, and writes nothing.
 """
@@ -11,20 +12,27 @@ import fnmatch
 import logging
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import accumulate, islice
 from pathlib import Path
 
 from indexer.errors import SourceError
+from indexer.kinds import FOLDER, LIST, SHARD, read_list, recognise
 from indexer.layout import LARGEST, clamp_time, is_collection
-from indexer.members import is_source, list_members
+from indexer.members import SHARD_SUFFIX, list_members, stat_file
+from indexer.remote import Stamp, list_remote, read_remote
+from indexer.urls import is_remote, resolve, spell
 from seer_model.errors import PictureError
 from seer_model.formats import PICTURE_SUFFIXES, sniff_format
 
 SKIPPED_FOLDERS = frozenset({"@eadir", "__macosx", "$recycle.bin", "system volume information", "lost+found"})
 HEAD_BYTES = 64
 log = logging.getLogger(__name__)
-SHARD_SUFFIX = ".tar"
+ASKED_AT_ONCE = 16
+"""Requests to a store that are under way together; and they are handed out by so many times this."""
+ASKED_AHEAD = 64 * ASKED_AT_ONCE
 
 
 @dataclass(frozen=True)
@@ -59,18 +67,26 @@ class Walk:
     """Files with the suffix .tar; they count as ignored too."""
 
     def __iter__(self) -> Iterator[FoundFile]:
-        for folder in self.folders:
-            if not folder.is_dir():
-                yield from self._look_into_shard(folder)
-                continue
-            # A stack of our own: folders may lie deeper in each other than Python's calls may.
-            waiting = [str(folder)]
-            while waiting:
-                subfolders: list[str] = []
-                looked_into = waiting.pop()
-                yield from self._look_into(str(folder), looked_into, subfolders)
-                self._note_mounts(looked_into, subfolders)
-                waiting += reversed(subfolders)
+        for source in self.folders:
+            kind = recognise(source)
+            if kind == LIST:
+                yield from self._look_into_list(source)
+            elif kind == SHARD:
+                yield from self._try(source, self._look_into_shard)
+            elif is_remote(source):
+                yield from self._try(source, self._look_elsewhere)
+            else:
+                yield from self._look_below(source)
+
+    def _look_below(self, folder: Path) -> Iterator[FoundFile]:
+        # A stack of our own: folders may lie deeper in each other than Python's calls may.
+        waiting = [str(folder)]
+        while waiting:
+            subfolders: list[str] = []
+            looked_into = waiting.pop()
+            yield from self._look_into(str(folder), looked_into, subfolders)
+            self._note_mounts(looked_into, subfolders)
+            waiting += reversed(subfolders)
 
     def _look_into(self, root: str, folder: str, subfolders: list[str]) -> Iterator[FoundFile]:
         for entry in self._list_entries(folder):
@@ -86,19 +102,78 @@ class Walk:
             else:
                 yield found
 
-    def _look_into_shard(self, shard: Path) -> Iterator[FoundFile]:
+    def _try(self, source: Path, look: Callable[[Path], Iterator[FoundFile]]) -> Iterator[FoundFile]:
         try:
-            members = list_members(shard)
+            yield from look(source)
         except (SourceError, PictureError, OSError) as error:
-            log.warning("%s", error)
-            self.unreadable.append(str(shard))
-            return
-        for path, stamp in members.items():
-            name = path[len(str(shard)) + 1 :]
-            if self._is_passed_over((os.path.basename(name), name), path):
+            log.warning("%s: %s", spell(source), getattr(error, "strerror", None) or error)
+            self.unreadable.append(str(source))
+
+    def _look_into_shard(self, shard: Path) -> Iterator[FoundFile]:
+        for path, stamp in list_members(shard).items():
+            if self._is_left_out(shard, path):
                 self.ignored += 1
             else:
-                yield FoundFile(path, stamp.st_size, clamp_time(stamp.st_mtime_ns), stamp.st_ino & LARGEST)
+                yield _note(path, stamp)
+
+    def _look_elsewhere(self, root: Path) -> Iterator[FoundFile]:
+        listed = list_remote(root)
+        with ThreadPoolExecutor(ASKED_AT_ONCE, thread_name_prefix="listing") as threads:
+            while page := list(islice(listed, ASKED_AHEAD)):
+                is_picture = threads.map(_could_be_picture_elsewhere, (path for path, _ in page))
+                for (path, stamp), could_be in zip(page, is_picture, strict=True):
+                    if stamp is None:
+                        log.warning("%s cannot be read under this name; name it without // and /./", spell(path))
+                        self.unreadable.append(path)
+                    elif not could_be or self._is_hidden(root, path) or self._is_left_out(root, path):
+                        self.ignored += 1
+                    else:
+                        yield _note(path, stamp)
+
+    def _look_into_list(self, source: Path) -> Iterator[FoundFile]:
+        # What it has named before is known to nobody: without it, no file of it could be told from one that is gone.
+        require_listing(source)
+        missing = found = 0
+        paths = (_spell_out(source, line) for line in read_list(source))
+        with ThreadPoolExecutor(ASKED_AT_ONCE, thread_name_prefix="listing") as threads:
+            while page := list(islice(paths, ASKED_AHEAD)):
+                for path, stamp in zip(page, threads.map(_stat, page), strict=True):
+                    if self._is_left_out(source.parent, path):
+                        self.ignored += 1
+                    elif isinstance(stamp, Exception):
+                        missing += self._note_missing(path, stamp)
+                    else:
+                        found += 1
+                        yield _note(path, stamp)
+        if missing and not found:
+            raise SourceError(
+                f"Of the list {spell(source)} nothing that it names is there. If that is on a disk, mount it; if it is "
+                f"gone for good, take the list out: seer forget {spell(source)}"
+            )
+
+    def _note_missing(self, path: str, error: Exception) -> bool:
+        """Returns: whether what a list names is gone, and not only away with its disk."""
+        is_gone = isinstance(error, FileNotFoundError) and (is_remote(path) or os.path.isdir(os.path.dirname(path)))
+        if is_gone:
+            log.warning("%s is on a list and not there", spell(path))
+            self.ignored += 1
+        else:
+            self.unreadable.append(path)
+        return is_gone
+
+    def _is_hidden(self, root: Path, path: str) -> bool:
+        *folders, name = path[len(str(root)) + 1 :].split("/")
+        hidden = name.startswith("."), *(one.startswith(".") or one.lower() in SKIPPED_FOLDERS for one in folders)
+        return any(hidden)
+
+    def _is_left_out(self, root: Path, path: str) -> bool:
+        """Whether a glob names a file that is no entry of a folder, or one of the folders above it."""
+        if not self.exclude:
+            return False
+        below = path[len(str(root)) + 1 :] if path.startswith(f"{root}{os.sep}") else path.lstrip(os.sep)
+        above = accumulate(below.split("/"), "{}/{}".format)
+        whole = path[: len(path) - len(below)]
+        return any(self._is_passed_over((os.path.basename(one), one), whole + one) for one in above)
 
     def _look_at(self, entry: os.DirEntry) -> FoundFile | None:
         try:
@@ -144,9 +219,11 @@ class Walk:
     def _is_passed_over(self, below: tuple[str, str], path: str) -> bool:
         for glob in self.exclude:
             # Where the picture folder itself lies must not matter to '*raw*'.
-            spellings = (path,) if os.path.isabs(glob) else below
+            is_whole = os.path.isabs(glob) or is_remote(glob)
+            spellings = (spell(path),) if is_whole else below
             # As people write it: raw/, ./raw
-            if any(fnmatch.fnmatch(spelling, os.path.normpath(glob)) for spelling in spellings):
+            pattern = glob if is_remote(glob) else os.path.normpath(glob)
+            if any(fnmatch.fnmatch(spelling, pattern) for spelling in spellings):
                 self.matched.add(glob)
                 return True
         return False
@@ -160,21 +237,70 @@ def _read_device(folder: str) -> int | None:
 
 
 def resolve_folders(folders: list[Path]) -> list[Path]:
-    """Absolute folders and shards, each once, without folders that lie inside another.
+    """Absolute sources, each once, without folders that lie inside another.
 
-    A shard in a folder is looked into only if it is named itself.
+    A shard or a list in a folder is looked into only if it is named itself. URLs stay as they are; nobody is asked.
 
-    Raises: SourceError if one is missing or is neither a folder nor an uncompressed tar.
+    Raises: SourceError if one is missing, or is neither a folder nor an uncompressed tar nor a list of paths.
     """
     for folder in folders:
-        if not folder.exists():
-            raise SourceError(f"There is no folder {folder}. Check the name, or mount the disk that it is on.")
-        if not is_source(folder):
-            raise SourceError(
-                f"{folder} is not a folder, and no uncompressed tar. Give the folder that the pictures are in."
-            )
-    absolute = sorted({folder.resolve() for folder in folders})
-    return [one for one in absolute if not one.is_dir() or not any(other in one.parents for other in absolute)]
+        recognise(folder)
+    absolute = sorted({resolve(folder) for folder in folders})
+    return [
+        one for one in absolute if recognise(one) != FOLDER or not any(other in one.parents for other in absolute)
+    ]
+
+
+def require_listing(source: Path) -> None:
+    """Say at once what is wrong with a shard, a list or a URL: later builds go on without. Raises: SourceError."""
+    kind = recognise(source)
+    try:
+        if kind == LIST:
+            next(read_list(source), None)
+        elif kind == SHARD:
+            list_members(source)
+        elif is_remote(source):
+            next(list_remote(source), None)
+    except (PictureError, OSError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise SourceError(
+            f"{spell(source)} cannot be looked through ({reason}). Check the name, and who may read there."
+        ) from None
+
+
+def list_named(lists: Iterable[Path]) -> Iterator[str]:
+    """The paths that lists name. Raises: SourceError, OSError."""
+    return (_spell_out(source, line) for source in lists for line in read_list(source))
+
+
+def _note(path: str, stamp: os.stat_result | Stamp) -> FoundFile:
+    return FoundFile(path, stamp.st_size, clamp_time(stamp.st_mtime_ns), stamp.st_ino & LARGEST)
+
+
+def _spell_out(source: Path, line: str) -> str:
+    if is_remote(line):
+        return str(resolve(Path(line)))
+    above, name = os.path.split(os.path.join(source.parent, line))
+    return os.path.join(above if is_remote(above) else os.path.realpath(above), name)
+
+
+def _stat(path: str) -> os.stat_result | Stamp | Exception:
+    try:
+        status = stat_file(path)
+    except (OSError, PictureError, SourceError) as error:
+        return error
+    is_file = isinstance(status, Stamp) or stat.S_ISREG(status.st_mode)
+    return status if is_file else PictureError("It is no regular file.")
+
+
+def _could_be_picture_elsewhere(path: str) -> bool:
+    suffix = os.path.splitext(path)[1].lower()
+    if suffix in PICTURE_SUFFIXES:
+        return True
+    try:
+        return not suffix and sniff_format(read_remote(path, 0, HEAD_BYTES)) is not None
+    except OSError:
+        return True  # Whoever reads it says what is wrong.
 
 
 def _could_be_picture(entry: os.DirEntry) -> bool:

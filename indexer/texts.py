@@ -18,6 +18,7 @@ from indexer.layout import LOG
 from indexer.report import BuildReport
 from indexer.survey import SurveyReport
 from indexer.terminal import show_duration
+from indexer.urls import spell
 
 
 def show_report(report: BuildReport, place: Path) -> str:
@@ -130,7 +131,7 @@ def _show_kind(kind: str, count: int, files: list[UnsearchableFile]) -> Iterator
 
 def show_path(path: Path) -> str:
     """A path for a terminal: what is not UTF-8 or not printable is escaped."""
-    return escape(os.fsencode(path).decode("utf-8", "backslashreplace"))
+    return escape(os.fsencode(spell(path)).decode("utf-8", "backslashreplace"))
 
 
 def escape(text: str) -> str:
@@ -206,4 +207,4 @@ def _describe_neighbour(neighbour: Neighbour) -> dict:
 
 def escape_path(path: Path) -> str:
     """A path for JSON: what is not UTF-8 is escaped."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
+    return os.fsencode(spell(path)).decode("utf-8", "backslashreplace")

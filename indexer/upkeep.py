@@ -9,7 +9,7 @@ the next generation but one is published.
 Rule: nothing is embedded here, and no picture is opened.
 """
 
-import os
+import random
 import shutil
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -22,12 +22,18 @@ from indexer import generations
 from indexer.catalog_upkeep import UpkeepCatalog
 from indexer.errors import SourceError, explain_refusal
 from indexer.hold import hold
+from indexer.kinds import LIST, is_source, recognise
 from indexer.layout import CATALOG, STORES, THUMBNAILS, name_store
-from indexer.members import is_picture_there, is_source
+from indexer.members import is_picture_there
 from indexer.publish import OnStep, publish_store, require_faiss
 from indexer.schema import explain_damage
+from indexer.sources import list_named
 from indexer.thumbnails import ThumbnailWriter
+from indexer.urls import is_remote, make_absolute, resolve, spell
 from indexer.vectors import pick_rows
+
+ASKED_ELSEWHERE = 100
+"""Files that are looked for behind a URL before it is believed that pictures have moved there."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,23 +57,25 @@ def relocate_folder(collection: Path, old: Path, new: Path) -> int:
     Raises: SourceError if there is no folder `new`, nothing known below `old`, none of its files below `new`, or the
         moved pictures would lie in no picture folder or in two.
     """
-    new = new.resolve()
+    new = resolve(new)
     if not is_source(new):
         raise SourceError(f"There is no folder {new}. Give the place where the pictures are now.")
-    spelled = Path(os.path.normpath(old.absolute()))
+    spelled = make_absolute(old)
     with open_for_upkeep(collection, "seer relocate") as catalog:
         # Folders are kept as they were resolved when they were there; a link on the way may still be.
-        known = spelled if catalog.has_below(spelled) else spelled.resolve()
+        known = spelled if catalog.has_below(spelled) else resolve(spelled)
         _require_there(catalog.list_files_below(known), known, new)
         return catalog.relocate(known, new)
 
 
 def _require_there(files: list[Path], old: Path, new: Path) -> None:
     """A folder that has moved has taken its files along; another one, taken for it, would lose its own."""
-    if files and not any(is_picture_there(new / file.relative_to(old)) for file in files):
+    # Behind a URL each costs a question.
+    asked = random.sample(files, min(ASKED_ELSEWHERE, len(files))) if is_remote(new) else files
+    if files and not any(is_picture_there(new / file.relative_to(old)) for file in asked):
         raise SourceError(
-            f"None of the {len(files)} files known below {old} lies below {new}. Give the folder that took its place; "
-            "if its disk is not mounted, mount it."
+            f"None of the {len(asked)} files known below {spell(old)} lies below {spell(new)}. Give the folder that "
+            "took its place; if its disk is not mounted, mount it."
         )
 
 
@@ -76,9 +84,11 @@ def forget_folder(collection: Path, folder: Path) -> int:
 
     Returns: how many files are concerned. Raises: SourceError if it is none of the collection's folders.
     """
-    spelled = Path(os.path.normpath(folder.absolute()))
+    spelled = make_absolute(folder)
     with open_for_upkeep(collection, "seer forget") as catalog:
-        return catalog.forget(spelled if spelled in catalog.list_folders() else spelled.resolve())
+        known = spelled if spelled in catalog.list_folders() else resolve(spelled)
+        lists = [one for one in catalog.list_folders() if one != known and is_source(one) and recognise(one) == LIST]
+        return catalog.forget(known, list_named(lists))
 
 
 def prune_collection(collection: Path, *, on_step: OnStep = lambda name: None) -> PruneReport:

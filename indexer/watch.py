@@ -1,7 +1,8 @@
 """Following picture folders: when something in them has changed, and it has been quiet for a moment.
 
 The system's events tell of a change at once. Where they do not come (network disks, no watches left, a name that is no
-text, on which the watching library gives up), the folders are looked through every so often.
+text, on which the watching library gives up), the folders are looked through every so often; what lies behind a URL,
+where each look is many questions, more rarely.
 
 Rule: only when to look again is decided here; what has changed the build finds out.
 """
@@ -14,12 +15,15 @@ from pathlib import Path
 
 import watchfiles
 
-from indexer.members import is_source
+from indexer.kinds import is_source
 from indexer.sources import FoundFile, Walk
+from indexer.urls import is_remote
 
 QUIET_SECONDS = 2.0
 """A change is told when nothing more has come for so long: somebody who copies a thousand pictures wants one build."""
 POLL_SECONDS = 30.0
+POLL_ELSEWHERE_SECONDS = 600.0
+"""Between two looks behind URLs."""
 TICK_SECONDS = 0.5
 
 log = logging.getLogger(__name__)
@@ -44,14 +48,16 @@ def follow_changes(
         list_watched: asked at every look, as another command may have added a folder.
         seen: what the caller knows of already (`look`); None: nothing, and it is told at once.
     """
+    elsewhere = _Elsewhere()
     while not should_stop():
         folders, exclude = watched = list_watched()
-        for _ in _list_moments(folders, should_stop, quiet_seconds, poll_seconds):
+        near = [folder for folder in folders if not is_remote(folder)]
+        for _ in _list_moments(near, should_stop, quiet_seconds, poll_seconds):
             if should_stop():
                 return
             if list_watched() != watched:
                 break
-            now = look(folders, exclude)
+            now = look(near, exclude) | elsewhere.look(set(folders) - set(near), exclude)
             if now != seen:
                 is_done = yield
                 seen = None if is_done is False else now
@@ -63,13 +69,29 @@ def look(folders: list[Path], exclude: tuple[str, ...]) -> set[FoundFile]:
     return set(Walk(there, exclude))
 
 
+class _Elsewhere:
+    """What lies behind URLs, as it was when it was last looked at."""
+
+    def __init__(self) -> None:
+        self._asked: tuple[set[Path], tuple[str, ...]] | None = None
+        self._seen: set[FoundFile] = set()
+        self._looked = 0.0
+
+    def look(self, folders: set[Path], exclude: tuple[str, ...]) -> set[FoundFile]:
+        if self._asked != (folders, exclude) or time.monotonic() - self._looked >= POLL_ELSEWHERE_SECONDS:
+            self._asked, self._looked = (folders, exclude), time.monotonic()
+            self._seen = look(sorted(folders), exclude)
+        return self._seen
+
+
 def _list_moments(
     folders: list[Path], should_stop: Callable[[], bool], quiet_seconds: float, poll_seconds: float
 ) -> Iterator[None]:
     """When to look: after events, and every `poll_seconds` in any case."""
     yield None
     try:
-        yield from _wait_for_events(folders, should_stop, quiet_seconds, poll_seconds)
+        if folders:
+            yield from _wait_for_events(folders, should_stop, quiet_seconds, poll_seconds)
     except (RuntimeError, OSError, ValueError) as error:  # ValueError: a folder's own name is no text.
         log.warning("the system's events cannot be followed (%s); looking every %g s", error, poll_seconds)
         yield None

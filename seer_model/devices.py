@@ -47,7 +47,12 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 def share_cores(count: int) -> None:
     """Leave this process one of `count` parts of the threads that it would have."""
-    torch.set_num_threads(max(1, torch.get_num_threads() // count))
+    set_threads(max(1, torch.get_num_threads() // count))
+
+
+def set_threads(count: int) -> None:
+    """How many threads the networks of this process have on a CPU."""
+    torch.set_num_threads(count)
 
 
 def read_cuda_version() -> str | None:

@@ -8,6 +8,8 @@ import re
 from datetime import datetime
 from pathlib import Path
 
+from indexer.urls import spell
+
 UPLOAD_MB = 100
 """The largest picture that can be dropped into the page."""
 BUG = "Something went wrong in the program itself. What happened stands in the terminal that runs seer ui."
@@ -25,7 +27,7 @@ DRAWN = re.compile(r":(?=[\w+-]+:)|(?<!\S)(?:<-(?=>)|[-<>~](?=[->=](?!\S)))")
 
 def show_path(path: Path | str) -> str:
     """A path on one line; what is not UTF-8 or not printable becomes one sign (a turned-round name misleads)."""
-    text = os.fsencode(path).decode("utf-8", "replace")
+    text = os.fsencode(spell(path)).decode("utf-8", "replace")
     return "".join(letter if letter.isprintable() else UNSEEN for letter in text)
 
 

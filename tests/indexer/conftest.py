@@ -1,12 +1,18 @@
 """Fixtures: pictures to build from, and the pixel backbone for tests that are not about the network."""
 
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
-from indexer import fitting
+from indexer import fitting, remote
 from tests.indexer import pixel_backbone
 from tests.indexer.making import build, draw
+from tests.indexer.object_store import ObjectStore, serve_objects
 
 
 @pytest.fixture
@@ -39,3 +45,35 @@ def approximate(place: Path, pictures: Path, by_pixels: None, monkeypatch: pytes
 def place(tmp_path: Path) -> Path:
     """Where the collection goes."""
     return tmp_path / "collection"
+
+
+@pytest.fixture
+def store(monkeypatch: pytest.MonkeyPatch) -> Iterator[ObjectStore]:
+    """An empty bucket behind s3://pictures, with short patience towards it."""
+    monkeypatch.setattr(remote, "FIRST_SECONDS", 0.01)
+    with serve_objects() as served:
+        for name, value in served.environment().items():
+            monkeypatch.setenv(name, value)
+        remote._find_system.cache_clear()
+        yield served
+    remote._find_system.cache_clear()
+
+
+@pytest.fixture
+def web_folder() -> Iterator[Callable[[Path], str]]:
+    """Serves a folder with its listings, as a plain web server does. Returns: its URL."""
+    with ExitStack() as stack:
+
+        def serve(folder: Path) -> str:
+            handler = partial(QuietHandler, directory=str(folder))
+            server = stack.enter_context(ThreadingHTTPServer(("127.0.0.1", 0), handler))
+            threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+            stack.callback(server.shutdown)
+            return f"http://127.0.0.1:{server.server_address[1]}"
+
+        yield serve
+
+
+class QuietHandler(SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        pass

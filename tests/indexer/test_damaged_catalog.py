@@ -13,9 +13,9 @@ from indexer.check import check_collection
 from indexer.cli import cli
 from indexer.collection import Collection
 from indexer.errors import CollectionDamaged
+from indexer.fetching import list_tasks
 from indexer.job import build_collection
 from indexer.layout import CATALOG, MARKS
-from indexer.pipeline import _list_tasks
 from indexer.places import find_place
 from indexer.schema import explain_damage
 from indexer.settings import BuildSettings
@@ -91,9 +91,9 @@ def test_a_build_on_it_ends_with_a_sentence_or_well(place: Path, whole: bytes):
 
 
 def test_a_file_that_is_listed_twice_is_read_once():
-    work = [Work(path=path, size_bytes=1, is_new=True, known=()) for path in ("a", "b", "a")]
+    work = [Work(path=path, size_bytes=1, mtime_ns=0, is_new=True, known=()) for path in ("a", "b", "a")]
     new: dict[str, bool] = {}
-    assert [task.path for task in _list_tasks(iter(work), 3, new)] == ["a", "b"] and set(new) == {"a", "b"}
+    assert [task.path for task in list_tasks(iter(work), 3, new)] == ["a", "b"] and set(new) == {"a", "b"}
 
 
 def loosen_index(catalog: Path) -> None:

@@ -12,7 +12,8 @@ import pytest
 from indexer.check import check_collection
 from indexer.collection import Collection, Filter, Query
 from indexer.errors import SourceError
-from indexer.members import is_source, list_members, read_member, stat_file
+from indexer.kinds import is_source
+from indexer.members import list_members, read_member, stat_file
 from indexer.sources import Walk, resolve_folders
 from indexer.upkeep import relocate_folder
 from seer_model.errors import PictureError
@@ -164,15 +165,15 @@ def test_a_shard_that_changes_while_it_is_read_is_not_believed(
     assert stat_file(f"{shard}/00.png").st_mtime_ns == 2 * 10**18
 
 
-def test_sources_are_folders_and_uncompressed_tars(tmp_path: Path, drawn: dict[str, bytes]):
+def test_sources_are_folders_uncompressed_tars_and_lists(tmp_path: Path, drawn: dict[str, bytes]):
     shard = pack(tmp_path / "x.tar", drawn)
     with tarfile.open(tmp_path / "x.tar.gz", "w:gz"):
         pass
     (tmp_path / "text.tar").write_text("no tar")
     assert [is_source(tmp_path / name) for name in ("", "x.tar", "x.tar.gz", "text.tar", "none")] == [
-        True, True, False, False, False,
+        True, True, False, True, False,
     ]  # fmt: skip
     assert resolve_folders([tmp_path, shard, shard]) == [tmp_path, shard]
-    with pytest.raises(SourceError, match="no uncompressed tar"):
+    with pytest.raises(SourceError, match="gzip -d x.tar.gz"):
         resolve_folders([tmp_path / "x.tar.gz"])
     shutil.rmtree(tmp_path / "drawn")

@@ -1,0 +1,186 @@
+"""A Ray cluster at work for a build: Ray Data carries output shards through the stages of `cluster_stages`.
+
+    shards of waiting files -> read (tasks) -> decode (actors, on CPUs) -> embed (actors, one for each GPU) -> names
+
+Ray places the stages, holds back those that are ahead, and does again what a lost node had in hand. A cluster without
+GPUs embeds on its CPUs.
+
+Rule: paths and settings go to the cluster, names of shards come back; the collection itself stays with who asks.
+"""
+
+import logging
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from indexer.cluster_stages import (
+    DECODING,
+    NETWORK,
+    DecodeFiles,
+    Embedder,
+    Embedding,
+    EmbedFiles,
+    Row,
+    read_files,
+)
+from indexer.decode import DecodeSettings
+from indexer.fleet import About
+from seer_model.errors import DeviceError, SettingsError, UserError
+
+READING_CPUS, DECODING_CPUS, NETWORK_CPUS = 0.05, 0.45, 0.05
+"""What each asks for of one CPU, so that Ray places it. Where nodes are lost and two decoders share a CPU there is room
+for a reader and a network, or one would wait for the other for ever. What they use is the system's matter."""
+IN_FLIGHT = 2
+"""Shards with each actor: one in hand, one waiting."""
+MOST_DEATHS = 8
+"""Of actors and nodes over one shard, before it is given up."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How many of each stage there are, and on what."""
+
+    device: str
+    embedders: int
+    decoders: int
+
+    def count(self, stage: str) -> int:
+        return {NETWORK: self.embedders, DECODING: self.decoders}.get(stage, self.decoders)
+
+
+class Cluster:
+    """The connection to a cluster, or to one that is started on this computer for as long as it is needed.
+
+    Raises: SettingsError if Ray is not installed, or no cluster is at that address.
+    """
+
+    def __init__(self, address: str | None, device: str, workers: int | None = None) -> None:
+        self._ray, self._embedder = _import_ray(), None
+        _connect(self._ray, address)
+        try:
+            self.plan = self._make_plan(device, workers)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Let go of it; what it has in hand for us ends."""
+        self._ray.shutdown()
+
+    def open_embedder(self, embedding: Embedding) -> About:
+        """A model on one of the cluster's devices, until the next `run`. Raises: as `Embedder`."""
+        # As an actor of its own, or each question would open the model anew.
+        kind = self._ray.remote(**self._need_device(), max_restarts=MOST_DEATHS, max_task_retries=MOST_DEATHS)
+        self._embedder = kind(Embedder).remote(embedding)
+        return self._wait_for(self._embedder.describe.remote())
+
+    def embed(self, embedding: Embedding, pixels: list[np.ndarray]) -> tuple[np.ndarray, list[bool]]:
+        """As a `Lane`. Raises: as `Embedder`."""
+        if self._embedder is None:
+            self.open_embedder(embedding)
+        return self._wait_for(self._embedder.embed.remote(pixels))
+
+    def run(
+        self, rows: list[Row], roots: Iterable[Path], decoding: DecodeSettings, embedding: Embedding
+    ) -> Iterator[Row]:
+        """Carry shards through all stages, and tell each in order once it is written.
+
+        Raises: what the stages do; DeviceError if the cluster is lost.
+        """
+        self._free_device()
+        made = self._ray.data.from_items(rows, override_num_blocks=len(rows))
+        made = made.map(read_files, fn_args=[tuple(roots)], num_cpus=READING_CPUS)
+        made = made.map(
+            DecodeFiles, fn_constructor_args=[decoding, 1], num_cpus=DECODING_CPUS, **self._pool(self.plan.decoders)
+        )
+        made = made.map(
+            EmbedFiles, fn_constructor_args=[embedding], **self._need_device(), **self._pool(self.plan.embedders)
+        )
+        with _explain_loss(self._ray):
+            yield from made.iter_rows()
+
+    def _pool(self, size: int) -> dict[str, Any]:
+        strategy = self._ray.data.ActorPoolStrategy(
+            min_size=1, initial_size=size, max_size=size, max_tasks_in_flight_per_actor=IN_FLIGHT
+        )
+        return {"compute": strategy}
+
+    def _need_device(self) -> dict[str, float]:
+        if self.plan.device == "cuda":
+            return {"num_gpus": 1, "num_cpus": 0}
+        return {"num_cpus": NETWORK_CPUS}
+
+    def _free_device(self) -> None:
+        if self._embedder is not None:
+            self._ray.kill(self._embedder)
+        self._embedder = None
+
+    def _wait_for(self, asked: Any) -> Any:
+        with _explain_loss(self._ray):
+            return self._ray.get(asked)
+
+    def _make_plan(self, device: str, workers: int | None) -> Plan:
+        there = self._ray.cluster_resources()
+        cpus, gpus = int(there.get("CPU", 0)), int(there.get("GPU", 0))
+        if device == "cuda" and not gpus:
+            raise DeviceError("No node of the cluster has a GPU. Add one, or give --device cpu.")
+        kind = "cuda" if gpus and device != "cpu" else "cpu"
+        return Plan(kind, max(1, gpus if kind == "cuda" else cpus // 2), max(1, workers or cpus))
+
+
+def _import_ray() -> Any:
+    # Before it is loaded: nothing of what a person does is told to anybody.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # Its core writes of what it mends by itself into the middle of our lines.
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    try:
+        import ray
+        import ray.data
+    except ImportError as error:
+        raise SettingsError("--engine ray needs Ray, which is not installed: pip install 'seer[ray]'") from error
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = context.print_on_execution_start = context.enable_auto_log_stats = False
+    context.execution_options.preserve_order = True
+    return ray
+
+
+def _connect(ray: Any, address: str | None) -> None:
+    quiet = {"log_to_driver": False, "logging_level": logging.ERROR, "include_dashboard": False}
+    address = address or os.environ.get("RAY_ADDRESS")
+    try:
+        ray.init(**({"address": address} | {**quiet, "include_dashboard": None} if address else quiet))
+    except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
+        where = f"at {address}" if address else "on this computer"
+        raise SettingsError(
+            f"There is no Ray cluster {where} ({str(error).splitlines()[0]}). Start one with `ray start --head`, give "
+            "its address, or leave --address out: then one is started here."
+        ) from error
+    for name in ("ray", "ray.data"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+@contextmanager
+def _explain_loss(ray: Any) -> Iterator[None]:
+    """What a stage raised comes back as what it was."""
+    try:
+        yield
+    except ray.exceptions.RayError as error:
+        if (told := _find_user_error(error)) is not None:
+            raise told from None
+        raise DeviceError(
+            f"The cluster lost what it had in hand ({type(error).__name__}: {str(error).strip().splitlines()[-1]}). "
+            "What was embedded is kept; look at its nodes, then run again."
+        ) from error
+
+
+def _find_user_error(error: BaseException | None) -> UserError | None:
+    while error is not None:
+        if isinstance(error, UserError):
+            return error
+        error = getattr(error, "cause", None) or error.__cause__
+    return None

@@ -1,0 +1,164 @@
+"""What the nodes of a cluster do: read the files of an output shard, decode them, embed them and write it.
+
+Each stage takes what the one before it gave, one shard at a time, and is done once more on another node where its own
+was lost. None of it knows the collection or the engine.
+
+Rule: what a stage makes follows from what it was given, so that doing it again makes the same.
+"""
+
+import pickle
+import socket
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from indexer.decode import DecodedFile, DecodePool, DecodeSettings
+from indexer.errors import SourceError
+from indexer.fetching import fetch_ahead
+from indexer.fleet import About
+from indexer.output_shards import OutputShard, write_shard
+from indexer.urls import is_remote, spell
+from seer_model.errors import DeviceError, SettingsError
+
+READING, DECODING, NETWORK = "reading", "decoding", "the network"
+"""The stages, by the names that a person is told."""
+
+Row = dict[str, Any]
+"""One shard on its way: `number`, `name`, `payload`, and the seconds that each stage took."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Embedding:
+    """How a node embeds. It goes to every node."""
+
+    model: str
+    device: str
+    threads: int | None
+    """Of the network on a CPU: with one alone oneDNN adds up in another order than with several."""
+    how: dict
+    """`precision`, `batch_size`, `is_compiled`."""
+    together: int
+    """Pictures in one call."""
+    fingerprint: str | None
+    """What the model must have; None: whatever it has."""
+    outputs: Path
+    token: str
+    """A file in `outputs` that shows whether this is the same place everywhere."""
+
+
+def make_row(number: int, name: str, tasks: list) -> Row:
+    """A shard before the first stage."""
+    return {"number": number, "name": name, "payload": pickle.dumps(tasks)}
+
+
+def read_files(row: Row, roots: Sequence[Path]) -> Row:
+    """The first stage: the bytes of the files, or why there are none.
+
+    Raises: SourceError if a picture folder is not there on this node, or a store does not answer.
+    """
+    started = time.perf_counter()
+    for root in roots:
+        _require_root(root)
+    tasks = list(fetch_ahead(pickle.loads(row["payload"]), is_all=True))
+    return _hand_on(row, tasks, READING, started)
+
+
+@lru_cache(maxsize=1024)
+def _require_root(root: Path) -> None:
+    if not is_remote(root) and not root.exists():
+        raise SourceError(
+            f"{spell(root)} is not there on the node {socket.gethostname()}. Mount it on every node of the cluster, or "
+            "give the pictures by a URL that all of them reach."
+        )
+
+
+class DecodeFiles:
+    """The second stage, in processes of its own, as a build at home has them."""
+
+    def __init__(self, settings: DecodeSettings, workers: int) -> None:
+        self._pool = DecodePool(settings, workers)
+
+    def __call__(self, row: Row) -> Row:
+        started = time.perf_counter()
+        return _hand_on(row, list(self._pool.decode(pickle.loads(row["payload"]))), DECODING, started)
+
+
+class Embedder:
+    """The backbone on one device of a node, opened once.
+
+    Raises: what `open_backbone` does; DeviceError if the model is another one on this node.
+    """
+
+    def __init__(self, embedding: Embedding) -> None:
+        # Imported here: the other stages must not wait for torch.
+        from indexer.embed import open_lane
+
+        self.about, self.lane = open_lane(embedding.model, embedding.device, embedding.how, embedding.threads)
+        if embedding.fingerprint not in (None, self.about.fingerprint):
+            raise DeviceError(
+                f"{embedding.model} is another model on the node {socket.gethostname()} than elsewhere in the cluster. "
+                "Put the same file there; what was embedded is kept."
+            )
+
+    def describe(self) -> About:
+        """What a build must know of it."""
+        return self.about
+
+    def embed(self, pixels: list[np.ndarray]) -> tuple[np.ndarray, list[bool]]:
+        """As a `Lane`, for pictures that belong to no shard."""
+        return self.lane(pixels)
+
+
+class EmbedFiles:
+    """The third stage: the backbone, and the finished shard.
+
+    Raises: what `Embedder` does; SettingsError if the place of the shards is another one on this node.
+    """
+
+    def __init__(self, embedding: Embedding) -> None:
+        _require_same_place(embedding)
+        self._embedder, self._embedding = Embedder(embedding), embedding
+
+    def __call__(self, row: Row) -> Row:
+        started = time.perf_counter()
+        files: list[DecodedFile] = pickle.loads(row["payload"])
+        shard = embed_files(files, self._embedder.lane, self._embedding.together)
+        write_shard(self._embedding.outputs, row["name"], shard)
+        return _hand_on(row, None, NETWORK, started)
+
+
+def embed_files(files: list[DecodedFile], lane: Callable, together: int) -> OutputShard:
+    """A shard of decoded files: one of each content is embedded, some at a time."""
+    first: dict[bytes, int] = {}
+    for place, decoded in enumerate(files):
+        if decoded.is_decoded:
+            first.setdefault(decoded.content_hash, place)
+    embedded = sorted(first.values())
+    parts = [lane([files[place].pixels for place in some]) for some in _cut(embedded, together)]
+    return OutputShard(
+        files=[replace(decoded, pixels=None) for decoded in files],
+        embedded=embedded,
+        usable=[is_usable for _, usable in parts for is_usable in usable],
+        rows=np.concatenate([rows for rows, _ in parts]).astype(np.float16) if parts else np.empty((0, 0), np.float16),
+    )
+
+
+def _cut(places: list[int], together: int) -> Iterator[list[int]]:
+    return (places[first : first + together] for first in range(0, len(places), together))
+
+
+def _require_same_place(embedding: Embedding) -> None:
+    if not is_remote(embedding.outputs) and not (embedding.outputs / embedding.token).exists():
+        raise SettingsError(
+            f"{embedding.outputs} is not the same folder on the node {socket.gethostname()}. Give a place that all "
+            "nodes reach: --outputs s3://BUCKET/PREFIX, or a folder that they share."
+        )
+
+
+def _hand_on(row: Row, payload: object, stage: str, started: float) -> Row:
+    return {**row, "payload": pickle.dumps(payload, 5), stage: time.perf_counter() - started}

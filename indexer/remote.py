@@ -1,0 +1,296 @@
+"""Pictures in object storage and behind other URLs, by way of fsspec.
+
+What a store answers with an error, slowly or not at all is asked for again, later each time. Who may read there is
+looked up by the store's own library, in the environment and the files where its other programs look.
+
+Rule: what is said of a failure, here and in logs, names the URL and what happened, never who asked.
+"""
+
+import errno
+import logging
+import random
+import re
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from email.utils import parsedate_to_datetime
+from functools import cache
+from pathlib import Path
+from typing import IO, Any, TypeVar
+from urllib.parse import urlsplit
+
+from blake3 import blake3
+
+from indexer.errors import SourceError
+from indexer.layout import LARGEST, clamp_time
+from indexer.urls import is_remote, make_url, read_scheme
+
+ATTEMPTS, FIRST_SECONDS, MOST_SECONDS = 6, 0.5, 30.0
+"""How often a store is asked, how long it is waited at first, twice as long each time, and how long for one answer."""
+CONNECTIONS = 32
+BLOCK_BYTES = 4 << 20
+"""Read at a time of a shard whose headers are looked for."""
+FINAL = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, ImportError, TypeError)
+"""What a second question would not change."""
+EXTRAS = {"s3": "s3", "s3a": "s3", "http": "s3", "https": "s3"}
+"""Scheme -> the extra of this package that brings its library."""
+TIMES = ("LastModified", "mtime", "last_modified", "updated", "Last-Modified", "created")
+TAGS = ("ETag", "etag", "md5Hash", "generation", "checksum", "blob_id", "oid", "Content-MD5", "Digest")
+"""What stores call the time and the version of what they hold."""
+
+Answer = TypeVar("Answer")
+log = logging.getLogger(__name__)
+
+
+class StoreError(OSError):
+    """A store could not be asked, or gave no answer, however often."""
+
+
+@dataclass(frozen=True)
+class Stamp:
+    """What a file system would say of a picture, were it a file of its own."""
+
+    st_size: int
+    st_mtime_ns: int
+    """0: its store does not say."""
+    st_ino: int
+    """Another one where the content is another: of its store's ETag or version."""
+
+
+def list_remote(root: Path) -> Iterator[tuple[str, Stamp | None]]:
+    """Everything below a URL: path, stamp. None: its name cannot be kept as a path, or it is gone already.
+
+    The listing streams: a page at a time from S3, a folder at a time from others.
+
+    Raises: SourceError if nobody here knows this kind of URL; OSError, StoreError among them.
+    """
+    system, below = _open(root)
+    list_all = _list_pages if hasattr(system, "call_s3") else _list_folders
+    for info in list_all(system, below):
+        path = f"{root}{info['name'][len(below) :]}"
+        if info["name"].endswith("/") and not info.get("size"):
+            continue  # What some programs leave in place of a folder.
+        yield path, _stat(system, info) if str(Path(path)) == path else None
+
+
+def stat_remote(path: str | Path) -> Stamp:
+    """What its store says of one. Raises: SourceError, OSError."""
+    system, name = _open(path)
+    return _make_stamp(_persist(path, lambda: system.info(name)))
+
+
+def read_remote(path: str | Path, offset: int | None = None, size_bytes: int = 0) -> bytes:
+    """All bytes of it, or a stretch of them. Raises: SourceError, OSError."""
+    system, name = _open(path)
+    if offset is None:
+        return _persist(path, lambda: system.cat_file(name))
+    return _persist(path, lambda: system.cat_file(name, start=offset, end=offset + size_bytes))
+
+
+def write_remote(path: str | Path, data: bytes) -> None:
+    """Put it there, whole or not at all. Raises: SourceError, OSError."""
+    system, name = _open(path)
+    _persist(path, lambda: system.pipe_file(name, data))
+
+
+def remove_remote(path: str | Path) -> None:
+    """Take it away; what is not there is no failure. Raises: SourceError, OSError."""
+    system, name = _open(path)
+    with suppress(FileNotFoundError):
+        _persist(path, lambda: system.rm_file(name))
+
+
+def open_remote(path: str | Path) -> IO[bytes]:
+    """A file to read from front to back, with small steps backwards. Raises: SourceError, OSError."""
+    system, name = _open(path)
+    info = _persist(path, lambda: system.info(name))
+    # Where the size is known beforehand the file asks no more for it, and each block is asked for as the rest is.
+    return _Blocks(path, int(info.get("size") or 0))
+
+
+def _open(path: str | Path) -> tuple[Any, str]:
+    """The file system of a URL, and what that calls it."""
+    url = make_url(path)
+    system = _find_system(read_scheme(path), urlsplit(url).netloc)
+    return system, system._strip_protocol(url)
+
+
+@cache
+def _find_system(scheme: str, host: str) -> Any:
+    try:
+        import fsspec
+
+        kind = fsspec.get_filesystem_class(scheme)
+        # Its own listings would be remembered for as long as this process lives.
+        fresh = {"use_listings_cache": False, "skip_instance_cache": True}
+        system = kind(**fresh, **kind._get_kwargs_from_urls(f"{scheme}://{host}/"), **_choose(scheme))
+    except ImportError as error:
+        brings = f"pip install 'seer[{EXTRAS[scheme]}]'" if scheme in EXTRAS else f"{error}"
+        raise SourceError(f"{scheme}:// needs a library that is not installed: {brings}") from error
+    except ValueError as error:
+        raise SourceError(
+            f"{scheme}:// is no kind of URL that can be read. Known are s3://, gs://, hf://, sftp://, https:// and "
+            "what else fsspec knows."
+        ) from error
+    system.retries = 1  # Of S3's: asking again is done here.
+    return system
+
+
+def _choose(scheme: str) -> dict:
+    import fsspec
+
+    if scheme in ("http", "https"):
+        import aiohttp
+
+        return {"client_kwargs": {"timeout": aiohttp.ClientTimeout(total=MOST_SECONDS)}}
+    if scheme not in ("s3", "s3a"):
+        return {}
+    # Files are small and many: one request for each, and none beforehand for its size.
+    options: dict[str, Any] = {"max_concurrency": 1}
+    if "config_kwargs" not in fsspec.config.conf.get(scheme, {}):
+        options["config_kwargs"] = {"max_pool_connections": CONNECTIONS, "retries": {"total_max_attempts": 1}}
+    return options
+
+
+def _list_pages(system: Any, below: str) -> Iterator[dict]:
+    bucket, prefix, _ = system.split_path(below)
+    more: dict = {}
+    while True:
+        asked = {"Bucket": bucket, "Prefix": f"{prefix}/" if prefix else "", **more}
+        page = _persist(below, lambda asked=asked: system.call_s3("list_objects_v2", **asked))
+        for one in page.get("Contents", ()):
+            yield {**one, "name": f"{bucket}/{one['Key']}", "size": one["Size"]}
+        if not page.get("IsTruncated"):
+            return
+        more = {"ContinuationToken": page["NextContinuationToken"]}
+
+
+def _list_folders(system: Any, below: str) -> Iterator[dict]:
+    waiting, seen = [below], {below.rstrip("/")}
+    while waiting:
+        folder = waiting.pop()
+        for info in _persist(folder, lambda folder=folder: system.ls(folder, detail=True)):
+            if info["type"] != "directory":
+                yield info
+            elif info["name"].rstrip("/") not in seen:
+                seen.add(info["name"].rstrip("/"))
+                waiting.append(info["name"])
+
+
+def _stat(system: Any, info: dict) -> Stamp | None:
+    """A listing's own word, where it says how large something is; else its store is asked about it alone."""
+    if info.get("size") is None:
+        try:
+            info = _persist(info["name"], lambda: system.info(info["name"]))
+        except FileNotFoundError:
+            return None
+    return _make_stamp(info)
+
+
+def _make_stamp(info: dict) -> Stamp:
+    time_told = next((info[name] for name in TIMES if info.get(name)), None)
+    tag = next((str(info[name]) for name in TAGS if info.get(name)), "")
+    number = int.from_bytes(blake3(tag.encode()).digest(length=8), "little") & LARGEST if tag else 0
+    return Stamp(int(info.get("size") or 0), clamp_time(_read_time(time_told)), number)
+
+
+def _read_time(told: object) -> int:
+    with suppress(ValueError, TypeError, OverflowError):
+        if isinstance(told, str):
+            told = datetime.fromisoformat(told) if re.match(r"\d{4}-", told) else parsedate_to_datetime(told)
+        seconds = told.timestamp() if isinstance(told, datetime) else float(told)
+        return round(seconds * 1000) * 1_000_000
+    return 0
+
+
+def _persist(path: str | Path, ask: Callable[[], Answer]) -> Answer:
+    """What a store answers, in the end."""
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            return ask()
+        except FINAL:
+            raise
+        except Exception as error:  # noqa: BLE001 - each store's library has errors of its own.
+            if _is_final(error) or attempt == ATTEMPTS:
+                raise _explain(error, attempt) from None
+            log.debug("%s: %s; asked again", _name(path), _describe(error))
+            time.sleep(min(FIRST_SECONDS * 2 ** (attempt - 1) * random.uniform(0.5, 1.0), MOST_SECONDS))
+    raise AssertionError("unreachable")
+
+
+def _is_final(error: Exception) -> bool:
+    status = getattr(error, "status", None) or getattr(error, "code", None)
+    is_refused = isinstance(status, int) and 400 <= status < 500 and status not in (408, 425, 429)
+    return is_refused or _lacks_credentials(error) or getattr(error, "errno", None) == errno.EINVAL
+
+
+def _lacks_credentials(error: Exception) -> bool:
+    return bool(re.search("Credential|ProfileNotFound|TokenRetrieval", type(error).__name__))
+
+
+def _explain(error: Exception, attempts: int) -> OSError:
+    if _lacks_credentials(error):
+        return PermissionError(
+            errno.EACCES, "no credentials were found where this store's own programs look for them (docs/scale.md)"
+        )
+    if attempts < ATTEMPTS:
+        return OSError(errno.EIO, f"its store refuses it: {_describe(error)}")
+    return StoreError(errno.EIO, f"its store gives no answer: {_describe(error)}, asked {attempts} times")
+
+
+def _describe(error: Exception) -> str:
+    # Not the whole text: libraries put the URL that they asked into it, with its signature.
+    said = re.sub(r"(?:[a-z][a-z0-9+.-]*://|\?)\S*", "...", str(error)).strip()
+    return f"{type(error).__name__}{f' ({said[:160]})' if said else ''}"
+
+
+def _name(path: str | Path) -> str:
+    return make_url(path) if is_remote(path) else str(path)
+
+
+class _Blocks:
+    """A remote file as `tarfile` reads one, a block in hand."""
+
+    def __init__(self, path: str | Path, size_bytes: int) -> None:
+        self._path, self._size, self._at = path, size_bytes, 0
+        self._first, self._block = 0, b""
+        self.name, self.mode = _name(path), "rb"
+
+    def tell(self) -> int:
+        return self._at
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        self._at = offset + (0, self._at, self._size)[whence]
+        return self._at
+
+    def read(self, size_bytes: int = -1) -> bytes:
+        wanted = self._size - self._at if size_bytes < 0 else size_bytes
+        end = min(self._at + wanted, self._size)
+        pieces = []
+        while self._at < end:
+            pieces.append(self._read_some(end))
+            self._at += len(pieces[-1])
+        return b"".join(pieces)
+
+    def _read_some(self, end: int) -> bytes:
+        start = self._at - self._first
+        if not 0 <= start < len(self._block):
+            self._first, start = self._at, 0
+            self._block = read_remote(self._path, self._at, min(BLOCK_BYTES, self._size - self._at))
+            if not self._block:
+                raise StoreError(errno.EIO, f"it ends at byte {self._at}, and should have {self._size}")
+        return self._block[start : start + end - self._at]
+
+    def close(self) -> None:
+        self._block = b""
+
+    def __enter__(self) -> "_Blocks":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

@@ -1,0 +1,381 @@
+"""Pictures behind URLs and on lists: found, read, followed and lost as those in folders are."""
+
+import logging
+import tarfile
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from indexer import catalog, fetching, remote, shards
+from indexer.check import check_collection
+from indexer.collection import Collection, Filter, Query
+from indexer.decode import DecodeTask
+from indexer.errors import SourceError
+from indexer.estimate import estimate_build
+from indexer.fetching import fetch_ahead
+from indexer.remote import StoreError, list_remote, read_remote, stat_remote
+from indexer.settings import BuildSettings
+from indexer.sources import Walk, resolve_folders
+from indexer.texts import show_path
+from indexer.upkeep import forget_folder, relocate_folder
+from indexer.urls import is_remote, make_url, resolve
+from tests.indexer.making import build, draw
+from tests.indexer.object_store import KEY, ObjectStore
+
+ROOT = Path("s3://pictures/a")
+
+
+@pytest.fixture
+def drawn(tmp_path: Path) -> dict[str, bytes]:
+    """Key -> picture, of nine below two prefixes."""
+    folder = tmp_path / "drawn"
+    return {
+        f"{'x/' if seed % 2 else ''}{seed}.png": draw(folder / f"{seed}.png", seed).read_bytes() for seed in range(9)
+    }
+
+
+@pytest.fixture
+def bucket(store: ObjectStore, drawn: dict[str, bytes]) -> ObjectStore:
+    for name, data in drawn.items():
+        store.put(f"a/{name}", data)
+    return store
+
+
+def write_all(folder: Path, drawn: dict[str, bytes]) -> Path:
+    for name, data in drawn.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(data)
+    return folder
+
+
+def read_rows(place: Path) -> list[tuple[str, bytes]]:
+    """(content hash, row) in the order of the rows."""
+    with Collection(place) as collection:
+        ids, rows = collection.read_embeddings()
+        told = {one.image_id: one.content_hash for one in collection.read_images(ids.tolist())}
+        return [(told[image], rows[place].tobytes()) for place, image in enumerate(ids.tolist())]
+
+
+def list_paths(place: Path) -> list[str]:
+    with Collection(place) as collection:
+        ids, _ = collection.read_embeddings()
+        return sorted(show_path(path) for one in collection.read_images(ids.tolist()) for path in one.paths)
+
+
+# --- as in a folder ----------------------------------------------------------------------------------------------
+
+
+def test_a_bucket_gives_the_rows_that_a_folder_gives(
+    by_pixels: None, bucket: ObjectStore, drawn: dict[str, bytes], tmp_path: Path
+):
+    for junk in ("a/notes.json", "a/.hidden/8.png", "a/x/.8.png", "a/@eaDir/8.png", "ab/8.png"):
+        bucket.put(junk, drawn["8.png"])
+    bucket.put("a/folder/", b"")
+    bucket.put("a/no-suffix", drawn["1.png".replace("1", "x/1")])
+    report = build(tmp_path / "there", ROOT)
+    # Two listings, one look at what has no suffix, and each picture once: none for the name that says enough.
+    assert bucket.seen == {"GET": 2 + 1 + 10}
+    write_all(tmp_path / "a", drawn)
+    build(tmp_path / "here", tmp_path / "a")
+    assert read_rows(tmp_path / "there") == read_rows(tmp_path / "here")
+    assert (report.found, report.images, report.ignored, report.unreadable) == (10, 9, 4, 0)
+    assert "s3://pictures/a/x/1.png" in list_paths(tmp_path / "there")
+
+
+def test_what_has_not_changed_is_listed_and_not_read(by_pixels: None, bucket: ObjectStore, place: Path):
+    build(place, ROOT)
+    bucket.seen.clear()
+    report = build(place)
+    assert (report.unchanged, report.embedded) == (9, 0) and bucket.seen == {"GET": 1}
+    assert build(place, retry_failed=True).unchanged == 9
+
+
+def test_another_content_of_the_same_size_and_time_is_read(
+    by_pixels: None, bucket: ObjectStore, drawn: dict[str, bytes], place: Path, monkeypatch: pytest.MonkeyPatch
+):
+    build(place, ROOT)
+    # However many have another version: a store does not number its files anew, as a disk may.
+    monkeypatch.setattr(catalog, "MOST_READ_AGAIN", 0)
+    backend = bucket.find_backend()
+    changed = drawn["2.png"][:-1] + b"!"
+    before = backend.buckets["pictures"].keys["a/2.png"].last_modified
+    bucket.put("a/2.png", changed)
+    backend.buckets["pictures"].keys["a/2.png"].last_modified = before
+    assert build(place).embedded == 1
+    bucket.remove("a/0.png")
+    report = build(place)
+    assert (report.removed, report.found, report.embedded) == (1, 8, 0)
+
+
+def test_an_emptied_prefix_is_not_believed_before_somebody_says_so(by_pixels: None, bucket: ObjectStore, place: Path):
+    build(place, ROOT)
+    for key in list(bucket.find_backend().buckets["pictures"].keys):
+        bucket.remove(key)
+    with pytest.raises(SourceError, match="s3://pictures/a held 9 pictures and holds none now"):
+        build(place)
+    assert build(place, accept_removals=True).removed == 9
+
+
+def test_originals_filters_check_and_estimate_reach_there(
+    by_pixels: None, bucket: ObjectStore, drawn: dict[str, bytes], place: Path
+):
+    assert estimate_build(place, [ROOT], BuildSettings(batch_size=4, workers=1), lambda _: None).tried == 9
+    build(place, ROOT)
+    with Collection(place) as collection:
+        (image,) = [one for one in collection.list_images(0, 99) if one.path.name == "3.png"]
+        assert collection.read_original(image.content_hash) == (drawn["x/3.png"], "image/png")
+        answer = collection.find(Query.of(image.image_id), count=99, where=Filter(under=[ROOT / "x"]))
+        assert {one.path.name for one in answer.neighbours} == {"1.png", "3.png", "5.png", "7.png"}
+        assert collection.list_subfolders() == {Path("s3:/pictures/a"): 9, Path("s3:/pictures/a/x"): 4}
+    bucket.remove("a/0.png")
+    bucket.put("a/2.png", drawn["4.png"])
+    (missing, changed) = [one.text for one in check_collection(place, sample=0).problems]
+    assert "1 of 9 files are not there any more" in missing and "1 of 9 files have changed" in changed
+    bucket.is_gone = True
+    with Collection(place) as collection:
+        assert collection.read_original(image.content_hash) is None
+    (problem,) = check_collection(place, sample=0).problems
+    assert problem.text == "s3://pictures/a cannot be looked through at present."
+
+
+def test_pictures_may_move_into_a_bucket(by_pixels: None, bucket: ObjectStore, drawn, tmp_path: Path, place: Path):
+    here = write_all(tmp_path / "a", drawn)
+    build(place, here)
+    with pytest.raises(SourceError, match="None of the 9 files known below .* lies below s3://pictures/b"):
+        relocate_folder(place, here, Path("s3://pictures/b"))
+    assert relocate_folder(place, here, ROOT) == 9
+    report = build(place)
+    # Its times are others than the disk's: each is read once more, and none is embedded.
+    assert (report.found, report.embedded, report.images) == (9, 0, 9)
+
+
+def test_a_shard_in_a_bucket_is_read_by_stretches(
+    by_pixels: None, store: ObjectStore, drawn: dict[str, bytes], tmp_path: Path
+):
+    buffer = BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        for name, data in sorted({**drawn, "notes.json": b"{}" * 999}.items()):
+            told = tarfile.TarInfo(name)
+            told.size = len(data)
+            tar.addfile(told, BytesIO(data))
+    store.put("shards/x.tar", buffer.getvalue())
+    (tmp_path / "x.tar").write_bytes(buffer.getvalue())
+    build(tmp_path / "there", Path("s3://pictures/shards/x.tar"))
+    build(tmp_path / "here", tmp_path / "x.tar")
+    assert read_rows(tmp_path / "there") == read_rows(tmp_path / "here") and store.seen["GET"] <= 4
+    with Collection(tmp_path / "there") as collection:
+        image = next(one for one in collection.list_images(0, 99) if one.path.name == "3.png")
+        assert show_path(image.path) == "s3://pictures/shards/x.tar/x/3.png"
+        assert collection.read_original(image.content_hash)[0] == drawn["x/3.png"]
+    # Written anew while it is read: what came is nobody's.
+    tasks = [DecodeTask(f"s3:/pictures/shards/x.tar/{name}") for name in sorted(drawn)]
+    whole, real = buffer.getvalue(), shards.read_remote
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shards, "read_remote", lambda *asked: store.put("shards/x.tar", whole + b"!") or real(*asked))
+        assert {task.reason for task in fetch_ahead(tasks)} == {
+            "The shard changed while it was read; the next build tries again."
+        }
+    # Cut short on its way there: nothing of it is believed, and what was known stays.
+    store.put("shards/x.tar", buffer.getvalue()[:5000])
+    assert build(tmp_path / "there").images == 9
+
+
+def test_a_listing_streams(store: ObjectStore):
+    for number in range(2500):
+        store.put(f"many/{number:05d}.jpg", b"x")
+    listed = list_remote(Path("s3://pictures/many"))
+    next(listed)
+    assert store.seen == {"GET": 1}
+    assert len(list(listed)) == 2499 and store.seen == {"GET": 3}
+
+
+# --- lists -------------------------------------------------------------------------------------------------------
+
+
+def test_a_list_names_files_members_and_urls(
+    by_pixels: None, bucket: ObjectStore, drawn: dict[str, bytes], tmp_path: Path, place: Path
+):
+    write_all(tmp_path / "a", drawn)
+    with tarfile.open(tmp_path / "m.tar", "w") as tar:
+        tar.add(draw(tmp_path / "m" / "40.png", 40), "deep/40.png")
+    named = ["# mine", "a/0.png", "", "  a/x/1.png", "s3://pictures/a/2.png", "m.tar/deep/40.png", "a/nothing.png"]
+    listed = tmp_path / "some.lst"
+    listed.write_text("\n".join(named))
+    report = build(place, listed)
+    assert (report.found, report.images, report.ignored) == (4, 4, 1)
+    folder = tmp_path.resolve()
+    assert list_paths(place) == [
+        *(f"{folder}/{name}" for name in ("a/0.png", "a/x/1.png", "m.tar/deep/40.png")),
+        "s3://pictures/a/2.png",
+    ]
+    # A line less is a file less; one on a disk that is away is not.
+    listed.write_text("\n".join(["a/0.png", "away/1.png", "s3://pictures/a/2.png"]))
+    report = build(place)
+    assert (report.removed, report.found, report.unreadable) == (2, 2, 1)
+    bucket.put("lists/all.txt", b"s3://pictures/a/2.png\ns3://pictures/a/8.png\n")
+    assert build(place, Path("s3://pictures/lists/all.txt")).found == 3
+    bucket.remove("lists/all.txt")
+    with pytest.raises(SourceError, match="s3://pictures/lists/all.txt cannot be looked through"):
+        build(place)
+    bucket.put("lists/all.txt", b"s3://pictures/a/2.png\ns3://pictures/a/8.png\n")
+    assert forget_folder(place, listed) == 1 and list_paths(place)[0] == "s3://pictures/a/2.png"
+
+
+def test_a_list_of_nothing_that_is_there_takes_nothing_out(by_pixels: None, tmp_path: Path, drawn, place: Path):
+    write_all(tmp_path / "a", drawn)
+    listed = tmp_path / "some.lst"
+    listed.write_text("a/0.png\na/2.png\n")
+    build(place, listed)
+    (tmp_path / "a").rename(tmp_path / "b")
+    assert (build(place).found, len(list_paths(place))) == (2, 2)
+    (tmp_path / "a").mkdir()
+    with pytest.raises(SourceError, match="nothing that it names is there.*seer forget"):
+        build(place)
+    assert len(list_paths(place)) == 2
+
+
+# --- failures ----------------------------------------------------------------------------------------------------
+
+
+def test_errors_delays_and_cut_connections_lose_nothing_and_double_nothing(
+    by_pixels: None, bucket: ObjectStore, drawn: dict[str, bytes], tmp_path: Path
+):
+    bucket.fail = {"error": 0.15, "drop": 0.1, "refuse": 0.05, "slow": 0.1}
+    for seed in range(10, 40):
+        drawn[f"{seed}.png"] = draw(tmp_path / "more.png", seed).read_bytes()
+        bucket.put(f"a/{seed}.png", drawn[f"{seed}.png"])
+    report = build(tmp_path / "there", ROOT)
+    write_all(tmp_path / "a", drawn)
+    build(tmp_path / "here", tmp_path / "a")
+    assert (report.images, report.failed) == (39, 0) and read_rows(tmp_path / "there") == read_rows(tmp_path / "here")
+    assert bucket.seen["error"] and bucket.seen["drop"]
+
+
+def test_a_store_that_goes_away_ends_the_build_and_the_next_goes_on(
+    by_pixels: None, bucket: ObjectStore, place: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(fetching, "MOST_IN_VAIN", 2)
+    monkeypatch.setattr(fetching, "READERS", 1)
+    for seed in range(10, 40):
+        bucket.put(f"a/{seed}.png", draw(place.parent / "more.png", seed).read_bytes())
+    real, asked = fetching.read_remote, []
+
+    def read_and_go(path: str, *stretch: int) -> bytes:
+        asked.append(path)
+        bucket.is_gone = len(asked) > 30
+        if bucket.is_gone:
+            raise StoreError(5, "its store did not answer as it should: nothing")
+        return real(path, *stretch)
+
+    monkeypatch.setattr(fetching, "read_remote", read_and_go)
+    with pytest.raises(SourceError, match="The store of s3://pictures/a/.* does not answer.*run again"):
+        build(place, ROOT)
+    monkeypatch.setattr(fetching, "read_remote", real)
+    bucket.is_gone = False
+    report = build(place)
+    assert (report.images, report.failed) == (39, 0) and 0 < report.embedded < 39
+    # Not to be reached at all: what is known stays, and answers.
+    bucket.is_gone = True
+    report = build(place)
+    assert (report.images, report.unreadable, report.removed) == (39, 1, 0)
+
+
+def test_a_url_that_cannot_be_looked_through_makes_no_collection(store: ObjectStore, place: Path):
+    for url, reason in {
+        "s3://no-such-bucket/a": "does not exist",
+        "zzz://host/a": "zzz:// is no kind of URL",
+        "sftp://host.invalid/a": "sftp:// needs a library",
+    }.items():
+        with pytest.raises(SourceError, match=reason):
+            build(place, Path(url))
+
+
+def test_no_secret_is_kept_or_said(
+    by_pixels: None, bucket: ObjectStore, place: Path, caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+):  # fmt: skip
+    caplog.set_level(logging.DEBUG, "indexer")
+    bucket.fail = {"error": 0.3, "refuse": 0.3}
+    build(place, ROOT)
+    assert "asked again" in caplog.text and KEY not in caplog.text
+    assert not [file for file in place.rglob("*") if file.is_file() and KEY.encode() in file.read_bytes()]
+    for url in (
+        f"https://me:{KEY}@host/a", f"https://host/a.jpg?X-Amz-Signature={KEY}", f"https://host/a.jpg?sig={KEY}&x=1",
+        f"https://host/a.jpg?access_token={KEY}",
+    ):  # fmt: skip
+        with pytest.raises(SourceError) as caught:
+            build(place, Path(url))
+        assert KEY not in str(caught.value) and "Give the URL without" in str(caught.value)
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    remote._find_system.cache_clear()
+    with pytest.raises(PermissionError, match="no credentials were found"):
+        stat_remote("s3:/pictures/a/0.png")
+
+
+def test_what_a_second_question_would_not_change_is_asked_once(bucket: ObjectStore):
+    with pytest.raises(FileNotFoundError):
+        read_remote("s3:/pictures/a/nothing.png")
+    assert bucket.seen.total() == 1
+    bucket.is_gone = True
+    with pytest.raises(StoreError, match="asked 6 times"):
+        read_remote("s3:/pictures/a/0.png")
+
+
+# --- spelling, and the order of what is fetched ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("path", "url"),
+    [("s3://b/a.jpg", "s3://b/a.jpg"), ("s3:/b/a b.jpg", "s3://b/a b.jpg"), ("https://h:80/a", "https://h:80/a")],
+)
+def test_a_url_is_a_path_and_back(path: str, url: str):
+    assert is_remote(Path(path)) and make_url(Path(path)) == url and make_url(str(Path(path))) == url
+    assert resolve(Path(path)) == Path(path) == resolve_folders([Path(path)])[0]
+
+
+@pytest.mark.parametrize("path", ["/s3:/a", "C:/a", "C:\\a", "a/b", "s3", "./s3/x", "S3/x:/y"])
+def test_a_path_is_no_url(path: str):
+    assert not is_remote(path)
+
+
+@given(sizes=st.lists(st.integers(0, 90), max_size=60), elsewhere=st.lists(st.booleans(), min_size=60, max_size=60))
+def test_tasks_leave_in_order_with_their_bytes_and_few_are_ahead(sizes: list[int], elsewhere: list[bool]):
+    ahead, most = set(), 0
+
+    def read(path: str) -> bytes:
+        ahead.add(path)
+        return bytes(int(path.rpartition("-")[2]))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fetching, "read_remote", read)
+        patch.setattr(fetching, "MOST_BYTES_AHEAD", 200)
+        patch.setattr(fetching, "MOST_BATCHES_AHEAD", 7)
+        tasks = [
+            DecodeTask(f"{'s3:' if far else ''}/b/{number}-{size}", size_bytes=size)
+            for number, (size, far) in enumerate(zip(sizes, elsewhere, strict=False))
+        ]
+        fetched = []
+        for task in fetch_ahead(iter(tasks)):
+            fetched.append(task)
+            ahead.discard(task.path)
+            most = max(most, len(ahead))
+    assert [task.path for task in fetched] == [task.path for task in tasks]
+    assert all((task.data is None) != is_remote(task.path) for task in fetched)
+    assert all(len(task.data) == task.size_bytes for task in fetched if task.data is not None) and most <= 8
+
+
+def test_a_web_server_is_a_source(by_pixels: None, tmp_path: Path, drawn, place: Path, web_folder):
+    write_all(tmp_path / "a", drawn)
+    root = Path(f"{web_folder(tmp_path)}/a")
+    report = build(place, root)
+    assert (report.found, report.images, report.failed) == (9, 9, 0)
+    assert build(place).unchanged == 9
+    build(tmp_path / "here", tmp_path / "a")
+    assert sorted(read_rows(place)) == sorted(read_rows(tmp_path / "here"))
+    found = sorted(file.path for file in Walk([root], exclude=("x",)))
+    assert found == [f"{root}/{seed}.png" for seed in (0, 2, 4, 6, 8)]
