@@ -11,7 +11,7 @@ import numpy as np
 
 from indexer.aside import prepare_picture
 from indexer.errors import QueryError
-from indexer.fleet import About, Fleet
+from indexer.fleet import About, Fleet, Lane
 from seer_model.errors import UserError
 from seer_model.preprocess import PREPROCESSINGS
 from seer_model.zoo import find_model
@@ -49,6 +49,12 @@ def open_backbone(model: str, **_: object) -> PixelBackbone:
 
 def open_fleet(model: str, devices: list[str], *, batch_size: int | None, **_: object) -> Fleet:
     """As the real one, in this process whatever the devices are."""
+    about, lane = open_lane(model, devices[0], {"batch_size": batch_size})
+    return Fleet(about, [lane])
+
+
+def open_lane(model: str, device: str, how: dict, threads: int | None = None) -> tuple[About, Lane]:
+    """As the real one."""
     backbone = PixelBackbone(model)
     with suppress(UserError):
         backbone.stamps = find_model(model).stamps
@@ -56,11 +62,11 @@ def open_fleet(model: str, devices: list[str], *, batch_size: int | None, **_: o
         fingerprint=backbone.fingerprint,
         dimension=backbone.dimension,
         preprocessing=backbone.preprocessing,
-        batch_size=batch_size or 8,
+        batch_size=how.get("batch_size") or 8,
         described=backbone.describe(),
         stamps=[list(stamp) for stamp in backbone.stamps],
     )
-    return Fleet(about, [partial(embed_batch, backbone)])
+    return about, partial(embed_batch, backbone)
 
 
 def embed_batch(backbone: PixelBackbone, pixels: list) -> tuple[np.ndarray, list[bool]]:
