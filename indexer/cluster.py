@@ -10,10 +10,9 @@ Rule: paths and settings go to the cluster, names of shards come back; the colle
 
 import logging
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -85,16 +84,14 @@ class Cluster:
             self.open_embedder(embedding)
         return self._wait_for(self._embedder.embed.remote(pixels))
 
-    def run(
-        self, rows: list[Row], roots: Iterable[Path], decoding: DecodeSettings, embedding: Embedding
-    ) -> Iterator[Row]:
+    def run(self, rows: list[Row], decoding: DecodeSettings, embedding: Embedding) -> Iterator[Row]:
         """Carry shards through all stages, and tell each in order once it is written.
 
         Raises: what the stages do; DeviceError if the cluster is lost.
         """
         self._free_device()
         made = self._ray.data.from_items(rows, override_num_blocks=len(rows))
-        made = made.map(read_files, fn_args=[tuple(roots)], num_cpus=READING_CPUS)
+        made = made.map(read_files, num_cpus=READING_CPUS)
         made = made.map(
             DecodeFiles, fn_constructor_args=[decoding, 1], num_cpus=DECODING_CPUS, **self._pool(self.plan.decoders)
         )
@@ -153,7 +150,8 @@ def _connect(ray: Any, address: str | None) -> None:
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR, "include_dashboard": False}
     address = address or os.environ.get("RAY_ADDRESS")
     try:
-        ray.init(**({"address": address} | {**quiet, "include_dashboard": None} if address else quiet))
+        with _muted():
+            ray.init(**({"address": address} | {**quiet, "include_dashboard": None} if address else quiet))
     except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
         where = f"at {address}" if address else "on this computer"
         raise SettingsError(
@@ -162,6 +160,19 @@ def _connect(ray: Any, address: str | None) -> None:
         ) from error
     for name in ("ray", "ray.data"):
         logging.getLogger(name).setLevel(logging.ERROR)
+
+
+@contextmanager
+def _muted() -> Iterator[None]:
+    """Ray's core says at its start that it is going to be quiet, past Python, in the middle of our progress."""
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 @contextmanager

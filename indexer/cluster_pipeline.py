@@ -49,12 +49,11 @@ class ClusterPipeline:
         self,
         sinks: Sinks,
         cluster: Cluster,
-        roots: list[Path],
         decoding: DecodeSettings,
         embedding: Embedding,
         watchers: Watchers,
     ) -> None:
-        self._sinks, self._cluster, self._roots = sinks, cluster, roots
+        self._sinks, self._cluster = sinks, cluster
         self._decoding, self._embedding, self._watchers = decoding, embedding, watchers
         self._recorder = Recorder(sinks, watchers)
         self._new: dict[str, bool] = {}
@@ -102,7 +101,7 @@ class ClusterPipeline:
         there = list_shards(outputs)
         whole = {one.name for one in shards if one.name in there and read_shard(outputs, one.name) is not None}
         missing = [make_row(place, one.name, one.tasks) for place, one in enumerate(shards) if one.name not in whole]
-        made = self._cluster.run(missing, self._roots, self._decoding, self._embedding)
+        made = self._cluster.run(missing, self._decoding, self._embedding)
         for shard in shards:
             if shard.name not in whole:
                 self._count(next(made))
@@ -145,11 +144,11 @@ class Spread:
         self.fleet = Fleet(about, [partial(cluster.embed, embedding)])
 
     def make_pipeline(
-        self, sinks: Sinks, roots: list[Path], decoding: DecodeSettings, together: int, watchers: Watchers
+        self, sinks: Sinks, decoding: DecodeSettings, together: int, watchers: Watchers
     ) -> ClusterPipeline:
         """What embeds the files that wait. `together`: pictures in one call of the network."""
         embedding = replace(self._embedding, together=together)
-        return ClusterPipeline(sinks, self._cluster, roots, decoding, embedding, watchers)
+        return ClusterPipeline(sinks, self._cluster, decoding, embedding, watchers)
 
 
 def open_spread(collection: Path, settings: BuildSettings, how: dict, stack: ExitStack) -> Spread:

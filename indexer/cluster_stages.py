@@ -6,23 +6,23 @@ was lost. None of it knows the collection or the engine.
 Rule: what a stage makes follows from what it was given, so that doing it again makes the same.
 """
 
+import os
 import pickle
 import socket
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from indexer.decode import DecodedFile, DecodePool, DecodeSettings
+from indexer.decode import VANISHED, DecodedFile, DecodePool, DecodeSettings, DecodeTask
 from indexer.errors import SourceError
 from indexer.fetching import fetch_ahead
 from indexer.fleet import About
 from indexer.output_shards import OutputShard, write_shard
-from indexer.urls import is_remote, spell
+from indexer.urls import is_remote
 from seer_model.errors import DeviceError, SettingsError
 
 READING, DECODING, NETWORK = "reading", "decoding", "the network"
@@ -56,24 +56,25 @@ def make_row(number: int, name: str, tasks: list) -> Row:
     return {"number": number, "name": name, "payload": pickle.dumps(tasks)}
 
 
-def read_files(row: Row, roots: Sequence[Path]) -> Row:
+def read_files(row: Row) -> Row:
     """The first stage: the bytes of the files, or why there are none.
 
     Raises: SourceError if a picture folder is not there on this node, or a store does not answer.
     """
     started = time.perf_counter()
-    for root in roots:
-        _require_root(root)
     tasks = list(fetch_ahead(pickle.loads(row["payload"]), is_all=True))
+    _require_folders(tasks)
     return _hand_on(row, tasks, READING, started)
 
 
-@lru_cache(maxsize=1024)
-def _require_root(root: Path) -> None:
-    if not is_remote(root) and not root.exists():
+def _require_folders(tasks: list[DecodeTask]) -> None:
+    """Files that are missing together with their folder, or all of them, are another computer's."""
+    gone = [task.path for task in tasks if task.reason == VANISHED and not is_remote(task.path)]
+    away = [path for path in gone if len(gone) == len(tasks) or not os.path.exists(os.path.dirname(path))]
+    if away:
         raise SourceError(
-            f"{spell(root)} is not there on the node {socket.gethostname()}. Mount it on every node of the cluster, or "
-            "give the pictures by a URL that all of them reach."
+            f"{os.path.dirname(away[0])} is not there, or is empty, on the node {socket.gethostname()}. Mount it on "
+            "every node of the cluster, or give the pictures by a URL that all of them reach."
         )
 
 

@@ -27,6 +27,7 @@ from seer_model.pictures import bound_memory, encode_thumbnail, open_picture
 from seer_model.preprocess import Preprocessing, prepare
 
 MAX_FILE_BYTES = 2 << 30
+VANISHED = "The file vanished before it was read; the next build looks again."
 CHUNK, AHEAD_PER_WORKER = 4, 2
 """Files that travel together, so that a worker rarely waits for the next one; and how many such are under way."""
 
@@ -213,7 +214,7 @@ def explain_too_large(size_bytes: int) -> str:
 def explain_unread(error: Exception) -> str:
     """The reason of a file that could not be read."""
     if isinstance(error, FileNotFoundError):
-        return "The file vanished before it was read; the next build looks again."
+        return VANISHED
     if isinstance(error, PermissionError):
         return "The file may not be read (permission denied); allow it and build again."
     if isinstance(error, MemoryError):

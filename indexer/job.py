@@ -262,7 +262,7 @@ class _Build:
         sinks = Sinks(thumbnails=thumbnails, rows=self.writer, catalog=self.catalog, store=self.store)
         together = self.settings.batch_size or max(LEAST_TOGETHER, self.fleet.about.batch_size)
         if self.spread:
-            pipeline = self.spread.make_pipeline(sinks, self.catalog.list_folders(), decoding, together, self.watchers)
+            pipeline = self.spread.make_pipeline(sinks, decoding, together, self.watchers)
         else:
             pool = self.stack.enter_context(closing(DecodePool(decoding, self.settings.workers)))
             pipeline = Pipeline(sinks, self.fleet.lanes, together, pool, self.watchers)

@@ -10,6 +10,7 @@ import errno
 import os
 import stat
 import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,6 +23,8 @@ from seer_model.errors import PictureError
 SHARD_SUFFIX = ".tar"
 """Of a shard that is not on a disk: what it is cannot be looked up for each file in it."""
 
+BELIEVED_SECONDS = 30.0
+"""For so long the stamp of a shard elsewhere holds: each look at one of its members would be a question."""
 REMEMBERED = 8
 """Shards whose headers are kept: 10 MB for each 64,000 members."""
 
@@ -32,12 +35,18 @@ class Contents:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._known: dict[str, tuple[Stamp, dict[str, Place]]] = {}
+        self._asked: dict[str, float] = {}
 
     def read(self, shard: Path) -> tuple[Stamp, dict[str, Place]]:
         """A shard's own stamp, and name -> place of its pictures. Raises: SourceError, OSError."""
+        with self._lock:
+            known = self._known.get(str(shard))
+            if known and is_remote(shard) and time.monotonic() - self._asked[str(shard)] < BELIEVED_SECONDS:
+                return known
         status = _stat_shard(shard)
         with self._lock:
             known = self._known.pop(str(shard), None)
+            self._asked[str(shard)] = time.monotonic()
             if known is None or known[0] != status:
                 known = status, _list_places(shard)
             self._known[str(shard)] = known

@@ -60,7 +60,7 @@ class Stamp:
 
 
 def list_remote(root: Path) -> Iterator[tuple[str, Stamp | None]]:
-    """Everything below a URL: path, stamp. None: its name cannot be kept as a path, or it is gone already.
+    """Everything below a URL: path, stamp. None: the listing says nothing of it, and its store must be asked.
 
     The listing streams: a page at a time from S3, a folder at a time from others.
 
@@ -69,10 +69,9 @@ def list_remote(root: Path) -> Iterator[tuple[str, Stamp | None]]:
     system, below = _open(root)
     list_all = _list_pages if hasattr(system, "call_s3") else _list_folders
     for info in list_all(system, below):
-        path = f"{root}{info['name'][len(below) :]}"
         if info["name"].endswith("/") and not info.get("size"):
             continue  # What some programs leave in place of a folder.
-        yield path, _stat(system, info) if str(Path(path)) == path else None
+        yield f"{root}{info['name'][len(below) :]}", None if info.get("size") is None else _make_stamp(info)
 
 
 def stat_remote(path: str | Path) -> Stamp:
@@ -177,16 +176,6 @@ def _list_folders(system: Any, below: str) -> Iterator[dict]:
             elif info["name"].rstrip("/") not in seen:
                 seen.add(info["name"].rstrip("/"))
                 waiting.append(info["name"])
-
-
-def _stat(system: Any, info: dict) -> Stamp | None:
-    """A listing's own word, where it says how large something is; else its store is asked about it alone."""
-    if info.get("size") is None:
-        try:
-            info = _persist(info["name"], lambda: system.info(info["name"]))
-        except FileNotFoundError:
-            return None
-    return _make_stamp(info)
 
 
 def _make_stamp(info: dict) -> Stamp:

@@ -22,7 +22,7 @@ from indexer.errors import SourceError
 from indexer.kinds import FOLDER, LIST, SHARD, read_list, recognise
 from indexer.layout import LARGEST, clamp_time, is_collection
 from indexer.members import SHARD_SUFFIX, list_members, stat_file
-from indexer.remote import Stamp, list_remote, read_remote
+from indexer.remote import Stamp, list_remote, read_remote, stat_remote
 from indexer.urls import is_remote, resolve, spell
 from seer_model.errors import PictureError
 from seer_model.formats import PICTURE_SUFFIXES, sniff_format
@@ -120,12 +120,11 @@ class Walk:
         listed = list_remote(root)
         with ThreadPoolExecutor(ASKED_AT_ONCE, thread_name_prefix="listing") as threads:
             while page := list(islice(listed, ASKED_AHEAD)):
-                is_picture = threads.map(_could_be_picture_elsewhere, (path for path, _ in page))
-                for (path, stamp), could_be in zip(page, is_picture, strict=True):
-                    if stamp is None:
+                for (path, _), stamp in zip(page, threads.map(_look_at_elsewhere, page), strict=True):
+                    if str(Path(path)) != path:
                         log.warning("%s cannot be read under this name; name it without // and /./", spell(path))
                         self.unreadable.append(path)
-                    elif not could_be or self._is_hidden(root, path) or self._is_left_out(root, path):
+                    elif stamp is None or self._is_hidden(root, path) or self._is_left_out(root, path):
                         self.ignored += 1
                     else:
                         yield _note(path, stamp)
@@ -293,14 +292,16 @@ def _stat(path: str) -> os.stat_result | Stamp | Exception:
     return status if is_file else PictureError("It is no regular file.")
 
 
-def _could_be_picture_elsewhere(path: str) -> bool:
+def _look_at_elsewhere(listed: tuple[str, Stamp | None]) -> Stamp | None:
+    """The stamp of what could be a picture; None of anything else, and of what is gone already."""
+    path, stamp = listed
     suffix = os.path.splitext(path)[1].lower()
-    if suffix in PICTURE_SUFFIXES:
-        return True
     try:
-        return not suffix and sniff_format(read_remote(path, 0, HEAD_BYTES)) is not None
-    except OSError:
-        return True  # Whoever reads it says what is wrong.
+        if suffix in PICTURE_SUFFIXES or (not suffix and sniff_format(read_remote(path, 0, HEAD_BYTES))):
+            return stamp or stat_remote(path)
+    except FileNotFoundError:
+        pass
+    return None
 
 
 def _could_be_picture(entry: os.DirEntry) -> bool:

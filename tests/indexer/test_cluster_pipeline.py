@@ -46,12 +46,12 @@ class HereCluster:
     def embed(self, embedding: Embedding, pixels: list) -> tuple:
         return Embedder(embedding).embed(pixels)
 
-    def run(self, rows: list[Row], roots, decoding, embedding: Embedding) -> Iterator[Row]:
+    def run(self, rows: list[Row], decoding, embedding: Embedding) -> Iterator[Row]:
         decode, embed = DecodeFiles(decoding, 1), EmbedFiles(embedding)
         for row in rows:
             if len(self.made) == self.fail_at:
                 raise KeyboardInterrupt
-            row = embed(decode(read_files(row, tuple(roots))))
+            row = embed(decode(read_files(row)))
             self.made.append(row["name"])
             yield row
 
@@ -164,11 +164,20 @@ def test_a_folder_that_is_not_everywhere_is_not_taken_for_an_empty_one(
         patch.setattr(EmbedFiles, "__init__", lambda self, embedding: _require_elsewhere(embedding, tmp_path))
         with pytest.raises(SettingsError, match="is not the same folder on the node .*--outputs s3://"):
             spread(tmp_path / "there", pile)
+    # As a node sees it that has not mounted the disk; and one that has an empty folder in its place.
     real = HereCluster.run
+
+    def run_elsewhere(self, *given):
+        pile.rename(tmp_path / "away")
+        (tmp_path / "pictures" / "a").mkdir(parents=True)
+        yield from real(self, *given)
+
     with monkeypatch.context() as patch:
-        patch.setattr(HereCluster, "run", lambda self, rows, roots, *more: real(self, rows, [Path("/nowhere")], *more))
-        with pytest.raises(SourceError, match="/nowhere is not there on the node .*Mount it on every node"):
+        patch.setattr(HereCluster, "run", run_elsewhere)
+        with pytest.raises(SourceError, match="pictures/a is not there, or is empty, on the node .*Mount it on every"):
             spread(tmp_path / "there", pile)
+    shutil.rmtree(pile)
+    (tmp_path / "away").rename(pile)
     with Collection(tmp_path / "there") as collection:
         assert not [one for one in collection.list_unsearchable() if "vanished" in one.reason]
     assert spread(tmp_path / "there").images == 9
