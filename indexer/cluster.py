@@ -36,6 +36,8 @@ READING_CPUS, DECODING_CPUS, NETWORK_CPUS = 0.05, 0.45, 0.05
 for a reader and a network, or one would wait for the other for ever. What they use is the system's matter."""
 IN_FLIGHT = 2
 """Shards with each actor: one in hand, one waiting."""
+HERE = "local"
+"""Ray's word for a cluster that is started on this computer, and ends with its driver."""
 MOST_DEATHS = 8
 """Of actors and nodes over one shard, before it is given up."""
 
@@ -147,11 +149,12 @@ def _import_ray() -> Any:
 
 
 def _connect(ray: Any, address: str | None) -> None:
-    quiet = {"log_to_driver": False, "logging_level": logging.ERROR, "include_dashboard": False}
+    quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
     address = address or os.environ.get("RAY_ADDRESS")
     try:
         with _muted():
-            ray.init(**({"address": address} | {**quiet, "include_dashboard": None} if address else quiet))
+            # Not one that somebody else has started here meanwhile.
+            ray.init(address or HERE, include_dashboard=None if address else False, **quiet)
     except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
         where = f"at {address}" if address else "on this computer"
         raise SettingsError(
