@@ -70,7 +70,7 @@ def describe_collection(folder: Path, catalog: CatalogReader, snapshot: Snapshot
         updated=datetime.fromisoformat(manifest["created_at"]).astimezone(),
         model=manifest["settings"]["model"],
         dimension=manifest["dimension"],
-        index=manifest["index"],
+        index=snapshot.index,
         recall=snapshot.recall,
         is_approximate=snapshot.is_approximate,
         search=snapshot.search,

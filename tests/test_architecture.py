@@ -29,23 +29,25 @@ LADDERS = {
         {"cli"},
         # The commands that build, learn, search, and look after a collection; the group above takes them in.
         {"cli_build", "cli_learn", "cli_search", "cli_graph"},
+        {"cli_publish"},  # with the option that asks where it has published
         {"cli_upkeep"},
         {"exports"},  # answers as files to keep
         {"doctor", "texts"},  # look at what the conductors made, and say it
         {"survey", "overview"},  # what is in a collection: found, with a graph; shown, beside a collection
         # Conductors; terminal draws their progress.
         {"check", "estimate"},  # and what upkeep puts right of it; a build that is tried
-        {"job", "collection", "upkeep", "marks_upkeep", "learn", "evaluate", "terminal", "graph"},
+        {"job", "collection", "upkeep", "marks_upkeep", "learn", "evaluate", "terminal", "graph", "engine_publish"},
         # What a reader is told, and what of the catalog it sees; an answer folded, explained; work beside the page.
         {"status", "visible", "folding", "heat", "background"},
-        {"answers", "linking"},  # what of a generation's ranking is answered; every row's nearest
+        # What of a generation's ranking is answered; every row's nearest; one whose candidates come from elsewhere.
+        {"answers", "linking", "engine_snapshot"},
         # One generation, opened; pictures to learn from; an evaluation's parts: steps introduced to each other.
         # When to walk again stands above the walk, the table of failures and marks above what they read.
         {
             *("publish", "snapshot", "pile", "gallery", "labels", "figures", "evaluation_plot", "curves", "watch"),
             *("failures", "places", "pipeline", "query_model"),
         },
-        {"marks", "decisions", "survey_folder"},
+        {"marks", "decisions", "survey_folder", "engine_rows"},
         {"words", "clustering", "marks_file"},
         # The index that fits a store: trained, measured with rows held out and with edited copies.
         {"fitting"},
@@ -61,7 +63,7 @@ LADDERS = {
         # How the three SQLite files are opened, decoding processes, what an evaluation is: below their steps.
         # And who may change a collection.
         {"schema", "workers", "evaluation", "hold", "index_gpu"},
-        {"layout", "settings", "report", "interrupts", "recipes", "filters"},
+        {"layout", "settings", "report", "interrupts", "recipes", "filters", "milvus"},
         {"errors"},
     ),
     "seer_model": (
@@ -97,13 +99,16 @@ DOORS = {
         *("indexer.thumbnails", "indexer.marks", "indexer.marks_file", "indexer.marks_upkeep"),
     },
     "click": {
-        *("seer_model.cli", "ui.cli", "indexer.cli"),
+        *("seer_model.cli", "ui.cli", "indexer.cli", "indexer.cli_publish"),
         *("indexer.cli_build", "indexer.cli_learn", "indexer.cli_search", "indexer.cli_graph", "indexer.cli_upkeep"),
     },
     "streamlit": {"ui"},
     "torch": {"seer_model", "indexer.embed"},
     "sklearn": {"indexer.metrics"},
     "watchfiles": {"indexer.watch"},
+    "pymilvus": {"indexer.milvus"},
+    "milvus_lite": {"indexer.milvus"},
+    "grpc": {"indexer.milvus"},
     "openTSNE": {"indexer.unfolding"},
     "scipy": {"indexer.unfolding"},
     "matplotlib": {"indexer.evaluation_plot", "indexer.curves"},
@@ -136,7 +141,9 @@ UI_KNOWS = {
     "seer_model.errors",
     "indexer.aside",  # decodes uploads, and originals that browsers cannot show, outside of the page's process
 }
-UI_COMMAND_KNOWS = UI_KNOWS | {"indexer.cli", "indexer.cli_build", "indexer.cli_graph", "seer_model.cli"}
+UI_COMMAND_KNOWS = UI_KNOWS | {
+    *("indexer.cli", "indexer.cli_build", "indexer.cli_graph", "indexer.cli_publish", "seer_model.cli"),
+}
 """The composed command joins the groups of the floors below."""
 
 FORBIDDEN_MODULES = re.compile(r"(^|_)(utils?|common|helpers?|misc|shared|base)($|_)")
@@ -205,8 +212,8 @@ def test_nobody_imports_a_page():
 @pytest.mark.parametrize(
     ("start", "absent"),
     [
-        ("import ui.cli", "torch faiss streamlit transformers"),
-        ("import indexer.collection", "torch faiss streamlit click"),
+        ("import ui.cli", "torch faiss streamlit transformers pymilvus milvus_lite grpc"),
+        ("import indexer.collection", "torch faiss streamlit click pymilvus milvus_lite grpc"),
         ("import indexer.decode", "torch faiss streamlit click sqlite3 rich"),
         ("import indexer.aside", "torch faiss streamlit click sqlite3 rich"),
         ("import indexer.pile", "torch faiss streamlit click sqlite3 rich"),
