@@ -115,6 +115,7 @@ class _Publication:
             "rows": snapshot.rows,
             "dimension": snapshot.dimension,
             "images": hash_images(snapshot.image_ids),
+            "embeddings": snapshot.store.digest(),
             "files": catalog.stamp_files(snapshot.number, snapshot.rows),
             "index": index,
         }
@@ -207,7 +208,8 @@ class _Publication:
     def _measure(self) -> dict:
         """How many candidates the recall needs, and what it is with them, on queries that did not choose."""
         target = self.snapshot.generation.manifest["settings"].get("recall") or TARGET
-        choosing, telling = self._hold_out().halve()
+        held = self._hold_out()
+        choosing, telling = held.halve() if len(held.queries) > 1 else (held, held)
         for candidates in CANDIDATES[1:]:
             if self._count_found(choosing, candidates) >= min(1.0, target + SPARE):
                 break
@@ -246,11 +248,13 @@ class _Publication:
 
     def _count_found(self, held: HeldOut, candidates: int, share: float = 1.0) -> float:
         """Recall, with a filter that lets through so many of the rows."""
+        exists = held.nearest >= 0
+        if not exists.any():
+            return 1.0
         expression = "" if share == 1.0 else f"draw < {round(share * DRAWS)}"
         found = np.concatenate([self._search(some, candidates, expression=expression) for some in _cut(held.queries)])
         is_there = (held.nearest[:, :, None] == found[:, None, :]).any(axis=2)
-        exists = held.nearest >= 0
-        return float(is_there[exists].mean()) if exists.any() else 1.0
+        return float(is_there[exists].mean())
 
     def _drop_older(self, keep: set[str | None]) -> list[str]:
         """Remove the versions of this alias but some. Returns: their names."""

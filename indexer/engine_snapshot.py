@@ -20,9 +20,10 @@ from indexer.engine_rows import ROW, VECTOR, write_expression
 from indexer.errors import EngineMismatch, EngineUnreachable
 from indexer.filters import Filter
 from indexer.generations import Generation, read_newest_first
-from indexer.layout import GENERATIONS
+from indexer.layout import GENERATIONS, STORES, name_store
 from indexer.milvus import MOST_ROWS, Milvus, Version, read_address
 from indexer.snapshot import Snapshot, include
+from indexer.vectors import Store
 
 LOOKED_FOR_SECONDS = 1.0
 """How long a version is taken for the one that answers before the alias is asked again."""
@@ -171,7 +172,8 @@ def find_generation(folder: Path, facts: dict) -> tuple[Generation, np.ndarray] 
         is_same = all(one.manifest[name] == facts[name] for name in ("store", "fingerprint", "dimension"))
         if is_same and one.manifest["rows"] >= facts["rows"]:
             image_ids = one.read_image_ids()[: facts["rows"]]
-            if hash_images(image_ids) == facts["images"]:
+            store = Store(folder / STORES / name_store(facts["store"]), facts["dimension"], facts["rows"])
+            if (hash_images(image_ids), store.digest()) == (facts["images"], facts["embeddings"]):
                 name = facts["generation"]
                 manifest = {**one.manifest, "rows": facts["rows"], "created_at": facts["created_at"]}
                 return Generation(name, folder / GENERATIONS / name, manifest), image_ids

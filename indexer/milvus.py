@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -36,6 +36,10 @@ SUFFIX = ".db"
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,199}")
 """Milvus's rule for names, with room for what a version's is told apart by."""
 CONNECT_SECONDS, ASK_SECONDS, WORK_SECONDS = 5.0, 10.0, 600.0
+PATIENCE_SECONDS = 1.5
+"""With a server that does not answer."""
+CHANNEL = {f"grpc.{which}_reconnect_backoff_ms": 200 for which in ("initial", "min", "max")}
+"""Else one that is back is not tried again for up to two minutes."""
 LOOK_AGAIN_SECONDS = 0.2
 MOST_ROWS = 16_384
 """That one question may be answered with."""
@@ -139,8 +143,7 @@ class Milvus:
     def __init__(self, address: Address) -> None:
         self.address = address
         self._client = _connect(address)
-        with self._explained():
-            self._is_lite = "lite" in self._client.get_server_version(timeout=CONNECT_SECONDS)
+        self._is_lite = "lite" in self._ask("get_server_version", seconds=CONNECT_SECONDS)
         # milvus-lite takes no other; a cluster keeps rows as the store has them.
         self._kind, self._number = ("FLOAT_VECTOR", np.float32) if self._is_lite else ("FLOAT16_VECTOR", np.float16)
 
@@ -148,16 +151,22 @@ class Milvus:
         """Give the connection back."""
         self._client.close()
 
-    @contextmanager
-    def _explained(self) -> Iterator[None]:
-        with explain(self.address):
-            yield
+    def _ask(self, question: str, *arguments: object, seconds: float | None = None, **options: object) -> Any:
+        """What pymilvus answers; where nobody does, again for a moment: a server may be starting anew."""
+        ends = time.monotonic() + PATIENCE_SECONDS
+        while True:
+            try:
+                with explain(self.address):
+                    return getattr(self._client, question)(*arguments, timeout=seconds or ASK_SECONDS, **options)
+            except EngineUnreachable:
+                if time.monotonic() > ends:
+                    raise
+                time.sleep(LOOK_AGAIN_SECONDS)
 
     def find_target(self) -> str | None:
         """What the alias names, ours or not; None if there is no such alias."""
         try:
-            with self._explained():
-                return self._client.describe_alias(self.address.name, timeout=ASK_SECONDS)["collection_name"]
+            return self._ask("describe_alias", self.address.name)["collection_name"]
         except VersionGone:
             return None
 
@@ -169,8 +178,7 @@ class Milvus:
     def find(self, name: str) -> Version | None:
         """A version by name; None if there is none of ours."""
         try:
-            with self._explained():
-                told = self._client.describe_collection(name, timeout=ASK_SECONDS)
+            told = self._ask("describe_collection", name)
         except VersionGone:
             return None
         properties = told.get("properties") or {}
@@ -179,8 +187,7 @@ class Milvus:
 
     def list_names(self) -> list[str]:
         """Of all collections there."""
-        with self._explained():
-            return sorted(self._client.list_collections(timeout=ASK_SECONDS))
+        return sorted(self._ask("list_collections"))
 
     def begin(
         self, name: str, facts: dict, fields: Mapping[str, tuple[str, int | None]], vector: str, index: str
@@ -189,7 +196,7 @@ class Milvus:
         from pymilvus import DataType
 
         told = json.dumps(facts)
-        with self._explained():
+        with explain(self.address):
             schema = self._client.create_schema(auto_id=False, enable_dynamic_field=False, description=told)
             for number, (field, (kind, longest)) in enumerate(fields.items()):
                 more = {} if longest is None else {"max_length": longest}
@@ -197,19 +204,15 @@ class Milvus:
             schema.add_field(vector, DataType[self._kind], dim=facts["dimension"])
             how = self._client.prepare_index_params()
             how.add_index(vector, index_type=index, metric_type=METRIC, params=INDEXES[index][0])
-            # With an index it is loaded at once, and rows can be counted while they come.
-            self._client.create_collection(
-                name, schema=schema, index_params=how, properties={FACTS: told}, timeout=WORK_SECONDS
-            )
+        # With an index it is loaded at once, and rows can be counted while they come.
+        options = {"schema": schema, "index_params": how, "properties": {FACTS: told}}
+        self._ask("create_collection", name, seconds=WORK_SECONDS, **options)
 
     def count(self, name: str, expression: str = "") -> int:
         """Rows of a version, whoever has just written them."""
-        with self._explained():
-            self._load(name)
-            counted = self._client.query(
-                name, filter=expression, output_fields=["count(*)"], consistency_level="Strong", timeout=WORK_SECONDS
-            )
-            return int(counted[0]["count(*)"])
+        self.load(name)
+        options = {"filter": expression, "output_fields": ["count(*)"], "consistency_level": "Strong"}
+        return int(self._ask("query", name, seconds=WORK_SECONDS, **options)[0]["count(*)"])
 
     def write(self, name: str, records: Sequence[dict], vector: str, rows: np.ndarray, *, is_new: bool) -> None:
         """Write (n, D) float16 rows with what is held of them, a batch; unless they are new, in place of what is there.
@@ -218,46 +221,35 @@ class Milvus:
         """
         vectors = rows.astype(self._number)
         batch = [{**record, vector: values} for record, values in zip(records, vectors, strict=True)]
-        with self._explained():
+        with explain(self.address):
             (self._client.insert if is_new else self._client.upsert)(name, batch, timeout=WORK_SECONDS)
 
     def settle(self, name: str, vector: str) -> None:
         """Wait until all rows are sealed and in the index, and load that."""
-        with self._explained():
-            self._client.flush(name, timeout=WORK_SECONDS)
-            while self._client.describe_index(name, vector, timeout=ASK_SECONDS).get("pending_index_rows", 0):
-                time.sleep(LOOK_AGAIN_SECONDS)
-            # Nobody asks this one yet; and rows that came while it was loaded may stand beside the index.
-            self._client.release_collection(name, timeout=ASK_SECONDS)
-            self._client.load_collection(name, timeout=WORK_SECONDS)
+        self._ask("flush", name, seconds=WORK_SECONDS)
+        while self._ask("describe_index", name, vector).get("pending_index_rows", 0):
+            time.sleep(LOOK_AGAIN_SECONDS)
+        # Nobody asks this one yet; and rows that came while it was loaded may stand beside the index.
+        self._ask("release_collection", name)
+        self._ask("load_collection", name, seconds=WORK_SECONDS)
 
     def tell(self, name: str, measured: dict) -> None:
         """Say how right a version's answers are: it is whole from now on."""
-        with self._explained():
-            self._client.alter_collection_properties(
-                name, properties={MEASURED: json.dumps(measured)}, timeout=ASK_SECONDS
-            )
+        self._ask("alter_collection_properties", name, properties={MEASURED: json.dumps(measured)})
 
     def switch(self, name: str) -> None:
         """Let a version answer, in one step."""
-        point = self._client.create_alias if self.find_target() is None else self._client.alter_alias
-        with self._explained():
-            point(name, self.address.name, timeout=ASK_SECONDS)
+        self._ask("create_alias" if self.find_target() is None else "alter_alias", name, self.address.name)
 
     def drop(self, name: str) -> None:
         """Remove a version."""
-        with self._explained():
-            self._client.drop_collection(name, timeout=ASK_SECONDS)
+        self._ask("drop_collection", name)
 
     def load(self, name: str) -> None:
         """Make a version ready to be asked: milvus-lite forgets which ones were when it ends."""
-        with self._explained():
-            self._load(name)
-
-    def _load(self, name: str) -> None:
-        state = self._client.get_load_state(name, timeout=ASK_SECONDS)["state"]
+        state = self._ask("get_load_state", name)["state"]
         if getattr(state, "name", str(state)) != "Loaded":
-            self._client.load_collection(name, timeout=WORK_SECONDS)
+            self._ask("load_collection", name, seconds=WORK_SECONDS)
 
     def search(
         self, name: str, vector: str, key: str, queries: np.ndarray, count: int, index: str, expression: str = ""
@@ -276,20 +268,20 @@ class Milvus:
             # Without a field that is named, milvus-lite sends all of them, embeddings too.
             "output_fields": [key],
             "consistency_level": "Eventually",  # Nothing is written to a version that answers.
-            "timeout": ASK_SECONDS,
         }
-        with self._explained():
-            try:
-                found = self._client.search(name, **asked)
-            except _list_errors()[0] as error:
-                if error.code != NOT_LOADED:
-                    raise
-                self._load(name)  # Who keeps the server has released it, or started it anew.
-                found = self._client.search(name, **asked)
+        try:
+            found = self._ask("search", name, **asked)
+        except EngineNotLoaded:
+            self.load(name)  # Who keeps the server has released it, or started it anew.
+            found = self._ask("search", name, **asked)
         rows = np.full((len(queries), count), -1, dtype=np.int64)
         for place, nearest in enumerate(found):
             rows[place, : len(nearest)] = [one[key] for one in nearest]
         return rows
+
+
+class EngineNotLoaded(EngineError):
+    """A version is there and has to be loaded before it can be asked."""
 
 
 def _connect(address: Address) -> "MilvusClient":
@@ -297,15 +289,14 @@ def _connect(address: Address) -> "MilvusClient":
         from pymilvus import MilvusClient
     except ImportError as error:
         raise EngineMissing(f"Milvus needs pymilvus ({error}). Install it: pip install 'seer[milvus]'") from None
-    # What goes wrong is told by the error; both would say it to the terminal as well, with a traceback.
-    for name in ("pymilvus", "milvus_lite"):
+    # What goes wrong is told by the error; they would say it to the terminal as well, with a traceback.
+    for name in ("pymilvus", "milvus_lite", "grpc"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     if address.is_file:
         _require_lite(Path(address.uri))
     with explain(address):
-        return MilvusClient(
-            address.uri, token=os.environ.get(TOKEN, ""), db_name=address.database, timeout=CONNECT_SECONDS
-        )
+        who = {"token": os.environ.get(TOKEN, ""), "db_name": address.database}
+        return MilvusClient(address.uri, **who, timeout=CONNECT_SECONDS, grpc_options=CHANNEL)
 
 
 def _require_lite(file: Path) -> None:
@@ -340,6 +331,8 @@ def explain(address: Address) -> Iterator[None]:
 def _make_error(address: Address, code: object, text: str) -> EngineError:
     if code in (NOT_FOUND, ALIAS_NOT_FOUND):
         return VersionGone(f"{address} does not hold what it was asked for ({text}). Run seer publish again.")
+    if code == NOT_LOADED:
+        return EngineNotLoaded(f"Milvus at {address} has not loaded what it was asked for ({text[:200]}).")
     if "Open local milvus failed" in text:
         return EngineUnreachable(
             f"{address.uri} cannot be opened: milvus-lite serves one process at a time, and another has it; or it is "
