@@ -113,7 +113,7 @@ class EngineSnapshots:
         with self._lock:
             if self._snapshot is None or time.monotonic() - self._looked > LOOKED_FOR_SECONDS:
                 try:
-                    self._take(self._find_version())
+                    self._look()
                 except EngineUnreachable:
                     if self._snapshot is None:
                         raise
@@ -133,19 +133,19 @@ class EngineSnapshots:
         if self._milvus:
             self._milvus.close()
 
-    def _find_version(self) -> Version:
+    def _look(self) -> None:
         self._milvus = self._milvus or Milvus(self._address)
-        version = self._milvus.find_current()
+        target = self._milvus.find_target()
+        # A version is never written to again once the alias has named it.
+        if self._snapshot is None or target != self._snapshot.version.name:
+            self._take(target and self._milvus.find(target))
+
+    def _take(self, version: Version | None) -> None:
         if version is None or version.measured is None:
             raise EngineMismatch(
                 f"{self._address} holds no collection of seer's. Run seer publish --to {self._address} --collection "
                 f"{self._folder}"
             )
-        return version
-
-    def _take(self, version: Version) -> None:
-        if self._snapshot is not None and self._snapshot.version == version:
-            return
         found = find_generation(self._folder, version.facts)
         if found is None:
             facts = version.facts

@@ -166,14 +166,9 @@ class Milvus:
     def find_target(self) -> str | None:
         """What the alias names, ours or not; None if there is no such alias."""
         try:
-            return self._ask("describe_alias", self.address.name)["collection_name"]
+            return self._ask("describe_alias", self.address.name, seconds=CONNECT_SECONDS)["collection_name"]
         except VersionGone:
             return None
-
-    def find_current(self) -> Version | None:
-        """The version that answers; None if there is none, or if what the alias names is not one of ours."""
-        target = self.find_target()
-        return target and self.find(target)
 
     def find(self, name: str) -> Version | None:
         """A version by name; None if there is none of ours."""
