@@ -33,17 +33,17 @@ from indexer.publish import require_faiss
 from indexer.recall import CANDIDATES, NO_OWN, SPARE, HeldOut, answer_exactly
 from indexer.report import Progress
 from indexer.settings import require
-from indexer.snapshot import Snapshot
+from indexer.snapshot import SMALL_BYTES, Snapshot
 
 SCHEMA_VERSION = 1
 DEFAULT_INDEX = "HNSW"
 BATCH_BYTES, BATCH_ROWS = 16 << 20, 4096
 """Of embeddings that are sent at a time: a cluster takes 64 MB in one message, and paths come along."""
-QUERIES, ASKED_AT_ONCE = 200, 25
+QUERIES, ASKED_AT_ONCE = 400, 25
 """That are held out, and how many of them are asked in one question."""
 TURNED = 0.9
 """How similar a held-out query is to the row that it was made of: about as an edited copy is."""
-SHARES = (0.1, 0.01)
+SHARES = (0.1, 0.01, 0.001)
 """Of the rows, that filters let through when recall is measured with them."""
 TARGET = 0.98
 """Recall that is aimed at where the generation does not say."""
@@ -207,25 +207,21 @@ class _Publication:
 
     def _measure(self) -> dict:
         """How many candidates the recall needs, and what it is with them, on queries that did not choose."""
+        held, stored_bytes = self._hold_out(), self.snapshot.store.rows.nbytes
+        # What is smaller is compared here and never asked of Milvus.
+        shares = [share for share in SHARES if share * stored_bytes > SMALL_BYTES]
+        narrowed = ((share, self._narrow(held, share)) for share in shares)
+        whole, *filtered = (self._find_width(some, share) for share, some in ((1.0, held), *narrowed))
+        return {**whole, "queries": len(held.queries) // 2, "recall_of_edits": None, "filtered": filtered or [whole]}
+
+    def _find_width(self, held: HeldOut, share: float) -> dict:
+        """The candidates that reach the recall aimed at, or the most; with a filter that lets through so many rows."""
         target = self.snapshot.generation.manifest["settings"].get("recall") or TARGET
-        held = self._hold_out()
         choosing, telling = held.halve() if len(held.queries) > 1 else (held, held)
         for candidates in CANDIDATES[1:]:
-            if self._count_found(choosing, candidates) >= min(1.0, target + SPARE):
+            if self._count_found(choosing, candidates, share) >= min(1.0, target + SPARE):
                 break
-        filtered = [
-            {"share": share, "recall": self._count_found(self._narrow(telling, share), candidates, share)}
-            for share in SHARES
-            if share * self.snapshot.rows >= 1
-        ]
-        recall = self._count_found(telling, candidates)
-        return {
-            "candidates": candidates,
-            "recall": recall,
-            "queries": len(telling.queries),
-            "recall_of_edits": None,
-            "filtered": filtered or [{"share": 0.0, "recall": recall}],
-        }
+        return {"share": share, "candidates": candidates, "recall": self._count_found(telling, candidates, share)}
 
     def _hold_out(self) -> HeldOut:
         """Queries that are no rows of the index: rows turned away from where they point, with their exact answers."""
@@ -246,7 +242,7 @@ class _Publication:
         nearest = np.where(within.nearest < 0, -1, np.append(chosen, -1)[within.nearest])
         return HeldOut(queries=held.queries, own=own, nearest=nearest, similarities=within.similarities)
 
-    def _count_found(self, held: HeldOut, candidates: int, share: float = 1.0) -> float:
+    def _count_found(self, held: HeldOut, candidates: int, share: float) -> float:
         """Recall, with a filter that lets through so many of the rows."""
         exists = held.nearest >= 0
         if not exists.any():

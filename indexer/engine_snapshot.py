@@ -22,7 +22,7 @@ from indexer.filters import Filter
 from indexer.generations import Generation, read_newest_first
 from indexer.layout import GENERATIONS, STORES, name_store
 from indexer.milvus import MOST_ROWS, Milvus, Version, read_address
-from indexer.snapshot import Snapshot, include
+from indexer.snapshot import Snapshot, count_steps, include
 from indexer.vectors import Store
 
 LOOKED_FOR_SECONDS = 1.0
@@ -66,11 +66,19 @@ class EngineSnapshot(Snapshot):
         mask: np.ndarray | None,
         effort: int,
     ) -> tuple[np.ndarray, float, bool]:
-        count = self.search["candidates"] * self._count_steps(wanted, effort)
+        candidates = self._choose_candidates(mask)
+        count = candidates * count_steps(wanted, candidates, effort)
         if count > MOST_ROWS:
             return self._propose_exactly(self.exact, query, own_row, wanted, mask, effort)
         found = self._ask(query, count, where)
         return include(found if mask is None else found[mask[found]], own_row, mask), -np.inf, False
+
+    def _choose_candidates(self, mask: np.ndarray | None) -> int:
+        """With a filter as many as the next stricter one that was measured needed."""
+        if mask is None:
+            return self.search["candidates"]
+        measured = self._find_filtered(mask.mean()) or self.search["filtered"][-1]
+        return max(self.search["candidates"], measured["candidates"])
 
     def _ask(self, query: np.ndarray, count: int, where: Filter | None) -> np.ndarray:
         expression = "" if where is None else write_expression(where, knows_files=self._knows_files(where))

@@ -197,21 +197,15 @@ class Snapshot:
         mask: np.ndarray | None,
         effort: int,
     ) -> tuple[np.ndarray, float, bool]:
-        steps, probes = self._count_steps(wanted, effort), self._choose_probes(mask)
-        count, probes = self.search["candidates"] * steps, math.ceil(probes * math.sqrt(steps))
+        count, probes = self.search["candidates"], self._choose_probes(mask)
+        steps = count_steps(wanted, count, effort)
+        count, probes = count * steps, math.ceil(probes * math.sqrt(steps))
         products, rows = self.approximate.rank(query[None], count, probes, self.unchecked, mask)
         found = rows[0][rows[0] >= 0]
         is_all = probes >= self.approximate.lists and (len(found) < count or len(found) == self.rows)
         # All candidates in FAISS's products, then those that may be answered in the cosines that are shown.
         order = np.argsort(-products[0][: len(found)] / self.store.norms[found], kind="stable")
         return include(found[order[: (wanted + MARGIN) * effort]], own_row, mask), -math.inf, is_all
-
-    def _count_steps(self, wanted: int, effort: int) -> int:
-        """How many times the candidates that were measured to be needed.
-
-        In steps, so that a page and the next one are cut from the same candidates wherever that is possible.
-        """
-        return effort * 2 ** max(0, math.ceil(math.log2((wanted + MARGIN) / self.search["candidates"])))
 
     def _choose_probes(self, mask: np.ndarray | None) -> int:
         """Lists to look through: with a filter as many as the next stricter one that was measured needed."""
@@ -259,6 +253,14 @@ class Snapshots:
 
     def close(self) -> None:
         """Nothing is held that would have to be given back."""
+
+
+def count_steps(wanted: int, candidates: int, effort: int) -> int:
+    """How many times the candidates that were measured to be needed.
+
+    In steps, so that a page and the next one are cut from the same candidates wherever that is possible.
+    """
+    return effort * 2 ** max(0, math.ceil(math.log2((wanted + MARGIN) / candidates)))
 
 
 def _mark(rows: np.ndarray, count: int) -> np.ndarray:
