@@ -174,18 +174,26 @@ class _Publication:
 
     def _write(self, on_progress: Callable[[Progress], None], should_stop: Callable[[], bool]) -> tuple[int, int]:
         """Write the batches that are not there. Returns: rows written, and rows still to be written."""
-        rows, written = self.snapshot.rows, 0
-        is_new = not self._milvus.count(self.name)
-        for first in range(0, rows, self._batch):
-            last = min(first + self._batch, rows)
-            there = 0 if is_new else self._milvus.count(self.name, f"{ROW} >= {first} and {ROW} < {last}")
-            if there != last - first:
-                self._write_batch(first, last, is_new=not there)
-                written += last - first
-            on_progress(Progress("publishing", last, rows))
-            if should_stop() and last < rows:
-                return written, rows - last
-        return written, 0
+        missing = self._list_missing()
+        left, written = sum(last - first for first, last, _ in missing), 0
+        self._milvus.release(self.name)
+        for first, last, is_new in missing:
+            self._write_batch(first, last, is_new=is_new)
+            written += last - first
+            on_progress(Progress("publishing", written, left))
+            if should_stop():
+                break
+        return written, left - written
+
+    def _list_missing(self) -> list[tuple[int, int, bool]]:
+        """The batches that are not there as a whole: first row, the row after the last, and whether nothing is."""
+        rows, is_empty = self.snapshot.rows, not self._milvus.count(self.name)
+        spans = [(first, min(first + self._batch, rows)) for first in range(0, rows, self._batch)]
+        there = (0 if is_empty else self._count(first, last) for first, last in spans)
+        return [(*span, not found) for span, found in zip(spans, there, strict=True) if found != span[1] - span[0]]
+
+    def _count(self, first: int, last: int) -> int:
+        return self._milvus.count(self.name, f"{ROW} >= {first} and {ROW} < {last}")
 
     def _write_batch(self, first: int, last: int, *, is_new: bool) -> None:
         self.snapshot.store.check(np.arange(first, last))

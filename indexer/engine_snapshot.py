@@ -27,6 +27,8 @@ from indexer.vectors import Store
 
 LOOKED_FOR_SECONDS = 1.0
 """How long a version is taken for the one that answers before the alias is asked again."""
+LEFT_ALONE_SECONDS = 5.0
+"""How long an alias that did not answer is not asked again by those who know a version already."""
 ENGINE = "Milvus"
 
 
@@ -111,7 +113,7 @@ class EngineSnapshots:
         self._lock = threading.Lock()
         self._milvus: Milvus | None = None
         self._snapshot: EngineSnapshot | None = None
-        self._looked = -np.inf
+        self._look_at = 0.0
 
     def open(self) -> EngineSnapshot:
         """The version that answers. Raises: CollectionDamaged, EngineError.
@@ -119,18 +121,20 @@ class EngineSnapshots:
         An engine that is out of reach for a moment keeps nobody from what is known already.
         """
         with self._lock:
-            if self._snapshot is None or time.monotonic() - self._looked > LOOKED_FOR_SECONDS:
+            if self._snapshot is None or time.monotonic() > self._look_at:
+                wait = LOOKED_FOR_SECONDS
                 try:
                     self._look()
                 except EngineUnreachable:
                     if self._snapshot is None:
                         raise
-                self._looked = time.monotonic()
+                    wait = LEFT_ALONE_SECONDS
+                self._look_at = time.monotonic() + wait
             return self._snapshot
 
     def forget(self) -> None:
         """Ask the alias again at the next question."""
-        self._looked = -np.inf
+        self._look_at = 0.0
 
     def read_name(self) -> str | None:
         """The name of the generation that answers."""

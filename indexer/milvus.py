@@ -199,7 +199,7 @@ class Milvus:
             schema.add_field(vector, DataType[self._kind], dim=facts["dimension"])
             how = self._client.prepare_index_params()
             how.add_index(vector, index_type=index, metric_type=METRIC, params=INDEXES[index][0])
-        # With an index it is loaded at once, and rows can be counted while they come.
+        # With an index it is loaded at once, and rows can be counted.
         options = {"schema": schema, "index_params": how, "properties": {FACTS: told}}
         self._ask("create_collection", name, seconds=WORK_SECONDS, **options)
 
@@ -219,14 +219,19 @@ class Milvus:
         with explain(self.address):
             (self._client.insert if is_new else self._client.upsert)(name, batch, timeout=WORK_SECONDS)
 
+    def release(self, name: str) -> None:
+        """Let go of what is loaded of a version before rows are written: it would only take memory meanwhile.
+
+        And milvus-lite would write index files in the background, which a later load reads half written.
+        """
+        self._ask("release_collection", name)
+
     def settle(self, name: str, vector: str) -> None:
         """Wait until all rows are sealed and in the index, and load that."""
         self._ask("flush", name, seconds=WORK_SECONDS)
         while self._ask("describe_index", name, vector).get("pending_index_rows", 0):
             time.sleep(LOOK_AGAIN_SECONDS)
-        # Nobody asks this one yet; and rows that came while it was loaded may stand beside the index.
-        self._ask("release_collection", name)
-        self._ask("load_collection", name, seconds=WORK_SECONDS)
+        self.load(name)
 
     def tell(self, name: str, measured: dict) -> None:
         """Say how right a version's answers are: it is whole from now on."""
@@ -320,6 +325,8 @@ def explain(address: Address) -> Iterator[None]:
         yield
     except _list_errors() as error:
         code, text = getattr(error, "code", None), getattr(error, "message", None) or str(error)
+        if callable(code):  # gRPC's own
+            code, text = code(), error.details()
         raise _make_error(address, code, " ".join(str(text).split())) from None
 
 

@@ -263,6 +263,8 @@ def test_files_that_moved_since_are_found_where_they_are(own: Path, engine: str,
 
 def test_beyond_what_milvus_answers_with_the_rows_here_are_compared(asked: Collection, monkeypatch):
     monkeypatch.setattr(engine_snapshot, "MOST_ROWS", 64)
+    assert not asked.find(Query.of(1), 40).is_exact
+    monkeypatch.setattr(Milvus, "search", lambda *_, **__: pytest.fail("it was asked for more than it may be"))
     assert show(asked.find(Query.of(1), 90)) == show(asked.find(Query.of(1), 90, is_exact=True))
 
 
@@ -461,6 +463,7 @@ def test_a_server_that_is_gone_is_told_in_a_sentence_and_asked_again_when_it_is_
         before = show(collection.find(Query.of(1), 60))
     with pytest.raises(EngineUnreachable, match="Milvus does not answer at milvus://127.0.0.1"):
         collection.find(Query.of(1), 60)
+    collection._snapshots.forget()
     assert collection.list_images(), "what needs no engine goes on"
     with pytest.raises(EngineUnreachable), Collection(made, search_engine=f"{address}/own") as late:
         late.find(Query.of(1))

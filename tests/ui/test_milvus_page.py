@@ -1,5 +1,6 @@
 """The page with Milvus as its search engine: what it shows is what the index here would find."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -65,5 +66,20 @@ def test_a_milvus_that_does_not_answer_is_one_sentence_on_the_page(gallery: Gall
         said = read_error(open_page())
         assert "Milvus does not answer at milvus:" in said and "127.0.0.1:1/gallery" in said
         assert "Traceback" not in said and said.count("\n") == 0
+    finally:
+        choose_collection(None)
+
+
+def test_one_address_serves_all_collections_of_a_page_each_by_its_own_name(
+    gallery: Gallery, engine: str, tmp_path: Path
+):
+    other = Path(shutil.copytree(gallery.place, tmp_path / "the other"))
+    assert publish_collection(other, engine).engine.endswith("/the_other")
+    choose_collection(gallery.place, other, search_engine=engine)
+    try:
+        for name in ("collection", "the other"):
+            page = open_page(collection=name, image=gallery.find_hash("picture-03.jpg"))
+            assert not page.error and len(list_cards(page)) == 24
+            assert any("by Milvus" in text for text in read_texts(page))
     finally:
         choose_collection(None)
