@@ -95,7 +95,7 @@ def publish_collection(
         explain_refusal(collection),
         hold(collection, "seer publish"),
         closing(CatalogReader(collection / CATALOG)) as catalog,
-        closing(Milvus(where)) as milvus,
+        closing(Milvus(where, makes_file=True)) as milvus,
     ):
         work = _Publication(Snapshot(collection, open_generation(collection)), catalog, milvus, index)
         return work.run(on_progress, should_stop, started)

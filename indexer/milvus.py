@@ -24,6 +24,7 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from indexer.errors import EngineError, EngineMissing, EngineUnreachable, VersionGone
+from indexer.layout import PRIVATE
 
 if TYPE_CHECKING:
     from pymilvus import MilvusClient
@@ -137,12 +138,14 @@ def _read_server(scheme: str, place: str, path: str) -> dict:
 class Milvus:
     """One Milvus, connected to. Threads may share it.
 
+    Args:
+        makes_file: whether a file of milvus-lite that is not there is begun.
     Raises, as all that is asked of it: EngineMissing, EngineUnreachable, EngineError.
     """
 
-    def __init__(self, address: Address) -> None:
+    def __init__(self, address: Address, *, makes_file: bool = False) -> None:
         self.address = address
-        self._client = _connect(address)
+        self._client = _connect(address, makes_file)
         self._is_lite = "lite" in self._ask("get_server_version", seconds=CONNECT_SECONDS)
         # milvus-lite takes no other; a cluster keeps rows as the store has them.
         self._kind, self._number = ("FLOAT_VECTOR", np.float32) if self._is_lite else ("FLOAT16_VECTOR", np.float16)
@@ -284,7 +287,7 @@ class EngineNotLoaded(EngineError):
     """A version is there and has to be loaded before it can be asked."""
 
 
-def _connect(address: Address) -> "MilvusClient":
+def _connect(address: Address, makes_file: bool) -> "MilvusClient":
     try:
         from pymilvus import MilvusClient
     except ImportError as error:
@@ -293,13 +296,13 @@ def _connect(address: Address) -> "MilvusClient":
     for name in ("pymilvus", "milvus_lite", "grpc"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     if address.is_file:
-        _require_lite(Path(address.uri))
+        _require_lite(Path(address.uri), makes_file)
     with explain(address):
         who = {"token": os.environ.get(TOKEN, ""), "db_name": address.database}
         return MilvusClient(address.uri, **who, timeout=CONNECT_SECONDS, grpc_options=CHANNEL)
 
 
-def _require_lite(file: Path) -> None:
+def _require_lite(file: Path, makes_file: bool) -> None:
     try:
         import milvus_lite  # noqa: F401
     except ImportError as error:
@@ -309,6 +312,11 @@ def _require_lite(file: Path) -> None:
         ) from None
     if not file.parent.is_dir():
         raise EngineError(f"There is no folder {file.parent} for {file.name}. Make it, or name another file.")
+    if not file.exists():
+        if not makes_file:
+            raise EngineError(f"There is no {file}. Run seer publish --to {file}, or name another file.")
+        # It is a folder, and holds what the collection does: paths, and what pictures are like.
+        file.mkdir(mode=PRIVATE)
 
 
 def _list_errors() -> tuple[type[Exception], ...]:

@@ -62,8 +62,8 @@ LADDERS = {
         {"catalog", "reasons", "fleet", "shards"},
         # How the three SQLite files are opened, decoding processes, what an evaluation is: below their steps.
         # And who may change a collection.
-        {"schema", "workers", "evaluation", "hold", "index_gpu"},
-        {"layout", "settings", "report", "interrupts", "recipes", "filters", "milvus"},
+        {"schema", "workers", "evaluation", "hold", "index_gpu", "milvus"},
+        {"layout", "settings", "report", "interrupts", "recipes", "filters"},
         {"errors"},
     ),
     "seer_model": (

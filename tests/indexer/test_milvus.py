@@ -306,6 +306,11 @@ def test_who_asks_a_version_that_is_no_longer_kept_is_answered_by_the_one_in_its
 
 def test_what_belongs_to_no_rows_here_is_refused_with_what_to_do(made: Path, engine: str, tmp_path: Path):
     with Collection(made, search_engine=engine) as collection:
+        with pytest.raises(EngineError, match=r"There is no .*engine.db. Run seer publish --to"):
+            collection.find(Query.of(1))
+        assert not (tmp_path / "engine.db").exists()
+        Milvus(read_address(engine, ""), makes_file=True).close()
+        assert (tmp_path / "engine.db").stat().st_mode & 0o777 == 0o700
         with pytest.raises(EngineMismatch, match=r"holds no collection of seer's. Run seer publish --to milvus://"):
             collection.find(Query.of(1))
         other = tmp_path / "other"
@@ -323,7 +328,7 @@ def test_a_row_that_is_not_here_is_refused(made: Path, engine: str):
         records = [dict.fromkeys(engine_rows.FIELDS, 0)]
         for field, (kind, _) in engine_rows.FIELDS.items():
             records[0][field] = "x" if kind == "VARCHAR" else 77
-        writer = Milvus(read_address(engine, ""))
+        writer = Milvus(read_address(engine, ""), makes_file=True)
         writer.write(name, records, "embedding", collection.read_embeddings()[1][:1], is_new=True)
         with pytest.raises(EngineMismatch, match="answers with row 77 where there are 60"):
             collection.find(Query.of(1), 60)
@@ -378,7 +383,7 @@ def test_stopped_it_goes_on_and_writes_a_batch_anew_of_which_a_part_is_there(mad
     monkeypatch.setattr(engine_publish, "BATCH_ROWS", 16)
     report = publish_collection(made, engine, should_stop=lambda: True)
     assert (report.written, report.pending, report.recall) == (16, 44, None)
-    writer = Milvus(read_address(engine, ""))
+    writer = Milvus(read_address(engine, ""), makes_file=True)
     writer._client.delete(report.version, filter="row in [3, 4]")
     report = publish_collection(made, engine)
     assert (report.written, report.pending) == (60, 0)
@@ -394,7 +399,7 @@ def test_rows_that_did_not_arrive_keep_it_from_answering(made: Path, engine: str
     )  # fmt: skip
     with pytest.raises(EngineError, match="has 59 rows where 60 were written"):
         publish_collection(made, engine)
-    assert Milvus(read_address(engine, "")).find_target() is None
+    assert Milvus(read_address(engine, ""), makes_file=True).find_target() is None
     monkeypatch.undo()
     pixel_backbone.install(monkeypatch)
     assert publish_collection(made, engine).written == 60
@@ -415,7 +420,7 @@ def test_a_recall_that_is_told_was_measured_in_milvus(made: Path, engine: str, m
 def test_versions_before_the_one_before_are_removed_and_what_others_made_is_left_alone(
     own: Path, engine: str, tmp_path: Path
 ):
-    writer = Milvus(read_address(engine, ""))
+    writer = Milvus(read_address(engine, ""), makes_file=True)
     writer._client.create_collection("own_things", dimension=4)
     names = []
     for number in range(3):
@@ -427,7 +432,7 @@ def test_versions_before_the_one_before_are_removed_and_what_others_made_is_left
 
 @pytest.mark.parametrize("how", ["collection", "alias"])
 def test_a_name_that_is_somebody_elses_is_refused_before_anything_is_written(made: Path, engine: str, how: str):
-    client = Milvus(read_address(engine, ""))._client
+    client = Milvus(read_address(engine, ""), makes_file=True)._client
     client.create_collection("own" if how == "collection" else "theirs", dimension=4)
     if how == "alias":
         client.create_alias("theirs", "own")
