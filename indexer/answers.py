@@ -98,6 +98,14 @@ class Answer:
     recall: float
     """The part of the nearest ten that this way of searching finds, as measured when the generation was made."""
     generation: str
+    engine: str | None = None
+    """What proposed the candidates where that was no index of ours, by name."""
+
+    @property
+    def way(self) -> str:
+        """How they were found, for people: `searched approximately, recall 0.987`."""
+        by = f" by {self.engine}" if self.engine else ""
+        return "searched exactly" if self.is_exact else f"searched approximately{by}, recall {self.recall:.3f}"
 
 
 def show_similarity(neighbour: Neighbour) -> str:
@@ -124,6 +132,7 @@ def find_answer(snapshot: Snapshot, catalog: CatalogReader, aim: Aim, wish: Wish
         is_exact=is_exact,
         recall=1.0 if is_exact else snapshot.read_recall(allowed),
         generation=snapshot.generation.name,
+        engine=None if is_exact else snapshot.engine,
     )
 
 
@@ -150,6 +159,7 @@ def _find_ranked(
         wish.first + wish.count,
         catalog.list_living,
         allowed=allowed,
+        where=wish.where,
         is_exact=wish.is_exact,
         list_living_rows=lambda: catalog.list_rows(snapshot.number, snapshot.rows, EVERYTHING),
     )

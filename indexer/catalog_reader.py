@@ -7,12 +7,14 @@ import json
 import os
 import sqlite3
 import threading
+import zlib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -91,6 +93,25 @@ class UnsearchableFile:
         return self.kind == PENDING.name
 
 
+class FilteredBy(NamedTuple):
+    """What filters ask of the image in a row."""
+
+    row: int
+    image_id: int
+    content_hash: bytes
+    size_bytes: int
+    width: int
+    height: int
+    format: str
+    shape: str
+    files: int
+    """That hold it; 0 where it is gone."""
+    path: bytes | None
+    """Of the first of them."""
+    mtime_ns: int | None
+    """Of the same."""
+
+
 class CatalogReader:
     """Answers questions about a catalog that a build may be writing at the same time.
 
@@ -101,8 +122,10 @@ class CatalogReader:
         self._path = path
         self._connection = connect_to_read(path)
         self._connection.create_function("kind_of", 1, find_kind, deterministic=True)
+        self._connection.create_function("crc_of", 1, zlib.crc32, deterministic=True)
         self._lock = threading.Lock()
         self._select_rows_once = lru_cache(KEPT_FILTERS)(self._select_rows)
+        self._stamp_files_once = lru_cache(KEPT_FILTERS)(self._stamp_files)
         self._list_copies_once = lru_cache(1)(self._list_copies)
         self._count_subfolders_once = lru_cache(1)(self._count_subfolders)
 
@@ -189,6 +212,26 @@ class CatalogReader:
         passing.sort()
         passing.flags.writeable = False
         return passing
+
+    def list_filtered_by(self, store: int, first: int, last: int) -> list[FilteredBy]:
+        """What filters ask of the images in a store's rows from `first` to before `last`, by row."""
+        # Beside min(), SQLite takes the other columns from the row that has the least.
+        query = f"""SELECT r.row, r.image_id, i.content_hash, i.size_bytes, i.width, i.height, i.format, {_SHAPE},
+                count(f.path), min(f.path), f.mtime_ns
+            FROM rows r JOIN images i USING (image_id) LEFT JOIN files f USING (image_id)
+            WHERE r.store = ? AND r.row >= ? AND r.row < ? GROUP BY r.row ORDER BY r.row"""
+        return [FilteredBy(*found) for found in self._ask(query, (store, first, last))]
+
+    def stamp_files(self, store: int, rows: int) -> str:
+        """Another text, once a file of an image in the store's first `rows` rows came, went, moved or was touched."""
+        return self._stamp_files_once(self.read_version(), store, rows)
+
+    def _stamp_files(self, _: int, store: int, rows: int) -> str:
+        # Weighted by the row: files may swap names. Each part far below what SQLite can add up.
+        query = """SELECT count(*), sum((r.row + 1) * crc_of(f.path) % 999983),
+                sum((r.row + 1) * (f.mtime_ns % 999979) % 999983)
+            FROM rows r JOIN files f USING (image_id) WHERE r.store = ? AND r.row < ?"""
+        return "-".join(str(part or 0) for part in self._ask(query, (store, rows))[0])
 
     def find_row(self, store: int, image_id: int) -> int | None:
         """The row of an image in a store; None if it has none, or if the image is gone."""
@@ -281,13 +324,13 @@ _SHAPE = f"""CASE WHEN 100 * max(i.width, i.height) <= {SQUARE_PERCENT} * min(i.
 
 def _write_conditions(where: Filter) -> Iterator[tuple[str, tuple]]:
     """What a file `f` of an image `i` must fulfil, as SQL with the values of its question marks."""
-    bounds = [bound for folder in where.under for bound in _spell(folder)]
+    bounds = [bound for folder in where.under for bound in spell_folder(folder)]
     if bounds:
         yield f"({' OR '.join(['f.path >= ? AND f.path < ?'] * len(bounds))})", tuple(sum(bounds, ()))
     if where.since:
-        yield "f.mtime_ns >= ?", (_begin(where.since),)
+        yield "f.mtime_ns >= ?", (begin_day(where.since),)
     if where.until:
-        yield "f.mtime_ns < ?", (_begin(where.until + timedelta(days=1)),)
+        yield "f.mtime_ns < ?", (begin_day(where.until + timedelta(days=1)),)
     for name, least, most in (
         ("i.size_bytes", where.least_bytes, where.most_bytes),
         ("min(i.width, i.height)", where.least_px, where.most_px),
@@ -304,12 +347,12 @@ def _write_conditions(where: Filter) -> Iterator[tuple[str, tuple]]:
             yield f"{name} IN (SELECT value FROM json_each(?))", (json.dumps(list(chosen)),)
 
 
-def _spell(folder: Path) -> set[tuple[bytes, bytes]]:
+def spell_folder(folder: Path) -> set[tuple[bytes, bytes]]:
     """The bounds of the paths below a folder, as it is spelled and where its links lead."""
     return {bound_paths(str(make_absolute(folder))), bound_paths(str(resolve(folder)))}
 
 
-def _begin(day: date) -> int:
+def begin_day(day: date) -> int:
     """When a day begins here, in nanoseconds since 1970."""
     return clamp_time(round(datetime.combine(day, time.min).timestamp()) * 10**9)
 

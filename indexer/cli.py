@@ -13,6 +13,7 @@ import click
 from indexer.cli_build import build
 from indexer.cli_graph import graph, survey
 from indexer.cli_learn import pretrain, whiten
+from indexer.cli_publish import publish
 from indexer.cli_search import search
 from indexer.cli_upkeep import check as check_command
 from indexer.cli_upkeep import collection_option, forget, json_option, prune, relocate
@@ -67,6 +68,7 @@ cli.add_command(whiten)
 cli.add_command(search)
 cli.add_command(graph)
 cli.add_command(survey)
+cli.add_command(publish)
 cli.add_command(check_command)
 cli.add_command(prune)
 cli.add_command(relocate)

@@ -21,6 +21,7 @@ from typing import BinaryIO, NamedTuple
 
 import click
 
+from indexer.cli_publish import engine_option
 from indexer.cli_upkeep import collection_option, json_option
 from indexer.collection import Answer, Collection, Filter, Query, Region, Term, show_similarity
 from indexer.decode import read_whole
@@ -141,6 +142,7 @@ def filter_options(command: Callable) -> Callable:
     help="Search with each picture of a list, one a line, and answer each on lines of its own; - is standard input.",
 )  # fmt: skip
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@engine_option
 @collection_option
 @json_option
 def search(
@@ -149,6 +151,7 @@ def search(
     region: Region | None,
     listed: BinaryIO | None,
     device: str,
+    search_engine: str | None,
     folder: Path | None,
     as_json: bool,
     **wish: object,
@@ -159,7 +162,7 @@ def search(
     sum is searched with; QUERY=0.5 counts half as much.
     """
     _require_fitting(queries, minus, region, listed)
-    with Collection(find_collection(folder), device=device) as collection:
+    with Collection(find_collection(folder), device=device, search_engine=search_engine) as collection:
         say = partial(_say, collection, as_json=as_json, **_make_wish(collection, **wish))
         if listed is not None:
             sys.exit(_search_each(collection, listed, say, as_json))
@@ -291,7 +294,7 @@ def _say(
         has_images = collection.read_status().images
         click.echo("Nothing is that similar." if has_images else "The collection holds no image yet.", err=True)
     if not counts_only and not (listed_as or answer.is_exact):
-        click.echo(f"Searched approximately, recall {answer.recall:.3f}; --exact compares with every image.", err=True)
+        click.echo(f"{answer.way[0].upper()}{answer.way[1:]}; --exact compares with every image.", err=True)
 
 
 def _list_lines(answer: Answer) -> list[str]:

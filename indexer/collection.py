@@ -12,7 +12,6 @@ Rule: an image of the collection is found by its stored row, without the model; 
 from the stored rows.
 """
 
-import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
@@ -35,18 +34,18 @@ from indexer.catalog_reader import CatalogReader, FileCopies, ImageDetails, Unse
 from indexer.decisions import Decisions
 from indexer.decisions import Kind as ImageKind
 from indexer.decode import hash_content, read_whole
-from indexer.errors import CollectionEmpty, CollectionMissing, CollectionUnwritable, QueryError
+from indexer.engine_snapshot import EngineSnapshots
+from indexer.errors import CollectionEmpty, CollectionMissing, CollectionUnwritable, QueryError, VersionGone
 from indexer.failures import format_unsearchable
 from indexer.filters import FIRST_YEAR, FORMATS, LAST_YEAR, SHAPES, Filter
 from indexer.folding import fold
-from indexer.generations import open_generation, read_current
 from indexer.graph_folder import read_graph
 from indexer.heat import draw_heat
 from indexer.layout import CATALOG, MARKS, THUMBNAILS
 from indexer.marks import Marks
 from indexer.queries import Query, Term, combine
 from indexer.query_model import QueryModel
-from indexer.snapshot import Snapshot
+from indexer.snapshot import Snapshot, Snapshots
 from indexer.status import CollectionStatus, GenerationFacts, describe_collection
 from indexer.thumbnails import ThumbnailReader
 from indexer.visible import Curtain, VisibleCatalog
@@ -71,11 +70,19 @@ class Collection:
         folder: the collection.
         device: where a query's model runs: `auto`, `cpu`, `cuda` or `cuda:N`.
         decoder: what decodes queries, and originals whose thumbnail is missing; `Aside` does it in other processes.
+        search_engine: where candidates come from in place of the index here, as in `milvus://HOST/NAME`.
     Raises: CollectionMissing, CatalogTooNew, CollectionDamaged. A collection without a generation opens; questions
-        that need one raise CollectionEmpty.
+        that need one raise CollectionEmpty, or EngineError where the engine holds none of it.
     """
 
-    def __init__(self, folder: Path | str, *, device: str = "auto", decoder: Here | Aside | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path | str,
+        *,
+        device: str = "auto",
+        decoder: Here | Aside | None = None,
+        search_engine: str | None = None,
+    ) -> None:
         self.folder = Path(folder)
         self._decoder = decoder or Here()
         self._model = QueryModel(device, self._decoder)
@@ -86,8 +93,8 @@ class Collection:
         self.decisions = Decisions(self.folder / MARKS)
         """Favourites, hidden images, pairs that are no copies, bookmarks."""
         self._curtain = Curtain(self._catalog, self.decisions)
-        self._lock = threading.Lock()
-        self._snapshot: Snapshot | None = None
+        engine = search_engine and EngineSnapshots(self.folder, search_engine, self._catalog)
+        self._snapshots = engine or Snapshots(self.folder)
         self._told: tuple[tuple, CollectionStatus] | None = None
 
     def __enter__(self) -> Self:
@@ -100,6 +107,7 @@ class Collection:
         """Give the files back."""
         self._catalog.close()
         self._thumbnails.close()
+        self._snapshots.close()
 
     def find_similar(
         self, picture: bytes, count: int = 10, *, at_least: float | None = None, first: int = 0
@@ -135,9 +143,17 @@ class Collection:
             where: which images may be answered; ranks are counted among them.
             is_exact: compare with every row that may be answered, whatever the generation's index is.
         Raises: PictureError if bytes are no picture; CollectionEmpty; FingerprintMismatch; CollectionDamaged;
-            QueryError if an image is not (or no longer) searchable, no image passes the filter, or a value is no good.
+            QueryError if an image is not (or no longer) searchable, no image passes the filter, or a value is no good;
+            EngineError.
         """
         wish = Wish(count=count, first=first, at_least=at_least, at_most=at_most, where=where, is_exact=is_exact)
+        try:
+            return self._answer(query, wish)
+        except VersionGone:
+            self._snapshots.forget()
+            return self._answer(query, wish)
+
+    def _answer(self, query: Query, wish: Wish) -> Answer:
         snapshot = self.open_snapshot()
         return find_answer(snapshot, self.open_catalog(), self._take_aim(snapshot, query), wish)
 
@@ -145,8 +161,7 @@ class Collection:
         self, query: Query, *, at_least: float | None = None, at_most: float | None = None, where: Filter | None = None
     ) -> int:
         """How many images lie between two similarities, counted over every row. Arguments as in `find`."""
-        wish = Wish(at_least=at_least, at_most=at_most, where=where)
-        snapshot = self.open_snapshot()
+        wish, snapshot = Wish(at_least=at_least, at_most=at_most, where=where), self.open_snapshot()
         return count_between(snapshot, self.open_catalog(), self._take_aim(snapshot, query), wish)
 
     def count_images(self, where: Filter = EVERYTHING) -> int:
@@ -167,9 +182,7 @@ class Collection:
         """Every folder that holds searchable or other files, at any depth below the picture folders -> its files."""
         return self._catalog.count_subfolders()
 
-    def fold_copies(
-        self, neighbours: Sequence[Neighbour], at_least: float
-    ) -> list[tuple[Neighbour, list[Neighbour]]]:
+    def fold_copies(self, neighbours: Sequence[Neighbour], at_least: float) -> list[tuple[Neighbour, list[Neighbour]]]:
         """Neighbours with the near-copies that are folded under each, the order kept."""
         return fold(neighbours, self.compare_images([one.image_id for one in neighbours]), at_least)
 
@@ -238,11 +251,8 @@ class Collection:
 
     def _find_searchable(self) -> tuple[int, int]:
         """The store that answers, and how many of its rows; (0, 0) where nothing does yet."""
-        try:
-            snapshot = self.open_snapshot()
-        except CollectionEmpty:
-            return 0, 0
-        return snapshot.number, snapshot.rows
+        snapshot = self._find_snapshot()
+        return (snapshot.number, snapshot.rows) if snapshot else (0, 0)
 
     def read_thumbnail(self, content_hash: str) -> bytes | None:
         """The WebP thumbnail of an image of this collection (hash in hex); None for any other.
@@ -290,23 +300,23 @@ class Collection:
 
     def read_generation(self) -> str | None:
         """The name of the generation that answers; None before the first."""
-        return read_current(self.folder)
+        return self._snapshots.read_name()
 
     def read_status(self) -> CollectionStatus:
         """Counts, and what answers at present. Needs neither the model nor FAISS.
 
         Counted anew when the catalog or the generation has changed: every run of a page asks.
         """
-        key, told = (self._catalog.read_version(), read_current(self.folder)), self._told
+        key, told = (self._catalog.read_version(), self.read_generation()), self._told
         if told is None or told[0] != key:
-            told = self._told = key, self._count()
+            told = self._told = key, describe_collection(self.folder, self._catalog, self._find_snapshot())
         return told[1]
 
-    def _count(self) -> CollectionStatus:
+    def _find_snapshot(self) -> Snapshot | None:
         try:
-            return describe_collection(self.folder, self._catalog, self.open_snapshot())
+            return self.open_snapshot()
         except CollectionEmpty:
-            return describe_collection(self.folder, self._catalog, None)
+            return None
 
     @property
     def max_megapixels(self) -> float:
@@ -382,12 +392,8 @@ class Collection:
         return row if row is not None and row < snapshot.rows else None
 
     def open_snapshot(self) -> Snapshot:
-        """The generation that answers. Raises: CollectionEmpty, CollectionDamaged."""
-        with self._lock:
-            current = read_current(self.folder)
-            if self._snapshot is None or self._snapshot.generation.name != current:
-                self._snapshot = Snapshot(self.folder, open_generation(self.folder))
-            return self._snapshot
+        """The generation that answers. Raises: CollectionEmpty, CollectionDamaged, EngineError."""
+        return self._snapshots.open()
 
     def open_catalog(self) -> VisibleCatalog:
         """The catalog, less what a person has hidden."""

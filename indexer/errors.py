@@ -13,6 +13,11 @@
     SourceError               a picture folder is missing, empty where it was full, or not a folder
     DiskTooSmall              what is coming would not fit
     FaissMissing              FAISS is not installed, or cannot be loaded
+    EngineError               another search engine cannot be used, or not for this
+    |-- EngineMissing         the package that talks to it is not installed
+    |-- EngineUnreachable     it does not answer
+    |-- EngineMismatch        it holds nothing that belongs to this collection
+    `-- VersionGone           what was asked of it has been replaced
     QueryError                a query that cannot be answered
 
 Rule: the text says what is wrong, where, and what to run next.
@@ -81,6 +86,26 @@ class DiskTooSmall(UserError):
 
 class FaissMissing(UserError):
     """FAISS is not installed, or cannot be loaded."""
+
+
+class EngineError(UserError):
+    """Another search engine cannot be used as it was asked to be."""
+
+
+class EngineMissing(EngineError):
+    """The package that talks to it is not installed."""
+
+
+class EngineUnreachable(EngineError):
+    """It does not answer, or not in time."""
+
+
+class EngineMismatch(EngineError):
+    """It holds nothing that belongs to this collection as it is now."""
+
+
+class VersionGone(EngineError):
+    """The version that was asked has been replaced, and is no longer kept."""
 
 
 class QueryError(UserError):

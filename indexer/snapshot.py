@@ -8,6 +8,7 @@ is asked of whoever knows.
 """
 
 import math
+import threading
 from collections.abc import Callable
 from functools import cached_property, partial
 from pathlib import Path
@@ -16,8 +17,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from indexer.errors import CollectionDamaged
+from indexer.filters import Filter
 from indexer.fitting import INDEX
-from indexer.generations import Generation
+from indexer.generations import Generation, open_generation, read_current
 from indexer.layout import STORES, name_store
 from indexer.vectors import Store
 
@@ -38,16 +40,22 @@ ListLiving = Callable[[list[int]], set[int]]
 class Snapshot:
     """A generation as a reader holds it; later ones do not concern it.
 
+    Args:
+        image_ids: (N,) int64, if they are not to be read from the generation.
     Raises: CollectionDamaged if its store is missing or too short.
     """
 
-    def __init__(self, folder: Path, generation: Generation) -> None:
+    engine: str | None = None
+    """What proposes candidates in place of an index of ours, by name."""
+
+    def __init__(self, folder: Path, generation: Generation, image_ids: np.ndarray | None = None) -> None:
         self.generation = generation
         manifest = generation.manifest
         self.number, self.rows, self.dimension = manifest["store"], manifest["rows"], manifest["dimension"]
+        self.index: str = manifest["index"]
         self.recall: float = manifest["recall"]
         self.search: dict | None = manifest.get("search")
-        self.image_ids = generation.read_image_ids()
+        self.image_ids = generation.read_image_ids() if image_ids is None else image_ids
         self.store = Store(folder / STORES / name_store(self.number), self.dimension, self.rows)
 
     @property
@@ -111,6 +119,7 @@ class Snapshot:
         list_living: ListLiving,
         *,
         allowed: np.ndarray | None = None,
+        where: Filter | None = None,
         is_exact: bool = False,
         list_living_rows: Callable[[], np.ndarray] | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
@@ -124,6 +133,7 @@ class Snapshot:
             query: (D,) float32 of length 1.
             own_row: the row that the query was read from, if it was.
             allowed: ascending rows that alone may be answered; None: all.
+            where: the filter that these rows come from.
             is_exact: miss none, whatever the index is.
             list_living_rows: tells all rows whose images still have a file, (n,) int64; asked where those that are gone
                 stand in the way.
@@ -136,7 +146,7 @@ class Snapshot:
         elif is_exact or not self.is_approximate:
             propose = partial(self._propose_exactly, self.exact)
         else:
-            propose = self._propose
+            propose = partial(self._propose, where)
         available, effort = self.rows if allowed is None else len(allowed), 1
         while True:
             rows, floor, is_all = propose(query, own_row, wanted, mask, effort)
@@ -176,21 +186,26 @@ class Snapshot:
             return rows, -math.inf, True
         product = float(self.store.rows[rows[-1]].astype(np.float32) @ query)
         highest = product / (self.store.shortest if product > 0 else self.store.longest)
-        return _include(rows, own_row, mask), highest + ROUNDING, len(rows) < count
+        return include(rows, own_row, mask), highest + ROUNDING, len(rows) < count
 
     def _propose(
-        self, query: np.ndarray, own_row: int | None, wanted: int, mask: np.ndarray | None, effort: int
+        self,
+        where: Filter | None,
+        query: np.ndarray,
+        own_row: int | None,
+        wanted: int,
+        mask: np.ndarray | None,
+        effort: int,
     ) -> tuple[np.ndarray, float, bool]:
         count, probes = self.search["candidates"], self._choose_probes(mask)
-        # In steps, so that a page and the next one are cut from the same candidates wherever that is possible.
-        steps = effort * 2 ** max(0, math.ceil(math.log2((wanted + MARGIN) / count)))
-        probes = math.ceil(probes * math.sqrt(steps))
-        products, rows = self.approximate.rank(query[None], count * steps, probes, self.unchecked, mask)
+        steps = count_steps(wanted, count, effort)
+        count, probes = count * steps, math.ceil(probes * math.sqrt(steps))
+        products, rows = self.approximate.rank(query[None], count, probes, self.unchecked, mask)
         found = rows[0][rows[0] >= 0]
-        is_all = probes >= self.approximate.lists and (len(found) < count * steps or len(found) == self.rows)
+        is_all = probes >= self.approximate.lists and (len(found) < count or len(found) == self.rows)
         # All candidates in FAISS's products, then those that may be answered in the cosines that are shown.
         order = np.argsort(-products[0][: len(found)] / self.store.norms[found], kind="stable")
-        return _include(found[order[: (wanted + MARGIN) * effort]], own_row, mask), -math.inf, is_all
+        return include(found[order[: (wanted + MARGIN) * effort]], own_row, mask), -math.inf, is_all
 
     def _choose_probes(self, mask: np.ndarray | None) -> int:
         """Lists to look through: with a filter as many as the next stricter one that was measured needed."""
@@ -213,13 +228,48 @@ class Snapshot:
         return np.array([image_id in living for image_id in image_ids], dtype=bool)
 
 
+class Snapshots:
+    """The snapshots of a collection, one after the other. Threads may share it."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._lock = threading.Lock()
+        self._snapshot: Snapshot | None = None
+
+    def open(self) -> Snapshot:
+        """The generation that answers. Raises: CollectionEmpty, CollectionDamaged."""
+        with self._lock:
+            current = read_current(self._folder)
+            if self._snapshot is None or self._snapshot.generation.name != current:
+                self._snapshot = Snapshot(self._folder, open_generation(self._folder))
+            return self._snapshot
+
+    def read_name(self) -> str | None:
+        """The name of the generation that answers; None before the first."""
+        return read_current(self._folder)
+
+    def forget(self) -> None:
+        """Look again at the next question, which is done in any case."""
+
+    def close(self) -> None:
+        """Nothing is held that would have to be given back."""
+
+
+def count_steps(wanted: int, candidates: int, effort: int) -> int:
+    """How many times the candidates that were measured to be needed.
+
+    In steps, so that a page and the next one are cut from the same candidates wherever that is possible.
+    """
+    return effort * 2 ** max(0, math.ceil(math.log2((wanted + MARGIN) / candidates)))
+
+
 def _mark(rows: np.ndarray, count: int) -> np.ndarray:
     mask = np.zeros(count, dtype=bool)
     mask[rows] = True
     return mask
 
 
-def _include(rows: np.ndarray, own_row: int | None, mask: np.ndarray | None) -> np.ndarray:
+def include(rows: np.ndarray, own_row: int | None, mask: np.ndarray | None) -> np.ndarray:
     """With the query's own row, if it may be answered: no approximation, and no crowd of equals, may lose that one."""
     if own_row is None or own_row in rows or (mask is not None and not mask[own_row]):
         return rows

@@ -49,6 +49,8 @@ class CollectionStatus:
     """Those on the disk, the newest first."""
     search: dict | None
     """What an approximate index is searched with, and its recall of edited copies and with filters."""
+    engine: str | None = None
+    """What proposes candidates in place of an index here, by name."""
 
 
 def describe_collection(folder: Path, catalog: CatalogReader, snapshot: Snapshot | None) -> CollectionStatus:
@@ -70,10 +72,11 @@ def describe_collection(folder: Path, catalog: CatalogReader, snapshot: Snapshot
         updated=datetime.fromisoformat(manifest["created_at"]).astimezone(),
         model=manifest["settings"]["model"],
         dimension=manifest["dimension"],
-        index=manifest["index"],
+        index=snapshot.index,
         recall=snapshot.recall,
         is_approximate=snapshot.is_approximate,
         search=snapshot.search,
+        engine=snapshot.engine,
     )
 
 

@@ -12,6 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from indexer.collection import Answer, CollectionStatus, Neighbour, UnsearchableFile
+from indexer.engine_publish import PublicationReport
 from indexer.estimate import Estimate
 from indexer.graph import GraphReport
 from indexer.layout import LOG
@@ -73,6 +74,18 @@ def show_graph(report: GraphReport) -> str:
     return (
         f"Generation {report.generation}: {show_count(report.neighbours, 'neighbour')} for each of "
         f"{show_count(report.rows, 'row')}, recall {report.recall:.3f} ({done})."
+    )
+
+
+def show_publication(report: PublicationReport) -> str:
+    """What a publication in another search engine did, in a line."""
+    took = f"in {show_duration(report.seconds)}"
+    if report.pending:
+        return f"{report.written:,} rows written {took}; {report.pending:,} are left: run seer publish again to go on."
+    done = f"{report.written:,} rows written {took}" if report.written else "nothing was left to do"
+    return (
+        f"{report.engine} answers with generation {report.generation}, {show_count(report.rows, 'row')}: "
+        f"{report.index}, recall {report.recall:.3f} with {report.candidates} candidates ({done})."
     )
 
 
@@ -176,6 +189,7 @@ def describe_answer(folder: Path, answer: Answer, milliseconds: float) -> dict:
         "generation": answer.generation,
         "exact": answer.is_exact,
         "recall": answer.recall,
+        **({"engine": answer.engine} if answer.engine else {}),
         "milliseconds": round(milliseconds, 3),
         "neighbours": [_describe_neighbour(neighbour) for neighbour in answer.neighbours],
     }

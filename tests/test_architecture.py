@@ -29,23 +29,25 @@ LADDERS = {
         {"cli"},
         # The commands that build, learn, search, and look after a collection; the group above takes them in.
         {"cli_build", "cli_learn", "cli_search", "cli_graph"},
+        {"cli_publish"},  # with the option that asks where it has published
         {"cli_upkeep"},
         {"exports"},  # answers as files to keep
         {"doctor", "texts"},  # look at what the conductors made, and say it
         {"survey", "overview"},  # what is in a collection: found, with a graph; shown, beside a collection
         # Conductors; terminal draws their progress.
         {"check", "estimate"},  # and what upkeep puts right of it; a build that is tried
-        {"job", "collection", "upkeep", "marks_upkeep", "learn", "evaluate", "terminal", "graph"},
+        {"job", "collection", "upkeep", "marks_upkeep", "learn", "evaluate", "terminal", "graph", "engine_publish"},
         # What a reader is told, and what of the catalog it sees; an answer folded, explained; work beside the page.
         {"status", "visible", "folding", "heat", "background"},
-        {"answers", "linking"},  # what of a generation's ranking is answered; every row's nearest
+        # What of a generation's ranking is answered; every row's nearest; one whose candidates come from elsewhere.
+        {"answers", "linking", "engine_snapshot"},
         # One generation, opened; pictures to learn from; an evaluation's parts: steps introduced to each other.
         # When to walk again stands above the walk, the table of failures and marks above what they read.
         {
             *("publish", "snapshot", "pile", "gallery", "labels", "figures", "evaluation_plot", "curves", "watch"),
             *("failures", "places", "pipeline", "cluster_pipeline", "query_model"),
         },
-        {"marks", "decisions", "survey_folder"},
+        {"marks", "decisions", "survey_folder", "engine_rows"},
         {"words", "clustering", "marks_file", "cluster"},
         # The index that fits a store: trained, measured with rows held out and with edited copies.
         # What the nodes of a cluster do; the door to it stands above.
@@ -62,8 +64,8 @@ LADDERS = {
         {"catalog", "reasons", "fleet", "shards"},
         # How the three SQLite files are opened, decoding processes, what an evaluation is: below their steps.
         # And who may change a collection.
-        # And object storage.
-        {"schema", "workers", "evaluation", "hold", "index_gpu", "remote"},
+        # And object storage, and Milvus.
+        {"schema", "workers", "evaluation", "hold", "index_gpu", "remote", "milvus"},
         {"layout", "settings", "report", "interrupts", "recipes", "filters"},
         {"urls"},  # how a path is spelled that is a URL
         {"errors"},
@@ -101,7 +103,7 @@ DOORS = {
         *("indexer.thumbnails", "indexer.marks", "indexer.marks_file", "indexer.marks_upkeep"),
     },
     "click": {
-        *("seer_model.cli", "ui.cli", "indexer.cli"),
+        *("seer_model.cli", "ui.cli", "indexer.cli", "indexer.cli_publish"),
         *("indexer.cli_build", "indexer.cli_learn", "indexer.cli_search", "indexer.cli_graph", "indexer.cli_upkeep"),
     },
     "streamlit": {"ui"},
@@ -111,6 +113,9 @@ DOORS = {
     "fsspec": {"indexer.remote"},
     "ray": {"indexer.cluster"},
     "aiohttp": {"indexer.remote"},
+    "pymilvus": {"indexer.milvus"},
+    "milvus_lite": {"indexer.milvus"},
+    "grpc": {"indexer.milvus"},
     "openTSNE": {"indexer.unfolding"},
     "scipy": {"indexer.unfolding"},
     "matplotlib": {"indexer.evaluation_plot", "indexer.curves"},
@@ -144,7 +149,9 @@ UI_KNOWS = {
     "seer_model.errors",
     "indexer.aside",  # decodes uploads, and originals that browsers cannot show, outside of the page's process
 }
-UI_COMMAND_KNOWS = UI_KNOWS | {"indexer.cli", "indexer.cli_build", "indexer.cli_graph", "seer_model.cli"}
+UI_COMMAND_KNOWS = UI_KNOWS | {
+    *("indexer.cli", "indexer.cli_build", "indexer.cli_graph", "indexer.cli_publish", "seer_model.cli"),
+}
 """The composed command joins the groups of the floors below."""
 
 FORBIDDEN_MODULES = re.compile(r"(^|_)(utils?|common|helpers?|misc|shared|base)($|_)")
@@ -213,8 +220,8 @@ def test_nobody_imports_a_page():
 @pytest.mark.parametrize(
     ("start", "absent"),
     [
-        ("import ui.cli", "torch faiss streamlit transformers"),
-        ("import indexer.collection", "torch faiss streamlit click"),
+        ("import ui.cli", "torch faiss streamlit transformers pymilvus milvus_lite grpc"),
+        ("import indexer.collection", "torch faiss streamlit click pymilvus milvus_lite grpc"),
         ("import indexer.decode", "torch faiss streamlit click sqlite3 rich"),
         ("import indexer.aside", "torch faiss streamlit click sqlite3 rich"),
         ("import indexer.pile", "torch faiss streamlit click sqlite3 rich"),

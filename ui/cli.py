@@ -13,6 +13,7 @@ from indexer.cli import CommandGroup
 from indexer.cli import cli as indexer_group
 from indexer.cli_build import build, choose_collection
 from indexer.cli_graph import survey
+from indexer.cli_publish import engine_option
 from indexer.layout import find_collection, list_collections, read_home
 from seer_model.cli import models
 from ui.password import VARIABLE, read_password
@@ -46,6 +47,7 @@ port_option = click.option(
     help=f"A file with the page's password, for its owner's eyes only. Without it, what {VARIABLE} says.",
 )  # fmt: skip
 @port_option
+@engine_option
 @click.option("--no-kept-uploads", is_flag=True, help="Keep no dropped picture for links to its answer.")
 def ui_command(
     folders: tuple[Path, ...],
@@ -53,11 +55,14 @@ def ui_command(
     names: tuple[str, ...],
     password_file: Path | None,
     port: int,
+    search_engine: str | None,
     no_kept_uploads: bool,
 ) -> None:
     """Show collections in the browser; Ctrl-C ends it."""
     password, keeps = read_password(password_file), not no_kept_uploads
-    serve_page(find_or_wait(folders), host, port, password, names=names, keeps_uploads=keeps)
+    places = find_or_wait(folders)
+    options = {"names": names, "keeps_uploads": keeps, "search_engine": search_engine}
+    serve_page(places, host, port, password, **options)
 
 
 @click.command()

@@ -71,7 +71,7 @@ def show_footer(status: CollectionStatus, answer: Answer | None = None, millisec
         f"generation {status.generation}",
     ]
     if answer is not None:
-        parts.append("searched exactly" if answer.is_exact else f"searched approximately, recall {answer.recall:.3f}")
+        parts.append(answer.way)
     if milliseconds is not None:
         parts.append(f"{milliseconds:.0f} ms")
     with st.container(key=Key.FOOTER, gap="xxsmall"):

@@ -40,16 +40,17 @@ _library = Library((), _aside, lambda collection: load_in_background(collection)
 _keeps_uploads = True
 
 
-def choose_collection(*folders: Path | None, keeps: bool = True) -> None:
+def choose_collection(*folders: Path | None, keeps: bool = True, search_engine: str | None = None) -> None:
     """Choose for this process.
 
     Args:
         folders: of the collections; None or none: those in the default place.
         keeps: whether uploads are kept for links.
+        search_engine: where candidates come from in place of the index here, as a person types it.
     """
     global _library, _keeps_uploads
     given = [folder for folder in folders if folder is not None]
-    _library, _keeps_uploads = Library(given, _aside, load_in_background), keeps
+    _library, _keeps_uploads = Library(given, _aside, load_in_background, search_engine), keeps
 
 
 def the_collection() -> Collection:

@@ -38,6 +38,7 @@ def serve(
     password: str | None = None,
     names: Sequence[str] = (),
     keeps_uploads: bool = True,
+    search_engine: str | None = None,
 ) -> NoReturn:
     """Show collections in the browser until the server is told to stop; then the process ends, at Ctrl-C with 130.
 
@@ -48,6 +49,7 @@ def serve(
         password: asked of everybody, also on this computer; None: nothing is asked.
         names: by which the page may be called besides its own.
         keeps_uploads: whether a picture that is dropped is kept for the link to its answer.
+        search_engine: where candidates come from in place of the index here, as a person types it.
     Raises: HostRefused, PortTaken.
     """
     require_password(host, password, names)
@@ -59,7 +61,7 @@ def serve(
     from ui.app import list_options, make_app
     from ui.resources import choose_collection
 
-    choose_collection(*folders, keeps=keeps_uploads)
+    choose_collection(*folders, keeps=keeps_uploads, search_engine=search_engine)
     app = make_app(
         known, password, on_ready=lambda: on_ready(list_addresses(host, names, streamlit.get_option("server.port")))
     )

@@ -15,8 +15,10 @@ from indexer.layout import CATALOG, find_collection, read_home
 class Shelf:
     """Where one open collection stands."""
 
-    def __init__(self, folder: Path, decoder: Aside, on_opened: Callable[[Collection], object]) -> None:
-        self._folder, self._decoder, self._on_opened = folder, decoder, on_opened
+    def __init__(
+        self, folder: Path, decoder: Aside, on_opened: Callable[[Collection], object], search_engine: str | None = None
+    ) -> None:
+        self._folder, self._decoder, self._on_opened, self._engine = folder, decoder, on_opened, search_engine
         self._lock = threading.Lock()
         self._open: tuple[tuple[int, int] | None, Collection] | None = None
         self._asked: Collection | None = None
@@ -28,7 +30,7 @@ class Shelf:
             if self._open is None or self._open[0] != _read_stamp(self._folder):
                 # Not while it is open: looking whether it is a collection gives up SQLite's locks (`is_collection`).
                 folder = find_collection(self._folder)
-                self._open = _read_stamp(folder), Collection(folder, decoder=self._decoder)
+                self._open = _read_stamp(folder), Collection(folder, decoder=self._decoder, search_engine=self._engine)
             return self._open[1]
 
     def take(self) -> Collection:
@@ -60,10 +62,17 @@ class Library:
     Args:
         folders: of the collections; none: whatever is in the default place, also if it is made later.
         on_opened: called with each collection that somebody looks at, once.
+        search_engine: where candidates come from in place of the index here; without a NAME each has its own there.
     """
 
-    def __init__(self, folders: Sequence[Path], decoder: Aside, on_opened: Callable[[Collection], object]) -> None:
-        self._folders, self._decoder, self._on_opened = tuple(folders), decoder, on_opened
+    def __init__(
+        self,
+        folders: Sequence[Path],
+        decoder: Aside,
+        on_opened: Callable[[Collection], object],
+        search_engine: str | None = None,
+    ) -> None:
+        self._folders, self._decoder, self._on_opened, self._engine = tuple(folders), decoder, on_opened, search_engine
         self._lock = threading.Lock()
         self._shelves: dict[Path, Shelf] = {}
         self._first: Path | None = None
@@ -104,7 +113,7 @@ class Library:
         return [shelf for shelf in list(self._shelves.values()) if shelf.asked is not None]
 
     def _stand(self, folder: Path) -> Shelf:
-        return self._shelves.setdefault(folder, Shelf(folder, self._decoder, self._on_opened))
+        return self._shelves.setdefault(folder, Shelf(folder, self._decoder, self._on_opened, self._engine))
 
 
 def name_folders(folders: Sequence[Path]) -> dict[str, Path]:

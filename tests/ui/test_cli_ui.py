@@ -37,8 +37,8 @@ def test_the_command_has_everything_and_waits_for_nothing_heavy():
         "print([name for name in ('torch', 'streamlit', 'faiss') if name in sys.modules])"
     )
     found = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True)
-    commands = "build check demo doctor evaluate forget graph models pretrain prune relocate search status"
-    commands += " survey ui whiten"
+    commands = "build check demo doctor evaluate forget graph models pretrain prune publish relocate search"
+    commands += " status survey ui whiten"
     assert found.stdout.split("\n")[:2] == [commands, "[]"]
 
 

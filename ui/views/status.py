@@ -39,7 +39,8 @@ def list_steps(status: CollectionStatus) -> list[str]:
         steps.append("Nothing has been published yet. Run seer build.")
     if status.pending and status.generation is not None:
         files = "1 file is" if status.pending == 1 else f"{status.pending:,} files are"
-        steps.append(f"{files} still to be read. Run seer build.")
+        published = f", or to be published in {status.engine}. Run seer build, then seer publish."
+        steps.append(f"{files} still to be read{published if status.engine else '. Run seer build.'}")
     if status.failed:
         files = "1 file" if status.failed == 1 else f"{status.failed:,} files"
         steps.append(
