@@ -38,7 +38,15 @@ if TYPE_CHECKING:
 @click.option(
     "--memory", "memory_gb", type=click.FloatRange(0), default=8.0, show_default=True, help="GB for pictures."
 )
+@click.option(
+    "--save-every", "save_every_seconds", type=click.FloatRange(0), default=300.0, show_default=True,
+    help="Seconds between checkpoints.",
+)
 @click.option("--shard", "is_sharded", is_flag=True, help="Under torchrun: a part of the network on each rank.")
+@click.option(
+    "--patience", "patience_seconds", type=click.FloatRange(1), default=600.0, show_default=True,
+    help="Under torchrun: seconds after which a rank that says nothing is lost.",
+)
 @click.option("--exclude", multiple=True, metavar="GLOB", help="Pictures to pass over; may be repeated.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 def pretrain(as_json: bool, minutes: float | None, memory_gb: float, **given: object) -> None:

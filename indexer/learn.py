@@ -43,6 +43,9 @@ class LearnSettings:
     """Each rank holds a part of the network (FSDP2) instead of a copy (DDP)."""
     memory_bytes: int = 8 << 30
     piece_seconds: float | None = None
+    save_every_seconds: float = 300
+    patience_seconds: float = 600
+    """How long one rank waits for another before it takes it for lost."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +93,7 @@ def learn(
         seed=settings.seed,
     )
     with (
-        join_ranks(settings.device) as ranks,
+        join_ranks(settings.device, patience_seconds=settings.patience_seconds) as ranks,
         open_pile(
             settings.sources, side_px=recipe.picture_px, workers=settings.workers, exclude=settings.exclude
         ) as pile,
@@ -109,6 +112,7 @@ def learn(
             options=RunOptions(
                 memory_bytes=settings.memory_bytes,
                 piece_seconds=settings.piece_seconds,
+                save_every_seconds=settings.save_every_seconds,
                 is_sharded=settings.is_sharded,
             ),
             watchers=RunWatchers(on_figures=on_figures, on_message=on_message, should_stop=should_stop),

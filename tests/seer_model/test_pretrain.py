@@ -414,7 +414,7 @@ def refuse_everywhere(ranks: Ranks) -> str:
         raise TrainingError("The folder is taken.")
 
     try:
-        pretraining._let_first(ranks, write)
+        ranks.let_first(write)
     except TrainingError as error:
         return str(error)
     return "nothing was said"
