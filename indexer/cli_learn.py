@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 @click.option("--rate", type=float, help="Learning rate at its highest.")
 @click.option("--precision", type=click.Choice(["fp32", "bf16", "fp16"]), help="Of the network.")
 @click.option("--seed", type=click.IntRange(0), help="Of weights, order and crops.")
+@click.option("--window", type=click.IntRange(0), help="Shards one by one, mixed over so many pictures; 0: mix all.")
 @click.option("--minutes", type=click.FloatRange(0, min_open=True), help="Save and stop after this long.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option("--workers", type=click.IntRange(1), help="Decoding processes; one for each core if left out.")

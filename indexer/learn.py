@@ -10,12 +10,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from indexer.pile import open_pile
+from indexer.pile import Pile, open_pile
 
 if TYPE_CHECKING:
     from seer_model.checkpoint import Checkpoint
+    from seer_model.presets import PretrainSettings
     from seer_model.pretrain import PretrainReport
     from seer_model.vigil import Figures
+
+WINDOW = 4096
+"""Pictures; as squares of 256 pixels they take 0.8 GB, over all ranks."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +38,8 @@ class LearnSettings:
     rate: float | None = None
     precision: str | None = None
     seed: int | None = None
+    window: int | None = None
+    """See `PretrainSettings.window`. None: among all, unless shards are far away and more than fits into memory."""
     device: str = "auto"
     workers: int | None = None
     """Decoding processes; None: one for each core."""
@@ -90,6 +96,7 @@ def learn(
         epochs=settings.epochs,
         rate=settings.rate,
         precision=settings.precision,
+        window=settings.window,
         seed=settings.seed,
     )
     with (
@@ -104,7 +111,7 @@ def learn(
         report = pretrain(
             pile,
             settings.output,
-            recipe,
+            _choose_window(recipe, pile, settings),
             ranks,
             source=_open_source(settings.model),
             origin=settings.model,
@@ -120,6 +127,15 @@ def learn(
         if ranks.is_first:
             _tell_bad(report.bad, pile.reasons, on_message)
         return report
+
+
+def _choose_window(recipe: "PretrainSettings", pile: Pile, settings: LearnSettings) -> "PretrainSettings":
+    from seer_model.feed import count_bytes
+
+    fits = count_bytes(len(pile), recipe.picture_px) <= settings.memory_bytes
+    if settings.window is not None or fits or not pile.is_remote:
+        return recipe
+    return replace(recipe, window=WINDOW)
 
 
 def fit_layer(

@@ -151,7 +151,7 @@ class _Run:
     ) -> None:
         self.pile, self.output, self.settings, self.ranks = pile, output, settings, ranks
         self.folder, self.options, self.watchers = folder, options, watchers
-        self.plan = make_plan(len(pile), settings, ranks)
+        self.plan = make_plan(pile, settings, ranks)
         self.plateau = Plateau(settings.optimizer.plateau_steps)
         self.loss, self.seconds_before, self.started, self.saved_at = math.nan, 0.0, 0.0, 0.0
         self.bad: set[int] = set()
@@ -341,11 +341,12 @@ class _Run:
             raise TrainingError(f"{error} {RESUME}") from error
 
 
-def make_plan(pictures: int, settings: PretrainSettings, ranks: Ranks) -> Plan:
+def make_plan(pile: Pile, settings: PretrainSettings, ranks: Ranks) -> Plan:
     """How the pile is cut into batches.
 
     Raises: SettingsError when a batch is larger than the pile or does not split over the ranks.
     """
+    pictures = len(pile)
     if settings.batch_size > pictures:
         raise SettingsError(
             f"A batch has {settings.batch_size} pictures, and there are {pictures}. "
@@ -361,4 +362,6 @@ def make_plan(pictures: int, settings: PretrainSettings, ranks: Ranks) -> Plan:
         seed=settings.seed,
         rank=ranks.rank,
         ranks=ranks.count,
+        window=settings.window,
+        starts=pile.starts if settings.window else (),
     )

@@ -9,6 +9,7 @@ their patience ends with a sentence.
 """
 
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -182,7 +183,8 @@ def _is_of_peers(error: RuntimeError) -> bool:
 
 
 def _describe_loss(error: RuntimeError, ranks: Ranks, patience_seconds: float) -> str:
-    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    # Without the place in gloo's source before it, and the advice after it.
+    reason = re.sub(r"^\[[^]]*\] |\. This is typically.*", "", str(error).partition("\n")[0])
     return (
         f"Rank {ranks.rank} of {ranks.count} has lost another one, or has waited {patience_seconds:g} seconds for it: "
         f"{reason}. What was saved stays. Under torchrun --max-restarts all ranks start again and go on from there; "

@@ -73,7 +73,7 @@ LADDERS = {
         {"backbone", "learner", "feed", "vigil", "run_folder", "board"},
         {"presets", "readout"},
         {"whitening"},  # fitted on crops as the recipe says, read by the readout
-        {"swav", "crops", "optimizer", "poolings", "attribution"},
+        {"swav", "crops", "optimizer", "orders", "poolings", "attribution"},
         {"checkpoint"},  # builds the network that a file describes
         {"download"},  # the bytes of one file from elsewhere
         {"zoo", "weight_files"},  # names and places of models; the bytes of one file

@@ -8,11 +8,15 @@ import torch
 from click.testing import CliRunner
 from PIL import Image
 
+from indexer import learn
 from indexer.cli import cli
+from indexer.pile import Pile
 from seer_model import pretrain as pretraining
 from seer_model.checkpoint import read_checkpoint
 from seer_model.errors import TrainingError
+from seer_model.presets import find_preset
 from seer_model.regnet import ARCHITECTURES
+from seer_model.run_folder import RunFolder
 from tests.indexer.making import draw_pile
 from tests.seer_model import making_weights
 
@@ -86,6 +90,21 @@ def test_a_run_that_fails_leaves_its_curves_and_a_refused_one_draws_none(picture
     refused = pretrain(pictures, "--output", output, "--resume", "--seed", 1)
     assert refused.exit_code == 1 and "holds another run" in refused.stderr
     assert not curves.exists()
+
+
+@pytest.mark.parametrize(
+    ("is_remote", "memory", "given", "window"),
+    [(True, 5, (), 4), (True, 9, (), 0), (False, 5, (), 0), (False, 5, ("--window", 3), 3), (True, 5, ("--window", 0), 0)],
+)
+def test_shards_far_away_that_do_not_fit_into_memory_are_shown_in_windows(
+    pictures: Path, tmp_path: Path, monkeypatch, is_remote: bool, memory: int, given: tuple, window: int
+):
+    monkeypatch.setattr(Pile, "is_remote", is_remote)
+    monkeypatch.setattr(learn, "WINDOW", 4)
+    output, gigabytes = tmp_path / "m.safetensors", memory * 3 * find_preset("tiny").picture_px ** 2 / 2**30
+    done = pretrain(pictures, "--output", output, "--minutes", 0.000001, "--memory", gigabytes, *given)
+    assert done.exit_code == 0, done.output
+    assert RunFolder(output).read_settings()["settings"]["window"] == window
 
 
 def test_weights_that_are_there_are_not_replaced(pictures: Path, tmp_path: Path):
