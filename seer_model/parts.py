@@ -3,7 +3,8 @@
     FOLDER/
       shard-00001-model-00001-of-00001.safetensors   what one rank has written
       ...
-      parts.json                                     the names of all of them; written last
+      parts.json                                     the names of all of them, and the shapes of the whole tensors;
+                                                     written last
 
 Who writes what of a tensor that several ranks hold, and which stretch of which file a rank needs, is planned by
 `torch.distributed.checkpoint`. The header of each file says which stretch of which tensor lies in it.
@@ -23,7 +24,7 @@ import torch.distributed.checkpoint as dcp
 from safetensors import SafetensorError
 from torch import Tensor
 from torch.distributed.checkpoint import CheckpointException, HuggingFaceStorageReader, HuggingFaceStorageWriter
-from torch.distributed.checkpoint.metadata import TensorStorageMetadata
+from torch.distributed.checkpoint.metadata import Metadata, TensorStorageMetadata
 from torch.distributed.checkpoint.storage import WriteResult
 from torch.distributed.tensor import DTensor
 
@@ -66,14 +67,15 @@ def read_outline(folder: Path) -> dict[str, Tensor]:
     Raises: CheckpointError if a file is gone or cut short, or a stretch of a tensor is nowhere.
     """
     try:
-        names = json.loads((folder / NAMES).read_text(encoding="utf-8"))["files"]
-        if missing := [name for name in names if not (folder / name).is_file()]:
+        written = json.loads((folder / NAMES).read_text(encoding="utf-8"))
+        if missing := [name for name in written["files"] if not (folder / name).is_file()]:
             raise CheckpointError(f"{folder} lacks {missing[0]}. Copy the whole folder.")
+        shapes = {name: tuple(shape) for name, shape in written["tensors"].items()}
         known = HuggingFaceStorageReader(str(folder)).read_metadata().state_dict_metadata
     except DAMAGE as error:
         raise CheckpointError(f"{folder} is damaged: {error}. Copy it again, or go on from another step.") from error
-    for name, one in known.items():
-        _require_whole(folder, name, one)
+    for name in sorted(shapes.keys() | known.keys()):
+        _require_whole(folder, name, known.get(name), shapes.get(name))
     return {name: torch.empty(one.size, dtype=one.properties.dtype, device="meta") for name, one in known.items()}
 
 
@@ -89,10 +91,11 @@ def read_parts(folder: Path, *, leave_out: str) -> dict[str, Tensor]:
 
 
 class _Writer(HuggingFaceStorageWriter):
-    def finish(self, metadata: object, results: list[list[WriteResult]]) -> None:
+    def finish(self, metadata: Metadata, results: list[list[WriteResult]]) -> None:
         """On the first rank, once all files are there."""
         names = sorted({one.storage_data.relative_path for of_rank in results for one in of_rank})
-        write_text_durably(self.path / NAMES, json.dumps({"files": names}, indent=2) + "\n")
+        shapes = {name: list(one.size) for name, one in metadata.state_dict_metadata.items()}
+        write_text_durably(self.path / NAMES, json.dumps({"files": names, "tensors": shapes}, indent=1) + "\n")
 
 
 def _alone(ranks: Ranks) -> bool:
@@ -116,6 +119,7 @@ def _carry_out(folder: Path, done: str, what: Callable[[], object]) -> None:
         raise CheckpointError(f"{folder} cannot be {done}: {error}") from error
 
 
-def _require_whole(folder: Path, name: str, one: TensorStorageMetadata) -> None:
-    if sum(math.prod(chunk.sizes) for chunk in one.chunks) != math.prod(one.size):
+def _require_whole(folder: Path, name: str, one: TensorStorageMetadata | None, shape: tuple[int, ...] | None) -> None:
+    is_whole = one is not None and sum(math.prod(chunk.sizes) for chunk in one.chunks) == math.prod(one.size)
+    if not is_whole or tuple(one.size) != shape:
         raise CheckpointError(f"{folder} lacks a stretch of {name!r}. Copy the whole folder, or take another step's.")

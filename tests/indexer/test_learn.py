@@ -10,7 +10,8 @@ from PIL import Image
 
 from indexer import learn
 from indexer.cli import cli
-from indexer.pile import Pile
+from indexer.learn import LearnSettings
+from indexer.pile import Pile, open_pile
 from seer_model import pretrain as pretraining
 from seer_model.checkpoint import read_checkpoint
 from seer_model.errors import TrainingError
@@ -92,19 +93,16 @@ def test_a_run_that_fails_leaves_its_curves_and_a_refused_one_draws_none(picture
     assert not curves.exists()
 
 
-@pytest.mark.parametrize(
-    ("is_remote", "memory", "given", "window"),
-    [(True, 5, (), 4), (True, 9, (), 0), (False, 5, (), 0), (False, 5, ("--window", 3), 3), (True, 5, ("--window", 0), 0)],
-)
-def test_shards_far_away_that_do_not_fit_into_memory_are_shown_in_windows(
-    pictures: Path, tmp_path: Path, monkeypatch, is_remote: bool, memory: int, given: tuple, window: int
-):
-    monkeypatch.setattr(Pile, "is_remote", is_remote)
-    monkeypatch.setattr(learn, "WINDOW", 4)
-    output, gigabytes = tmp_path / "m.safetensors", memory * 3 * find_preset("tiny").picture_px ** 2 / 2**30
-    done = pretrain(pictures, "--output", output, "--minutes", 0.000001, "--memory", gigabytes, *given)
-    assert done.exit_code == 0, done.output
-    assert RunFolder(output).read_settings()["settings"]["window"] == window
+def test_shards_far_away_that_do_not_fit_into_memory_are_shown_in_windows(pictures: Path, tmp_path: Path, monkeypatch):
+    recipe, output = find_preset("tiny"), tmp_path / "m.safetensors"
+    for is_remote, room, given, window in ((1, 8, None, 4096), (1, 9, None, 0), (0, 8, None, 0), (1, 8, 0, 0)):
+        memory = room * 3 * recipe.picture_px**2
+        settings = LearnSettings(sources=(), output=output, memory_bytes=memory, window=given)
+        monkeypatch.setattr(Pile, "is_remote", is_remote)
+        with open_pile([pictures], side_px=16) as pile:
+            assert learn._choose_window(recipe, pile, settings).window == window
+    assert pretrain(pictures, "--output", output, "--minutes", 0.000001, "--window", 3).exit_code == 0
+    assert RunFolder(output).read_settings()["settings"]["window"] == 3
 
 
 def test_weights_that_are_there_are_not_replaced(pictures: Path, tmp_path: Path):
