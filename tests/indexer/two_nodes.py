@@ -12,13 +12,27 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from tests.conftest import REPOSITORY
 
-TORCHRUN = ("-m", "torch.distributed.run", "--nnodes", "2", "--nproc-per-node", "1", "--max-restarts", "3")
+ON_TWO = ("--nnodes", "2", "--nproc-per-node", "1", "--max-restarts", "3", "--rdzv-backend", "c10d")
+
+
+def start_torchrun(
+    prefix: tuple[str, ...], how: tuple[str, ...], command: list[str], interface: str, log: Path
+) -> subprocess.Popen:
+    """`python COMMAND...` by torchrun, whose words and theirs go to `log`. It is ended by `end_node`."""
+    environment = os.environ | {
+        **{"OMP_NUM_THREADS": "1", "COLUMNS": "80", "GLOO_SOCKET_IFNAME": interface},
+        # Or a node that is started anew waits in vain for an address (docs/scale.md).
+        "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",
+    }
+    line = [*prefix, sys.executable, "-m", "torch.distributed.run", *how, *command]
+    with open(log, "ab") as file:
+        return subprocess.Popen(line, cwd=REPOSITORY, env=environment, stdout=file, stderr=subprocess.STDOUT)
 
 
 @dataclass(frozen=True)
@@ -33,20 +47,11 @@ class Node:
     """What a command begins with to be run there."""
 
     def start(self, command: list[str], endpoint: str, name: str, log: Path) -> subprocess.Popen:
-        """`python ARGUMENTS...` by this node's torchrun; all that it says goes to `log`."""
-        meeting = ("--rdzv-backend", "c10d", "--rdzv-endpoint", endpoint, "--rdzv-id", name)
-        # torchrun would find this out by the computer's name, of which there is only one here.
-        meeting += ("--rdzv-conf", f"is_host={self.is_host:d}")
-        line = [*self.prefix, sys.executable, *TORCHRUN, *meeting, "--local-addr", self.address, *command]
-        environment = os.environ | {
-            **{"OMP_NUM_THREADS": "1", "COLUMNS": "80"},
-            # Without the second a node that was started anew waits in vain for an address (docs/scale.md).
-            **{"GLOO_SOCKET_IFNAME": self.interface, "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"},
-        }
-        with open(log, "ab") as file:
-            return subprocess.Popen(
-                line, cwd=REPOSITORY, env=environment, stdout=file, stderr=subprocess.STDOUT, start_new_session=True
-            )
+        """This node's torchrun, for a run of that name whose nodes meet at `endpoint`."""
+        # torchrun would find out who is the host by the computer's name, of which there is only one here.
+        meeting = ("--rdzv-endpoint", endpoint, "--rdzv-id", name, "--rdzv-conf", f"is_host={self.is_host:d}")
+        how = (*ON_TWO, *meeting, "--local-addr", self.address)
+        return start_torchrun(self.prefix, how, command, self.interface, log)
 
 
 @contextmanager
@@ -99,19 +104,19 @@ def find_port() -> int:
         return server.getsockname()[1]
 
 
-def kill_tree(process: subprocess.Popen) -> None:
-    """SIGKILL to a node's torchrun and to all that it has started, so that nobody says good-bye."""
-    for pid in [*_list_descendants(process.pid), process.pid]:
-        try:
+def end_node(process: subprocess.Popen) -> None:
+    """SIGKILL to a torchrun and to all that it has started, so that nobody says good-bye; to one that ended nothing."""
+    for pid in [*list_descendants(process.pid), process.pid] if process.poll() is None else ():
+        with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            continue
     process.wait()
 
 
-def _list_descendants(pid: int) -> list[int]:
+def list_descendants(pid: int) -> list[int]:
+    """The processes that a process has started, and those that they have."""
     found = []
-    for task in Path(f"/proc/{pid}/task").glob("*/children"):
-        for child in map(int, task.read_text().split()):
-            found += [child, *_list_descendants(child)]
+    with suppress(FileNotFoundError, ProcessLookupError):
+        for task in Path(f"/proc/{pid}/task").glob("*/children"):
+            for child in map(int, task.read_text().split()):
+                found += [child, *list_descendants(child)]
     return found
