@@ -3,8 +3,7 @@
     FOLDER/
       shard-00001-model-00001-of-00001.safetensors   what one rank has written
       ...
-      parts.json                                     the names of all of them, and the shapes of the whole tensors;
-                                                     written last
+      parts.json                                     the shapes of the whole tensors; written last
 
 Who writes what of a tensor that several ranks hold, and which stretch of which file a rank needs, is planned by
 `torch.distributed.checkpoint`. The header of each file says which stretch of which tensor lies in it.
@@ -32,7 +31,7 @@ from seer_model.durable import write_text_durably
 from seer_model.errors import CheckpointError
 from seer_model.ranks import Ranks
 
-NAMES = "parts.json"
+SHAPES = "parts.json"
 DAMAGE = (SafetensorError, OSError, ValueError, LookupError, TypeError, AttributeError)
 """What readers raise at files that are cut, gone or foreign."""
 
@@ -67,10 +66,8 @@ def read_outline(folder: Path) -> dict[str, Tensor]:
     Raises: CheckpointError if a file is gone or cut short, or a stretch of a tensor is nowhere.
     """
     try:
-        written = json.loads((folder / NAMES).read_text(encoding="utf-8"))
-        if missing := [name for name in written["files"] if not (folder / name).is_file()]:
-            raise CheckpointError(f"{folder} lacks {missing[0]}. Copy the whole folder.")
-        shapes = {name: tuple(shape) for name, shape in written["tensors"].items()}
+        written = json.loads((folder / SHAPES).read_text(encoding="utf-8"))
+        shapes = {name: tuple(shape) for name, shape in written.items()}
         known = HuggingFaceStorageReader(str(folder)).read_metadata().state_dict_metadata
     except DAMAGE as error:
         raise CheckpointError(f"{folder} is damaged: {error}. Copy it again, or go on from another step.") from error
@@ -93,9 +90,8 @@ def read_parts(folder: Path, *, leave_out: str) -> dict[str, Tensor]:
 class _Writer(HuggingFaceStorageWriter):
     def finish(self, metadata: Metadata, results: list[list[WriteResult]]) -> None:
         """On the first rank, once all files are there."""
-        names = sorted({one.storage_data.relative_path for of_rank in results for one in of_rank})
         shapes = {name: list(one.size) for name, one in metadata.state_dict_metadata.items()}
-        write_text_durably(self.path / NAMES, json.dumps({"files": names, "tensors": shapes}, indent=1) + "\n")
+        write_text_durably(self.path / SHAPES, json.dumps(shapes, indent=0) + "\n")
 
 
 def _alone(ranks: Ranks) -> bool:

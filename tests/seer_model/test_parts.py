@@ -113,20 +113,20 @@ def halve(path: Path) -> None:
 
 
 DAMAGES = {
-    "a part is gone": lambda folder: next(folder.glob("*.safetensors")).unlink(),
+    "the first part is gone": lambda folder: min(folder.glob("*.safetensors")).unlink(),
+    "the last part is gone": lambda folder: max(folder.glob("*.safetensors")).unlink(),
     "half a part": lambda folder: halve(next(folder.glob("*.safetensors"))),
-    "no names": lambda folder: (folder / "parts.json").unlink(),
-    "half the names": lambda folder: halve(folder / "parts.json"),
-    "other names": lambda folder: (folder / "parts.json").write_text("[]"),
-    "a name fewer, and its part": lambda folder: drop(folder),
+    "no shapes": lambda folder: (folder / "parts.json").unlink(),
+    "half the shapes": lambda folder: halve(folder / "parts.json"),
+    "no shapes by name": lambda folder: (folder / "parts.json").write_text("[]"),
+    "another shape": lambda folder: change_shape(folder),
     "nothing": lambda folder: [path.unlink() for path in folder.iterdir()],
 }
 
 
-def drop(folder: Path) -> None:
-    written = json.loads((folder / "parts.json").read_text())
-    (folder / written["files"].pop()).unlink()
-    (folder / "parts.json").write_text(json.dumps(written))
+def change_shape(folder: Path) -> None:
+    shapes = json.loads((folder / "parts.json").read_text())
+    (folder / "parts.json").write_text(json.dumps(shapes | {"bias": [8]}))
 
 
 @pytest.fixture(scope="module")

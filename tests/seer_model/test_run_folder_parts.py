@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from click.testing import CliRunner
 from torch import Tensor
 
 from seer_model import run_folder
 from seer_model.checkpoint import read_checkpoint
+from seer_model.cli import models
 from seer_model.errors import TrainingError
 from seer_model.parts import fill_from_parts, write_parts
 from seer_model.ranks import Ranks
@@ -52,7 +54,7 @@ def folder(tmp_path: Path) -> RunFolder:
 
 
 def die_at(monkeypatch: pytest.MonkeyPatch, call: int):
-    """As there; and half way through the parts, which leaves some of their files and not their names."""
+    """As there; and half way through the parts, which leaves files that nobody vouches for."""
     calls = whole.die_at(monkeypatch, call)
 
     def write(folder: Path, *arguments: object) -> None:
@@ -107,7 +109,7 @@ def test_saving_the_only_checkpoint_once_more_never_leaves_none(tmp_path: Path, 
 DAMAGES = {
     "half a part": lambda folder: whole.halve(next((folder / "parts").glob("*.safetensors"))),
     "no part": lambda folder: next((folder / "parts").glob("*.safetensors")).unlink(),
-    "no names": lambda folder: (folder / "parts" / "parts.json").unlink(),
+    "no shapes": lambda folder: (folder / "parts" / "parts.json").unlink(),
     "no state": lambda folder: (folder / "state.json").unlink(),
     "no parts": lambda folder: shutil.rmtree(folder / "parts"),
 }
@@ -128,6 +130,16 @@ def test_a_step_of_either_kind_follows_the_other(folder: RunFolder):
     assert require_loadable(folder, 20) == 20
     folder.save(whole.make_step(30))
     assert whole.require_loadable(folder, 30) == 30
+
+
+@pytest.mark.parametrize("save", [save, lambda folder, step: folder.save(whole.make_step(step))])
+def test_the_folder_of_a_step_becomes_one_file_on_any_computer(folder: RunFolder, tmp_path: Path, save):
+    save(folder, 10)
+    target = tmp_path / "one.safetensors"
+    done = CliRunner().invoke(models, ["convert", str(folder.folder / "step-00000010"), str(target)])
+    assert done.exit_code == 0, done.output
+    torch.testing.assert_close(read_checkpoint(target).trunk, CHECKPOINT.trunk, rtol=0, atol=0)
+    torch.testing.assert_close(read_checkpoint(target).heads, CHECKPOINT.heads, rtol=0, atol=0)
 
 
 # --- several ranks -----------------------------------------------------------------------------------------------
