@@ -39,6 +39,8 @@ class Ranks:
     count: int = 1
     launch: str = ""
     """The name that torchrun has for this run on all nodes and through all restarts; empty where there is none."""
+    patience_seconds: float = PATIENCE_SECONDS
+    """How long this rank waits for another."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.rank < self.count:
@@ -127,8 +129,10 @@ class Ranks:
         if size == 1:
             return None
         starts = range(0, self.count, size)
-        # Each rank makes all groups, also those that it is not in: torch counts on it.
-        groups = [dist.new_group(list(range(start, start + size))) for start in starts]
+        # Each rank makes all groups, also those that it is not in: torch counts on it. By itself a group is patient for
+        # half an hour, whatever that of all ranks is.
+        patience = timedelta(seconds=self.patience_seconds)
+        groups = [dist.new_group(list(range(start, start + size)), timeout=patience) for start in starts]
         return groups[self.rank // size]
 
     def _reduce(self, tensor: Tensor, operation: "dist.ReduceOp") -> Tensor:
@@ -159,6 +163,7 @@ def join_ranks(
         rank=_read_environment("RANK"),
         count=count,
         launch=_read_launch(),
+        patience_seconds=patience_seconds,
     )
     backend = "gloo"
     if ranks.device.type == "cuda":

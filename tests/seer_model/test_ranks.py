@@ -134,21 +134,23 @@ def test_the_first_acts_and_all_hear_its_answer_or_its_refusal():
 # --- one is lost -------------------------------------------------------------------------------------------------
 
 
-def wait_for_one_that_is_silent(ranks: Ranks, folder: str) -> str:
+def wait_for_one_that_is_silent(ranks: Ranks, folder: str, in_group: bool) -> str:
     ranks.barrier()
     dist.destroy_process_group()
     try:
         with join_ranks("cpu", rendezvous=f"file://{folder}/again", patience_seconds=2) as again:
+            group = again.make_groups(0) if in_group else None
             if again.is_first:
-                again.barrier()
+                dist.all_reduce(torch.ones(1), group=group)
             time.sleep(4)
     except RankLost as error:
         return str(error)
     return "nothing was said"
 
 
-def test_patience_with_a_silent_rank_ends_with_a_sentence(tmp_path):
-    said, nothing = run_in_two_ranks(wait_for_one_that_is_silent, str(tmp_path))
+@pytest.mark.parametrize("in_group", [False, True], ids=["of all", "of a group"])
+def test_patience_with_a_silent_rank_ends_with_a_sentence(tmp_path, in_group):
+    said, nothing = run_in_two_ranks(wait_for_one_that_is_silent, str(tmp_path), in_group)
     assert re.search(r"Rank 0 of 2 .* waited 2 seconds for it: Timed out .*\. What was saved stays\. .*--resume", said)
     assert "third_party" not in said and nothing == "nothing was said"
 
