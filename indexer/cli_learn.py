@@ -32,13 +32,22 @@ if TYPE_CHECKING:
 @click.option("--rate", type=float, help="Learning rate at its highest.")
 @click.option("--precision", type=click.Choice(["fp32", "bf16", "fp16"]), help="Of the network.")
 @click.option("--seed", type=click.IntRange(0), help="Of weights, order and crops.")
+@click.option("--window", type=click.IntRange(0), help="Shards one by one, mixed over so many pictures; 0: mix all.")
 @click.option("--minutes", type=click.FloatRange(0, min_open=True), help="Save and stop after this long.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option("--workers", type=click.IntRange(1), help="Decoding processes; one for each core if left out.")
 @click.option(
     "--memory", "memory_gb", type=click.FloatRange(0), default=8.0, show_default=True, help="GB for pictures."
 )
+@click.option(
+    "--save-every", "save_every_seconds", type=click.FloatRange(0), default=300.0, show_default=True,
+    help="Seconds between checkpoints.",
+)
 @click.option("--shard", "is_sharded", is_flag=True, help="Under torchrun: a part of the network on each rank.")
+@click.option(
+    "--patience", "patience_seconds", type=click.FloatRange(1), default=600.0, show_default=True,
+    help="Under torchrun: seconds after which a rank that says nothing is lost.",
+)
 @click.option("--exclude", multiple=True, metavar="GLOB", help="Pictures to pass over; may be repeated.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 def pretrain(as_json: bool, minutes: float | None, memory_gb: float, **given: object) -> None:

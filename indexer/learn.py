@@ -10,12 +10,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from indexer.pile import open_pile
+from indexer.pile import Pile, open_pile
 
 if TYPE_CHECKING:
     from seer_model.checkpoint import Checkpoint
+    from seer_model.presets import PretrainSettings
     from seer_model.pretrain import PretrainReport
     from seer_model.vigil import Figures
+
+WINDOW = 4096
+"""Pictures; as squares of 256 pixels they take 0.8 GB, over all ranks."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +38,8 @@ class LearnSettings:
     rate: float | None = None
     precision: str | None = None
     seed: int | None = None
+    window: int | None = None
+    """See `PretrainSettings.window`. None: among all, unless shards are far away and more than fits into memory."""
     device: str = "auto"
     workers: int | None = None
     """Decoding processes; None: one for each core."""
@@ -43,6 +49,9 @@ class LearnSettings:
     """Each rank holds a part of the network (FSDP2) instead of a copy (DDP)."""
     memory_bytes: int = 8 << 30
     piece_seconds: float | None = None
+    save_every_seconds: float = 300
+    patience_seconds: float = 600
+    """How long one rank waits for another before it takes it for lost."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,10 +96,11 @@ def learn(
         epochs=settings.epochs,
         rate=settings.rate,
         precision=settings.precision,
+        window=settings.window,
         seed=settings.seed,
     )
     with (
-        join_ranks(settings.device) as ranks,
+        join_ranks(settings.device, patience_seconds=settings.patience_seconds) as ranks,
         open_pile(
             settings.sources, side_px=recipe.picture_px, workers=settings.workers, exclude=settings.exclude
         ) as pile,
@@ -101,7 +111,7 @@ def learn(
         report = pretrain(
             pile,
             settings.output,
-            recipe,
+            _choose_window(recipe, pile, settings),
             ranks,
             source=_open_source(settings.model),
             origin=settings.model,
@@ -109,6 +119,7 @@ def learn(
             options=RunOptions(
                 memory_bytes=settings.memory_bytes,
                 piece_seconds=settings.piece_seconds,
+                save_every_seconds=settings.save_every_seconds,
                 is_sharded=settings.is_sharded,
             ),
             watchers=RunWatchers(on_figures=on_figures, on_message=on_message, should_stop=should_stop),
@@ -116,6 +127,15 @@ def learn(
         if ranks.is_first:
             _tell_bad(report.bad, pile.reasons, on_message)
         return report
+
+
+def _choose_window(recipe: "PretrainSettings", pile: Pile, settings: LearnSettings) -> "PretrainSettings":
+    from seer_model.feed import count_bytes
+
+    fits = count_bytes(len(pile), recipe.picture_px) <= settings.memory_bytes
+    if settings.window is not None or fits or not pile.is_remote:
+        return recipe
+    return replace(recipe, window=WINDOW)
 
 
 def fit_layer(

@@ -102,6 +102,17 @@ class Pile:
     def __len__(self) -> int:
         return len(self._places)
 
+    @property
+    def starts(self) -> list[int]:
+        """The number of the first picture of each file that holds some: of each shard, or each picture by itself."""
+        paths = [place.path for place in self._places]
+        return [number for number, path in enumerate(paths) if not number or path != paths[number - 1]]
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether some picture has no path on this computer: it is streamed, and best read shard by shard."""
+        return any(not os.path.isabs(place.path) for place in self._places)
+
     def __enter__(self) -> "Pile":
         return self
 

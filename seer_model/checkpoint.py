@@ -20,7 +20,7 @@ from seer_model.errors import CheckpointError, SettingsError
 from seer_model.key_tables import STAGES, TABLES, WHITENING, KeyTable, is_counter, strip_wrappers
 from seer_model.outputs import POOLINGS, UNNAMED
 from seer_model.regnet import Architecture, RegNet
-from seer_model.weight_files import NEWEST_LAYOUT, read_weights
+from seer_model.weight_files import NEWEST_LAYOUT, outline_weights, read_weights
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -44,12 +44,22 @@ class Checkpoint:
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
-    """Read weights: a file, a Hugging Face folder, or its index of shards.
+    """Read weights: a file, a Hugging Face folder, its index of shards, or a checkpoint of a pretraining run.
 
     Raises: CheckpointError when it cannot be read, or its weights are not one whole RegNetY.
     """
-    path = Path(path)
-    weights = read_weights(path)
+    return _sort_checkpoint(Path(path), read_weights(Path(path)))
+
+
+def outline_checkpoint(path: Path) -> Checkpoint:
+    """What `read_checkpoint` reads of the checkpoint of a run on several ranks, with zeros for all numbers.
+
+    Raises: CheckpointError, as there.
+    """
+    return _sort_checkpoint(path, outline_weights(path))
+
+
+def _sort_checkpoint(path: Path, weights: Mapping[str, Tensor]) -> Checkpoint:
     named = {strip_wrappers(name): weight for name, weight in weights.items()}
     if len(named) < len(weights):
         raise CheckpointError(f"{path} holds {len(weights) - len(named)} weights twice, under names of two kinds.")

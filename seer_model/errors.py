@@ -6,7 +6,8 @@
     |-- DeviceError             the device asked for is not there, or too small
     |-- CheckpointError         a weights file is not what it should be
     |-- TrainingError           a training run cannot go on, or must not
-    |   `-- PileError           the pictures to learn from are not fit for it
+    |   |-- PileError           the pictures to learn from are not fit for it
+    |   `-- RankLost            another process of the run is gone, or silent
     `-- ModelError
         |-- ModelUnknown        no model has this name, no file lies there
         |-- ModelMissing        a known model that has not been fetched
@@ -64,3 +65,7 @@ class TrainingError(UserError):
 
 class PileError(TrainingError):
     """The pictures to learn from are not fit for it."""
+
+
+class RankLost(TrainingError):
+    """Another process of a run on several ranks is gone, or says nothing for too long."""

@@ -1,9 +1,9 @@
 """The feed: which pictures make up which batch, and how they get to the device before it asks for them.
 
-The order is a permutation of the pile for each epoch, made of the seed and the epoch alone. What fits into memory is
-decoded once, the first time that it is needed, and kept on the device as squares of uint8; a pile that would need more
-memory than is granted is decoded again in each epoch. A batch is put together in a thread while the one before is
-learnt from.
+The order of each epoch is made of the seed and the epoch alone (`orders`). What fits into memory is decoded once, the
+first time that it is needed, and kept on the device as squares of uint8; a pile that would need more memory than is
+granted is decoded again in each epoch, and what was read before its turn (in windows) waits in memory. A batch is put
+together in a thread while the one before is learnt from.
 
 Rule: a batch always has its full size: the place of a picture that cannot be read is taken by another of the batch.
 """
@@ -11,7 +11,8 @@ Rule: a batch always has its full size: the place of a picture that cannot be re
 import queue
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -19,7 +20,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from seer_model.errors import PileError
+from seer_model.errors import PileError, SettingsError
+from seer_model.orders import order_epoch
 from seer_model.squares import Square
 
 BATCHES_AHEAD = 2
@@ -35,6 +37,8 @@ class Pile(Protocol):
     """Equal for equal pictures in equal order."""
     reasons: dict[str, str]
     """Name -> reason of the pictures that could not be read so far."""
+    starts: Sequence[int]
+    """The number of the first picture of each file that holds some; only asked for where the order has windows."""
 
     def __len__(self) -> int: ...
 
@@ -61,6 +65,9 @@ class Plan:
     seed: int = 0
     rank: int = 0
     ranks: int = 1
+    window: int = 0
+    starts: Sequence[int] = ()
+    """Both as `orders.order_epoch` has them."""
 
     @property
     def steps_per_epoch(self) -> int:
@@ -69,14 +76,35 @@ class Plan:
 
     def list_numbers(self, first_step: int) -> Iterator[np.ndarray]:
         """The numbers of this rank's pictures, step by step, from a step on."""
+        for numbers, _ in self._list_epochs(first_step):
+            yield from numbers
+
+    def list_reads(self, first_step: int) -> Iterator[np.ndarray]:
+        """The same numbers as they are to be read, piece by piece: in windows each shard from its beginning on."""
+        if not self.window:
+            yield from self.list_numbers(first_step)
+            return
+        places = np.empty(self.pictures, np.int64)
+        for numbers, read in self._list_epochs(first_step):
+            places[read] = np.arange(self.pictures)
+            yield read[np.sort(places[numbers.ravel()])]
+
+    def _list_epochs(self, first_step: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Epoch by epoch the numbers (steps, b) of this rank in the steps that are left, and all numbers as read."""
         share = self.batch_size // self.ranks
-        order, ordered = np.empty(0, np.int64), -1
-        for step in range(first_step, self.steps):
-            epoch, place = divmod(step, self.steps_per_epoch)
-            if epoch != ordered:
-                order, ordered = np.random.default_rng([self.seed, epoch]).permutation(self.pictures), epoch
-            start = place * self.batch_size + self.rank * share
-            yield order[start : start + share]
+        mine = slice(self.rank * share, (self.rank + 1) * share)
+        while first_step < self.steps:
+            epoch, place = divmod(first_step, self.steps_per_epoch)
+            how = {"window": self.window, "starts": self.starts}
+            shown, read = order_epoch(self.pictures, seed=self.seed, epoch=epoch, **how)
+            first_step += (steps := min(self.steps_per_epoch - place, self.steps - first_step))
+            whole = shown[: self.steps_per_epoch * self.batch_size].reshape(-1, self.batch_size)
+            yield whole[place : place + steps, mine], read
+
+
+def count_bytes(pictures: int, side_px: int) -> int:
+    """What so many squares take in memory."""
+    return pictures * 3 * side_px**2
 
 
 class Feed:
@@ -85,12 +113,17 @@ class Feed:
     def __init__(
         self, pile: Pile, plan: Plan, *, side_px: int, device: torch.device, memory_bytes: int, first_step: int = 0
     ) -> None:
+        """Raises: SettingsError when a window takes more memory than is granted."""
         self.waited_seconds = 0.0
         """How long `__next__` had nothing to give out."""
         self._pile, self._plan, self._side_px, self._device = pile, plan, side_px, device
         self._first_step = first_step
         self._is_bad = np.zeros(plan.pictures, bool)
-        self._store = _Store(plan.pictures, side_px, device) if self._fits(memory_bytes) else None
+        is_kept = count_bytes(plan.pictures, side_px) <= memory_bytes
+        self._store = _Store(plan.pictures, side_px, device) if is_kept else None
+        self._waiting: dict[int, Square | None] = {}
+        if not is_kept:
+            _require_room(plan, side_px, memory_bytes)
         self._ready: queue.Queue[Batch | BaseException | None] = queue.Queue(BATCHES_AHEAD)
         self._is_closed = threading.Event()
         self._thread = threading.Thread(target=self._fill, name="feed", daemon=True)
@@ -127,9 +160,6 @@ class Feed:
             except queue.Empty:
                 continue
 
-    def _fits(self, memory_bytes: int) -> bool:
-        return self._plan.pictures * 3 * self._side_px**2 <= memory_bytes
-
     def _fill(self) -> None:
         try:
             for batch in self._make_batches():
@@ -149,30 +179,54 @@ class Feed:
         return False
 
     def _make_batches(self) -> Iterator[Batch]:
-        squares = self._pile.read(self._list_needed())
+        squares = self._read_each()
         for numbers in self._plan.list_numbers(self._first_step):
-            yield self._make_batch(numbers, squares)
+            for number in self._list_missing(numbers):
+                while not self._is_here(number):
+                    self._take_in(*next(squares))
+            yield self._make_batch(numbers)
+
+    def _read_each(self) -> Iterator[tuple[int, Square | None]]:
+        """Pictures with their numbers, as they are read; the pile asks ahead of time."""
+        asked: deque[int] = deque()
+
+        def ask() -> Iterator[int]:
+            for number in self._list_needed():
+                asked.append(number)
+                yield number
+
+        for square in self._pile.read(ask()):
+            yield asked.popleft(), square
 
     def _list_needed(self) -> Iterator[int]:
-        """Pictures to decode, in the order in which batches need them; the pile asks ahead of time."""
         asked = np.zeros(self._plan.pictures, bool)
-        for numbers in self._plan.list_numbers(self._first_step):
+        for numbers in self._plan.list_reads(self._first_step):
             yield from numbers[~asked[numbers]].tolist()
             asked[numbers] = self.is_kept
             if asked.all():
                 return  # without looking through the steps of all epochs to come
 
-    def _make_batch(self, numbers: np.ndarray, squares: Iterator[Square | None]) -> Batch:
+    def _list_missing(self, numbers: np.ndarray) -> list[int]:
+        return (numbers if self._store is None else numbers[~self._store.is_known[numbers]]).tolist()
+
+    def _is_here(self, number: int) -> bool:
+        return number in self._waiting if self._store is None else bool(self._store.is_known[number])
+
+    def _take_in(self, number: int, square: Square | None) -> None:
         if self._store is None:
-            found = [next(squares) for _ in numbers]
-            places = self._stand_in(numbers, np.array([square is not None for square in found]))
-            chosen = [found[place] for place in places]
-            pictures = torch.from_numpy(np.stack([square.pixels for square in chosen])).to(self._device)
-            aspects = torch.tensor([square.aspect for square in chosen], dtype=torch.float32)
-            return Batch(pictures.permute(0, 3, 1, 2).contiguous(), aspects)
-        for number in numbers[~self._store.is_known[numbers]].tolist():
-            self._store.put(number, next(squares))
-        return self._store.take(numbers[self._stand_in(numbers, self._store.is_good[numbers])])
+            self._waiting[number] = square
+        else:
+            self._store.put(number, square)
+
+    def _make_batch(self, numbers: np.ndarray) -> Batch:
+        if self._store is not None:
+            return self._store.take(numbers[self._stand_in(numbers, self._store.is_good[numbers])])
+        found = [self._waiting.pop(number) for number in numbers.tolist()]
+        places = self._stand_in(numbers, np.array([square is not None for square in found]))
+        chosen = [found[place] for place in places]
+        pictures = torch.from_numpy(np.stack([square.pixels for square in chosen])).to(self._device)
+        aspects = torch.tensor([square.aspect for square in chosen], dtype=torch.float32)
+        return Batch(pictures.permute(0, 3, 1, 2).contiguous(), aspects)
 
     def _stand_in(self, numbers: np.ndarray, is_good: np.ndarray) -> np.ndarray:
         """Places in a batch, those of bad pictures replaced by good ones, in turn."""
@@ -195,6 +249,15 @@ def require_mostly_good(bad: int, pile: Pile) -> None:
     """
     if bad == len(pile) or (bad > MOST_BAD * len(pile) and bad >= ENOUGH_TO_JUDGE):
         raise PileError(f"{bad} of {len(pile)} pictures cannot be read. {_show_reason(pile)}")
+
+
+def _require_room(plan: Plan, side_px: int, memory_bytes: int) -> None:
+    needed = count_bytes(plan.window, side_px) // plan.ranks
+    if needed > memory_bytes:
+        raise SettingsError(
+            f"A window of {plan.window:,} pictures takes {needed / 2**30:.2f} GB on each rank, and --memory grants "
+            f"{memory_bytes / 2**30:.2f}. Use --window {plan.window * memory_bytes // needed} or less."
+        )
 
 
 def _show_reason(pile: Pile) -> str:

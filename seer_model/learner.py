@@ -8,15 +8,19 @@ Source: SwAV, arXiv:2006.09882; order of the step as in VISSL's train step (spec
 """
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import DTensor, Shard
 
 from seer_model.checkpoint import Checkpoint, drop_counters
 from seer_model.crops import CHANCES, cut_crops
 from seer_model.errors import CheckpointError
 from seer_model.optimizer import Larc
+from seer_model.parts import fill_from_parts, read_outline
 from seer_model.preprocess import PREPROCESSINGS
 from seer_model.presets import PretrainSettings
 from seer_model.ranks import Ranks
@@ -25,6 +29,9 @@ from seer_model.regnet import ARCHITECTURES, RegNet
 from seer_model.sharding import (
     gather_optimizer,
     gather_weights,
+    list_optimizer,
+    list_weights,
+    make_places,
     replicate,
     scatter_optimizer,
     shard,
@@ -32,6 +39,7 @@ from seer_model.sharding import (
 )
 from seer_model.swav import Head, Queue, assign_crops, group_by_side, swapped_loss
 from seer_model.sync_norm import synchronise_norms
+from seer_model.weight_files import MEMORY
 
 AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -147,16 +155,14 @@ class Learner:
         )
 
     def read_memory(self) -> dict[str, Tensor]:
-        """What the next step needs besides the weights: momentum, and the queue of the whole batch; collective.
+        """What the next step needs besides the weights, of a run on one rank: momentum, and the queue.
 
-        Whatever the number of ranks, "queue" is (A, F, P): batch after batch, the newest first, and in each batch the
-        pictures in the order in which the ranks have them.
+        "queue" is (A, F, P): batch after batch, the newest first, and in each batch the pictures in order.
         """
         remembered = gather_optimizer(self._network, self.optimizer, self.ranks)
         memory = {f"optimizer.{name}": tensor for name, tensor in remembered.items()}
         if self.queue is not None and self.queue.filled:
-            parts = self.ranks.stack_over(self.queue.rows[:, : self.queue.filled])
-            memory["queue"] = _join_batches(parts, self._count_share()).cpu()
+            memory["queue"] = self.queue.rows[:, : self.queue.filled].cpu()
         return memory
 
     def load_memory(self, memory: dict[str, Tensor]) -> None:
@@ -168,6 +174,54 @@ class Learner:
         if self.queue is not None and "queue" in memory:
             parts = _split_batches(memory["queue"], self.ranks.count, self._count_share())
             self.queue.push(parts[self.ranks.rank].to(self.device))
+
+    def is_finite(self) -> bool:
+        """Whether all weights and statistics are, those that this rank holds."""
+        held = [one.to_local() if isinstance(one, DTensor) else one for one in self._list_weights().values()]
+        return bool(torch.stack([one.isfinite().all() for one in held]).all())
+
+    def list_parts(self) -> dict[str, Tensor]:
+        """What this rank has of a checkpoint in parts: all that the next step needs, as it lies here; no copies.
+
+        Weights have the names that they have in a file of weights; what is none begins with `MEMORY`. The queue is
+        (A, T, B, P), T whole batches. Statistics are the first rank's.
+        """
+        others = set() if self.ranks.is_first else {_name_in_file(name) for name, _ in self.student.named_buffers()}
+        parts = {name: weight for name, weight in self._list_weights().items() if name not in others}
+        remembered = list_optimizer(self._network, self.optimizer)
+        parts |= {f"{MEMORY}optimizer.{name}": tensor for name, tensor in remembered.items()}
+        if self.queue is not None and self.queue.filled:
+            rows = self.queue.rows[:, : self.queue.filled].unflatten(1, (-1, self._count_share()))
+            parts[f"{MEMORY}queue"] = self._spread(rows)
+        return parts
+
+    def take_parts(self, folder: Path) -> None:
+        """Take over what any number of ranks have written of their `list_parts`; collective.
+
+        Raises: CheckpointError when it does not fit.
+        """
+        memory = _take_prefix(read_outline(folder), MEMORY)
+        shapes = {name: tuple(one.shape) for name, one in _take_prefix(memory, "optimizer.").items()}
+        places = make_places(self._network, self.optimizer, shapes)
+        parts = self._list_weights() | {f"{MEMORY}optimizer.{name}": place for name, place in places.items()}
+        rows = None
+        if self.queue is not None and "queue" in memory:
+            assigned, batches, _, width = memory["queue"].shape
+            rows = torch.empty(assigned, batches, self._count_share(), width, device=self.device)
+            parts[f"{MEMORY}queue"] = self._spread(rows)
+        fill_from_parts(folder, parts, self.ranks)
+        if rows is not None:
+            self.queue.push(rows.flatten(1, 2))
+
+    def _list_weights(self) -> dict[str, Tensor]:
+        return {_name_in_file(name): weight for name, weight in drop_counters(list_weights(self._network)).items()}
+
+    def _spread(self, rows: Tensor) -> Tensor:
+        """(A, T, b, P) of this rank as its part of the (A, T, B, P) of all."""
+        if self.ranks.count == 1:
+            return rows
+        mesh = init_device_mesh(self.device.type, (self.ranks.count,))
+        return DTensor.from_local(rows, mesh, [Shard(2)])
 
     def _count_share(self) -> int:
         """b, pictures of a batch that this rank has."""
@@ -186,15 +240,8 @@ def _make_queue(settings: PretrainSettings, ranks: Ranks) -> Queue | None:
     return Queue(replace(settings.swav, queue=length), ranks.device) if length else None
 
 
-def _join_batches(parts: Tensor, share: int) -> Tensor:
-    """(ranks, A, T * b, P), each rank's part of the last T batches, as (A, T * ranks * b, P), batch after batch."""
-    ranks, assigned, rows, width = parts.shape
-    batches = parts.reshape(ranks, assigned, rows // share, share, width).permute(1, 2, 0, 3, 4)
-    return batches.reshape(assigned, -1, width)
-
-
 def _split_batches(rows: Tensor, ranks: int, share: int) -> Tensor:
-    """What `_join_batches` joined, for any number of ranks: (ranks, A, T * b, P)."""
+    """(A, T * B, P), batch after batch, as the parts of any number of ranks: (ranks, A, T * b, P)."""
     assigned, count, width = rows.shape
     # Whole batches only: before all ranks' queues were saved, a run on several ranks left the first one's part alone.
     batches = count // (ranks * share)
@@ -257,6 +304,10 @@ def adopt_heads(settings: PretrainSettings, source: Checkpoint) -> PretrainSetti
 
 def _take_prefix(weights: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {key.removeprefix(prefix): weight for key, weight in weights.items() if key.startswith(prefix)}
+
+
+def _name_in_file(name: str) -> str:
+    return f"heads.{name.removeprefix('head.')}" if name.startswith("head.") else name.removeprefix("trunk.")
 
 
 def _seed_generator(seed: int, step: int) -> torch.Generator:

@@ -42,6 +42,8 @@ class PretrainSettings:
     whitening_crops: int = 0
     """Crops on which the model's last layer is fitted at the end of the run (see `whitening`); 0: it gets none. Four
     for each number of an embedding, or the embedding will have fewer numbers."""
+    window: int = 0
+    """Pictures among which the order of an epoch is drawn, shard after shard (see `orders`); 0: among all."""
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -50,10 +52,10 @@ class PretrainSettings:
             raise SettingsError(f"There is no architecture {self.architecture!r}; allowed are {known}.")
         if self.precision not in PRECISIONS:
             raise SettingsError(f"The precision is {self.precision!r}; allowed are {', '.join(PRECISIONS)}.")
-        if self.batch_size < 2 or not 0 < self.epochs < math.inf or min(self.norm_group, self.seed) < 0:
+        if self.batch_size < 2 or not 0 < self.epochs < math.inf or min(self.norm_group, self.window, self.seed) < 0:
             raise SettingsError(
                 f"batch_size {self.batch_size} must be 2 or more, epochs {self.epochs} a number above 0, "
-                f"norm_group {self.norm_group} and seed {self.seed} 0 or more."
+                f"norm_group {self.norm_group}, window {self.window} and seed {self.seed} 0 or more."
             )
         if self.whitening_crops and self.whitening_crops < ROWS_EACH:
             raise SettingsError(
@@ -109,6 +111,7 @@ def change_recipe(
     epochs: float | None = None,
     rate: float | None = None,
     precision: str | None = None,
+    window: int | None = None,
     seed: int | None = None,
 ) -> PretrainSettings:
     """A recipe with what is given otherwise. With another batch size the rates change in proportion."""
@@ -116,7 +119,7 @@ def change_recipe(
         recipe = _scale_rates(replace(recipe, batch_size=batch_size), batch_size / recipe.batch_size)
     if rate is not None:
         recipe = _scale_rates(recipe, rate / recipe.optimizer.rate)
-    given = {"epochs": epochs, "precision": precision, "seed": seed}
+    given = {"epochs": epochs, "precision": precision, "window": window, "seed": seed}
     return replace(recipe, **{name: value for name, value in given.items() if value is not None})
 
 

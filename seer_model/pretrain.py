@@ -5,7 +5,7 @@
 A run may be stopped, killed or cut off at any point; `resume` goes on from the last checkpoint, with the same pictures
 in the same order and the same crops of them.
 
-Rule: only this module knows more than one of feed, learner, vigil and run folder.
+Rule: only this module knows more than one of feed, learner and vigil.
 """
 
 import contextlib
@@ -19,13 +19,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from seer_model.beginning import open_run
 from seer_model.board import open_board
 from seer_model.checkpoint import Checkpoint, write_checkpoint
-from seer_model.errors import SettingsError, TrainingError, UserError
+from seer_model.errors import SettingsError, TrainingError
 from seer_model.feed import Feed, Pile, Plan, require_mostly_good
 from seer_model.learner import StepFigures, start_learner
 from seer_model.optimizer import Plateau, find_rate
-from seer_model.presets import PretrainSettings, read_settings
+from seer_model.presets import PretrainSettings
 from seer_model.ranks import Ranks
 from seer_model.run_folder import RunFolder, SavedStep
 from seer_model.vigil import BEGIN_AGAIN, Figures, Vigil
@@ -117,44 +118,8 @@ def pretrain(
     """
     folder = RunFolder(output, keep=(options or RunOptions()).keep)
     description = {"settings": settings.describe(), "pile": pile.fingerprint, "pictures": len(pile), "origin": origin}
-    saved = None
-    if resume and folder.has_checkpoint:
-        _require_same(folder.read_settings(), description, folder)
-        saved = folder.load_newest()
     run = _Run(pile, output, settings, ranks, folder, options or RunOptions(), watchers or RunWatchers())
-    _let_first(ranks, lambda: folder.cut_log(saved.step) if saved else folder.begin(description))
-    return run.run(saved, source)
-
-
-def _let_first(ranks: Ranks, write: Callable[[], object]) -> None:
-    """Let the first rank write, and all ranks fail if it does: the others would wait for it without an end."""
-    refusal = None
-    if ranks.is_first:
-        try:
-            write()
-        except UserError as error:
-            refusal = error
-    text = ranks.share_first(None if refusal is None else str(refusal))
-    if text is not None:
-        raise refusal or TrainingError(text)
-
-
-def _require_same(before: dict, now: dict, folder: RunFolder) -> None:
-    """A resumed run is the same run: same recipe, same pictures, same start."""
-    settings = read_settings(before["settings"]).describe()
-    # Runs from before there was a whitening get the one that their recipe has now.
-    settings |= {key: now["settings"][key] for key in ("whitening_crops",) if key not in before["settings"]}
-    before = before | {"settings": settings}
-    if different := [key for key in now if before.get(key) != now[key]]:
-        details = _name_differences(before["settings"], now["settings"]) if "settings" in different else different
-        raise TrainingError(
-            f"{folder.folder} holds another run: {', '.join(details)} differ. Give what the run began with "
-            f"(see settings.json there), or choose another --output."
-        )
-
-
-def _name_differences(before: dict, now: dict) -> list[str]:
-    return [f"{key} ({before.get(key)} then, {now[key]} now)" for key in now if before.get(key) != now[key]]
+    return run.run(open_run(folder, description, ranks, resume=resume), source)
 
 
 @dataclass
@@ -186,7 +151,7 @@ class _Run:
     ) -> None:
         self.pile, self.output, self.settings, self.ranks = pile, output, settings, ranks
         self.folder, self.options, self.watchers = folder, options, watchers
-        self.plan = make_plan(len(pile), settings, ranks)
+        self.plan = make_plan(pile, settings, ranks)
         self.plateau = Plateau(settings.optimizer.plateau_steps)
         self.loss, self.seconds_before, self.started, self.saved_at = math.nan, 0.0, 0.0, 0.0
         self.bad: set[int] = set()
@@ -223,7 +188,10 @@ class _Run:
         )
 
     def _take_up(self, saved: SavedStep) -> int:
-        self.learner.load_memory(saved.memory)
+        if saved.parts:
+            self.learner.take_parts(saved.parts)
+        else:
+            self.learner.load_memory(saved.memory)
         self.learner.scaler.load_state_dict(saved.state["scaler"])
         self.plateau.load_state_dict(saved.state["plateau"])
         self.seconds_before, self.loss = saved.state["seconds"], saved.state["loss"]
@@ -327,8 +295,9 @@ class _Run:
         return self.seconds_before + time.monotonic() - self.started
 
     def _save(self, step: int) -> None:
-        checkpoint, memory = self.learner.read_checkpoint(), self.learner.read_memory()
-        self._require_finite(step, checkpoint)
+        # The loss of a step is from before its update: it does not say that the update broke the weights.
+        if self.ranks.any_over(not self.learner.is_finite()):
+            raise TrainingError(f"Weights are NaN or infinite after step {step}. {BEGIN_AGAIN}")
         state = {
             "seconds": self._count_seconds(),
             "loss": self.loss,
@@ -337,46 +306,47 @@ class _Run:
             "collapsed_since": self.vigil.collapsed_since,
             "bad": sorted(self.bad),
         }
-        _let_first(self.ranks, lambda: self.folder.save(SavedStep(step, checkpoint, memory, state)))
+        if self.ranks.count > 1:
+            self.folder.save_parts(step, self.learner.list_parts(), state, self.ranks)
+        else:
+            self.folder.save(SavedStep(step, self.learner.read_checkpoint(), self.learner.read_memory(), state))
         self.saved_at = time.monotonic()
-
-    def _require_finite(self, step: int, checkpoint: Checkpoint) -> None:
-        # The loss of a step is from before its update: it does not say that the update broke the weights.
-        weights = (checkpoint.trunk | checkpoint.heads).values()
-        if self.ranks.any_over(not all(bool(weight.isfinite().all()) for weight in weights)):
-            raise TrainingError(
-                f"Weights are NaN or infinite after step {step}. {BEGIN_AGAIN}"
-            )
 
     def _finish(self) -> Path | None:
         """Write the model; None when the run was told to stop before it was whole."""
-        checkpoint, written = self.learner.read_checkpoint(), []
-        _let_first(self.ranks, lambda: written.extend(self._write(checkpoint)))
-        return self.output if self.ranks.share_first(bool(written)) else None
+        checkpoint = self.learner.read_checkpoint()
+        return self.output if self.ranks.let_first(lambda: self._write(checkpoint)) else None
 
-    def _write(self, checkpoint: Checkpoint) -> list[Path]:
+    def _write(self, checkpoint: Checkpoint) -> bool:
         whole = self._whiten(checkpoint) if self.whitening_crops else checkpoint
-        if whole is None:
-            return []
-        write_checkpoint(whole, self.output)
-        return [self.output]
+        if whole is not None:
+            write_checkpoint(whole, self.output)
+        return whole is not None
 
     def _whiten(self, checkpoint: Checkpoint) -> Checkpoint | None:
         self.watchers.on_message(f"fitting the last layer on {self.whitening_crops:,} crops")
         # A network that was cut up did not fit.
         device = torch.device("cpu") if self.options.is_sharded else self.ranks.device
-        how = {"device": device, "seed": self.settings.seed, "should_stop": self.watchers.should_stop}
         try:
-            return whiten(checkpoint, self.pile, crops=self.whitening_crops, **how)
+            return whiten(
+                checkpoint,
+                self.pile,
+                crops=self.whitening_crops,
+                device=device,
+                seed=self.settings.seed,
+                # Asked before each batch: the other ranks, which have nothing to do, hear that this one is there.
+                should_stop=lambda: self.ranks.keep_waiting() or self.watchers.should_stop(),
+            )
         except TrainingError as error:
             raise TrainingError(f"{error} {RESUME}") from error
 
 
-def make_plan(pictures: int, settings: PretrainSettings, ranks: Ranks) -> Plan:
+def make_plan(pile: Pile, settings: PretrainSettings, ranks: Ranks) -> Plan:
     """How the pile is cut into batches.
 
     Raises: SettingsError when a batch is larger than the pile or does not split over the ranks.
     """
+    pictures = len(pile)
     if settings.batch_size > pictures:
         raise SettingsError(
             f"A batch has {settings.batch_size} pictures, and there are {pictures}. "
@@ -392,4 +362,6 @@ def make_plan(pictures: int, settings: PretrainSettings, ranks: Ranks) -> Plan:
         seed=settings.seed,
         rank=ranks.rank,
         ranks=ranks.count,
+        window=settings.window,
+        starts=pile.starts if settings.window else (),
     )

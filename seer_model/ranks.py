@@ -4,20 +4,28 @@
 everything here that would speak to others does nothing. On the CPU they speak through gloo, on CUDA through NCCL, and
 there too a tensor that lies on the CPU goes through gloo.
 
-Rule: every rank makes the same calls in the same order; a call that one rank leaves out hangs all others.
+Rule: every rank makes the same calls in the same order; a call that one rank leaves out keeps all others waiting, until
+their patience ends with a sentence.
 """
 
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from seer_model.errors import DeviceError, SettingsError
+from seer_model.errors import DeviceError, RankLost, SettingsError, TrainingError, UserError
+
+PATIENCE_SECONDS = 600.0
+"""How long one rank waits for another. Longer than any step, the first one's decoding, or a checkpoint may take."""
+NO_NAME = "none"
+"""What torchrun calls a run that it was given no name for (`--rdzv-id`): every run could be called so."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +37,10 @@ class Ranks:
     rank: int = 0
     """This rank, from 0."""
     count: int = 1
+    launch: str = ""
+    """The name that torchrun has for this run on all nodes and through all restarts; empty where there is none."""
+    patience_seconds: float = PATIENCE_SECONDS
+    """How long this rank waits for another."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.rank < self.count:
@@ -79,6 +91,28 @@ class Ranks:
             dist.broadcast_object_list(shared, src=0)
         return shared[0]
 
+    def let_first(self, act: Callable[[], Any]) -> Any:
+        """Let the first rank act, and give its answer to all, whatever can be pickled; all fail if it does.
+
+        Raises: the first rank's UserError, which on the others is a TrainingError of the same words.
+        """
+        answer, refusal = None, None
+        if self.is_first:
+            try:
+                answer = act()
+            except UserError as error:
+                refusal = error
+        said = self.share_first((answer, None if refusal is None else str(refusal)))
+        while said is None:
+            said = self.share_first(None)
+        if said[1] is not None:
+            raise refusal or TrainingError(said[1])
+        return said[0]
+
+    def keep_waiting(self) -> None:
+        """On the first rank, in what `let_first` lets it do: tell the others that it is still at it."""
+        self.share_first(None)
+
     def make_groups(self, size: int) -> "dist.ProcessGroup | None":
         """Split the ranks into groups of `size` neighbours, and return this rank's group.
 
@@ -95,8 +129,10 @@ class Ranks:
         if size == 1:
             return None
         starts = range(0, self.count, size)
-        # Each rank makes all groups, also those that it is not in: torch counts on it.
-        groups = [dist.new_group(list(range(start, start + size))) for start in starts]
+        # Each rank makes all groups, also those that it is not in: torch counts on it. By itself a group is patient for
+        # half an hour, whatever that of all ranks is.
+        patience = timedelta(seconds=self.patience_seconds)
+        groups = [dist.new_group(list(range(start, start + size)), timeout=patience) for start in starts]
         return groups[self.rank // size]
 
     def _reduce(self, tensor: Tensor, operation: "dist.ReduceOp") -> Tensor:
@@ -107,13 +143,16 @@ class Ranks:
 
 
 @contextmanager
-def join_ranks(device: str = "auto", *, rendezvous: str = "env://") -> Iterator[Ranks]:
+def join_ranks(
+    device: str = "auto", *, rendezvous: str = "env://", patience_seconds: float = PATIENCE_SECONDS
+) -> Iterator[Ranks]:
     """Meet the other processes of the run, and leave them at the end; alone when `torchrun` started none.
 
     Args:
         device: auto, cpu or cuda, on which rank N of a computer takes its Nth GPU; alone also cuda:N.
         rendezvous: where the ranks meet, as `torch.distributed` writes it; as it stands, where `torchrun` says.
-    Raises: SettingsError, DeviceError.
+        patience_seconds: how long a rank waits for another before it takes it for lost.
+    Raises: SettingsError, DeviceError; RankLost, here or in the body, when another rank is gone or silent.
     """
     count = _read_environment("WORLD_SIZE", 1)
     if count == 1:
@@ -123,16 +162,39 @@ def join_ranks(device: str = "auto", *, rendezvous: str = "env://") -> Iterator[
         device=choose_device(device, local_rank=_read_environment("LOCAL_RANK")),
         rank=_read_environment("RANK"),
         count=count,
+        launch=_read_launch(),
+        patience_seconds=patience_seconds,
     )
     backend = "gloo"
     if ranks.device.type == "cuda":
         torch.cuda.set_device(ranks.device)
         backend = "cpu:gloo,cuda:nccl"
-    dist.init_process_group(backend, init_method=rendezvous, rank=ranks.rank, world_size=count)
+    patience = timedelta(seconds=patience_seconds)
     try:
+        dist.init_process_group(backend, init_method=rendezvous, rank=ranks.rank, world_size=count, timeout=patience)
         yield ranks
+    except RuntimeError as error:
+        if not _is_of_peers(error):
+            raise
+        raise RankLost(_describe_loss(error, ranks, patience_seconds)) from error
     finally:
-        dist.destroy_process_group()
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+
+def _is_of_peers(error: RuntimeError) -> bool:
+    # gloo's errors have no class of their own; each names the place in gloo where it was raised.
+    return isinstance(error, dist.DistError) or "gloo/" in str(error)
+
+
+def _describe_loss(error: RuntimeError, ranks: Ranks, patience_seconds: float) -> str:
+    # Without the place in gloo's source before it, and the advice after it.
+    reason = re.sub(r"^\[[^]]*\] |\. This is typically.*", "", str(error).partition("\n")[0])
+    return (
+        f"Rank {ranks.rank} of {ranks.count} has lost another one, or has waited {patience_seconds:g} seconds for it: "
+        f"{reason}. What was saved stays. Under torchrun --max-restarts all ranks start again and go on from there; "
+        "otherwise start the same command with --resume."
+    )
 
 
 def choose_device(name: str, *, local_rank: int | None = None) -> torch.device:
@@ -157,6 +219,11 @@ def choose_device(name: str, *, local_rank: int | None = None) -> torch.device:
         less = "Start fewer processes, or use" if local_rank else "Use"
         raise DeviceError(f"The device {name!r} is not there: this computer has {there}. {less} --device cpu or auto.")
     return torch.device(name)
+
+
+def _read_launch() -> str:
+    name = os.environ.get("TORCHELASTIC_RUN_ID", NO_NAME)
+    return "" if name == NO_NAME else name
 
 
 def _read_environment(name: str, otherwise: int | None = None) -> int:

@@ -1,7 +1,8 @@
 """One network on many ranks: a copy on each (DDP), or a part on each (FSDP2) where a whole one does not fit.
 
 Either way a rank's loss is the mean over its own crops, and the gradients are the mean over the ranks. What is saved is
-always whole, on the CPU and under the names of the network by itself, so that a run can go on with other ranks.
+named as in the network by itself, whole on the CPU (`gather_`) or as it lies here (`list_`), so that a run can go on
+with other ranks.
 
 Rule: `synchronise_norms` and `recompute_blocks` come first, `shard` or `replicate` next, the optimizer last: it must
 hold the parameters that sharding made.
@@ -95,7 +96,12 @@ def gather_weights(network: nn.Module, ranks: Ranks) -> dict[str, Tensor]:
 
     Returns: copies on the CPU on the first rank; on the others nothing.
     """
-    return _gather(_take_off_ddp(network).state_dict(), ranks)
+    return _gather(list_weights(network), ranks)
+
+
+def list_weights(network: nn.Module) -> dict[str, Tensor]:
+    """Weights and buffers as they lie on this rank, under the names of the network by itself; no copies."""
+    return _take_off_ddp(network).state_dict()
 
 
 def scatter_weights(network: nn.Module, weights: Mapping[str, Tensor], ranks: Ranks) -> None:
@@ -120,13 +126,17 @@ def gather_optimizer(network: nn.Module, optimizer: Optimizer, ranks: Ranks) -> 
         optimizer: one that keeps tensors of the parameter's shape only, as SGD does.
     Returns: copies on the CPU on the first rank; on the others nothing.
     """
-    remembered = {
+    return _gather(list_optimizer(network, optimizer), ranks)
+
+
+def list_optimizer(network: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:
+    """What `gather_optimizer` gathers, as it lies on this rank; no copies."""
+    return {
         f"{name}.{key}": tensor
         for name, parameter in _name_parameters(network).items()
         for key, tensor in optimizer.state.get(parameter, {}).items()
         if tensor is not None
     }
-    return _gather(remembered, ranks)
 
 
 def scatter_optimizer(network: nn.Module, optimizer: Optimizer, remembered: Mapping[str, Tensor], ranks: Ranks) -> None:
@@ -136,16 +146,25 @@ def scatter_optimizer(network: nn.Module, optimizer: Optimizer, remembered: Mapp
         remembered: only the first rank's is read.
     Raises: CheckpointError, on every rank, when a name or a shape is not that of a parameter.
     """
+    for entry, place in make_places(network, optimizer, ranks.share_first(_list_shapes(remembered))).items():
+        _fill(place, remembered.get(entry), ranks)
+
+
+def make_places(network: nn.Module, optimizer: Optimizer, shapes: Shapes) -> dict[str, Tensor]:
+    """Let an optimizer remember tensors of these names and whole shapes, and nothing else: to be filled in place.
+
+    Returns: each by its name; of a sharded parameter this rank's part, a DTensor.
+    Raises: CheckpointError when a name or a shape is not that of a parameter.
+    """
     parameters = _name_parameters(network)
-    found = ranks.share_first(_list_shapes(remembered))
-    names = {entry: entry.rpartition(".")[0] for entry in found}
-    shapes = _list_shapes(parameters)
-    _check_shapes(found, {entry: shapes[name] for entry, name in names.items() if name in shapes})
+    names = {entry: entry.rpartition(".")[0] for entry in shapes}
+    known = _list_shapes(parameters)
+    _check_shapes(shapes, {entry: known[name] for entry, name in names.items() if name in known})
     optimizer.state.clear()
     for entry, name in names.items():
         place = torch.empty_like(parameters[name].detach())
-        _fill(place, remembered.get(entry), ranks)
         optimizer.state[parameters[name]][entry.rpartition(".")[2]] = place
+    return list_optimizer(network, optimizer)
 
 
 def _take_off_ddp(network: nn.Module) -> nn.Module:

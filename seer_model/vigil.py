@@ -20,8 +20,8 @@ COLLAPSED_SHARE = 0.02
 BLIND = 0.005
 """A loss this little below ln K, as a part of ln K, says that nothing has been learnt."""
 BEGIN_AGAIN = (
-    "What was saved before is good. Begin another run from there (--from with the weights.safetensors of the newest "
-    "step in the run's folder, and another --output) with half the rate (--rate), or in fp32 or bf16 instead of fp16 "
+    "What was saved before is good. Begin another run from there (--from with the newest step-... folder in the run's "
+    "own, and another --output) with half the rate (--rate), or in fp32 or bf16 instead of fp16 "
     "(--precision)."
 )
 

@@ -1,7 +1,8 @@
 """From a path to the weights that lie there, under the names that the file gives them.
 
-Reads safetensors, torch's files (zipped and older), Hugging Face's folders with or without an index of shards, and
-VISSL's nested layouts, of which "slice_list" keeps every weight in a file of its own.
+Reads safetensors, torch's files (zipped and older), Hugging Face's folders with or without an index of shards, the
+checkpoints of a pretraining run, and VISSL's nested layouts, of which "slice_list" keeps every weight in a file of its
+own.
 
 Rule: nothing in a file is ever run. Weights are safetensors or what torch reads with `weights_only=True`, and a list of
 files leads only to files in its own folder. Weights are mapped where the format allows it, not copied.
@@ -23,9 +24,11 @@ from seer_model.key_tables import is_counter
 
 FOLDER_NAMES = (
     *("model.safetensors", "model.safetensors.index.json"),
-    *("pytorch_model.bin", "pytorch_model.bin.index.json"),
+    *("pytorch_model.bin", "pytorch_model.bin.index.json", "weights.safetensors"),
 )
-"""What a folder of weights may hold, the preferred first."""
+"""What a folder of weights may hold, the preferred first; the last is in the checkpoints of a run on one rank."""
+PARTS, MEMORY = "parts", "memory."
+"""The folder in the checkpoint of a run on several ranks, and how the names of what is no weight begin there."""
 NEWEST_LAYOUT = 1
 """The newest version of our own layout; in the metadata `seer_layout` of a safetensors file."""
 
@@ -56,11 +59,26 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
     Raises: CheckpointError when the file is not there, damaged, foreign, or does not hold weights alone.
     """
+    if (path / PARTS).is_dir():
+        from seer_model.parts import read_parts  # half a second, which only a pretraining run pays
+
+        return read_parts(path / PARTS, leave_out=MEMORY)
     if path.is_dir():
         path = find_weights(path)
     if path.name.endswith(".index.json"):
         return _read_shards(path)
     return _flatten(_read_file(path), path)
+
+
+def outline_weights(path: Path) -> dict[str, Tensor]:
+    """The same for the checkpoint of a run on several ranks, without reading: zeros that take no memory.
+
+    Raises: CheckpointError, as `parts.read_outline` does.
+    """
+    from seer_model.parts import read_outline
+
+    weights = {name: one for name, one in read_outline(path / PARTS).items() if not name.startswith(MEMORY)}
+    return {name: torch.zeros((), dtype=one.dtype).expand(one.shape) for name, one in weights.items()}
 
 
 def find_weights(folder: Path) -> Path:

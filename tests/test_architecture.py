@@ -74,16 +74,18 @@ LADDERS = {
         {"cli"},
         {"fetch"},
         {"pretrain"},
+        {"beginning"},  # which run a folder holds
         # The parts of a run are strangers to each other.
         {"backbone", "learner", "feed", "vigil", "run_folder", "board"},
         {"presets", "readout"},
         {"whitening"},  # fitted on crops as the recipe says, read by the readout
-        {"swav", "crops", "optimizer", "poolings", "attribution"},
+        {"swav", "crops", "optimizer", "orders", "poolings", "attribution"},
         {"checkpoint"},  # builds the network that a file describes
         {"download"},  # the bytes of one file from elsewhere
         {"zoo", "weight_files"},  # names and places of models; the bytes of one file
         {"key_tables"},
-        {"recompute", "sharding", "packing"},  # how a network is trained where memory is short, and infers on a CPU
+        # How a network is trained where memory is short, is saved by several ranks, and infers on a CPU.
+        {"recompute", "sharding", "parts", "packing"},
         {"regnet", "sync_norm"},
         {"preprocess", "squares", "shots"},
         {"pictures"},

@@ -8,11 +8,16 @@ import torch
 from click.testing import CliRunner
 from PIL import Image
 
+from indexer import learn
 from indexer.cli import cli
+from indexer.learn import LearnSettings
+from indexer.pile import Pile, open_pile
 from seer_model import pretrain as pretraining
 from seer_model.checkpoint import read_checkpoint
 from seer_model.errors import TrainingError
+from seer_model.presets import find_preset
 from seer_model.regnet import ARCHITECTURES
+from seer_model.run_folder import RunFolder
 from tests.indexer.making import draw_pile
 from tests.seer_model import making_weights
 
@@ -86,6 +91,18 @@ def test_a_run_that_fails_leaves_its_curves_and_a_refused_one_draws_none(picture
     refused = pretrain(pictures, "--output", output, "--resume", "--seed", 1)
     assert refused.exit_code == 1 and "holds another run" in refused.stderr
     assert not curves.exists()
+
+
+def test_shards_far_away_that_do_not_fit_into_memory_are_shown_in_windows(pictures: Path, tmp_path: Path, monkeypatch):
+    recipe, output = find_preset("tiny"), tmp_path / "m.safetensors"
+    for is_remote, room, given, window in ((1, 8, None, 4096), (1, 9, None, 0), (0, 8, None, 0), (1, 8, 0, 0)):
+        memory = room * 3 * recipe.picture_px**2
+        settings = LearnSettings(sources=(), output=output, memory_bytes=memory, window=given)
+        monkeypatch.setattr(Pile, "is_remote", is_remote)
+        with open_pile([pictures], side_px=16) as pile:
+            assert learn._choose_window(recipe, pile, settings).window == window
+    assert pretrain(pictures, "--output", output, "--minutes", 0.000001, "--window", 3).exit_code == 0
+    assert RunFolder(output).read_settings()["settings"]["window"] == 3
 
 
 def test_weights_that_are_there_are_not_replaced(pictures: Path, tmp_path: Path):

@@ -8,6 +8,7 @@ import shutil
 import signal
 import tarfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -88,6 +89,17 @@ def test_a_long_order_is_read_ahead_by_a_bounded_number(opened: Pile):
     squares.close()
     assert next(numbers) <= 2 * pile.AHEAD_PER_WORKER * pile.CHUNK + 1
     assert widths_of(opened.read([7])) == [8]
+
+
+def test_a_pile_tells_where_its_files_begin_and_whether_one_is_far_away(shard: Path, opened: Pile, tmp_path: Path):
+    second = make_shard(tmp_path / "shards" / "s-1.tar", {f"{number}.png": png(5, 5) for number in range(4)})
+    loose = [save(tmp_path / "loose" / f"{number}.png", 9) for number in range(2)]
+    listing = list_sources([shard, second, loose[0].parent])
+    whole = Pile(listing, HOW)
+    assert whole.starts == [0, 30, 34, 35] and opened.starts == [0]
+    assert not whole.is_remote
+    listing.places[33] = replace(listing.places[33], path="s3:/bucket/s-1.tar")
+    assert whole.is_remote
 
 
 def test_large_squares_travel_in_small_chunks():

@@ -33,6 +33,7 @@ class MadePile:
         self.reasons: dict[str, str] = {}
         self.decoded: list[int] = []
         """Numbers in the order of their decoding."""
+        self.starts = range(pictures)
         self.is_reading = False
         self._pictures, self._side_px, self._bad, self._fails_at = pictures, side_px, frozenset(bad), fails_at
 

@@ -4,11 +4,13 @@ import threading
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future
+from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import torch
 
-from seer_model.errors import PileError
+from seer_model.errors import PileError, SettingsError
 from seer_model.feed import Feed, Plan
 from tests.seer_model.making_piles import MadePile, read_number
 
@@ -99,6 +101,70 @@ def test_the_parts_of_all_ranks_are_the_batch_of_one(ranks: int):
 
 def test_a_run_that_ends_within_an_epoch_stops_there():
     assert len(list_all(Plan(pictures=20, batch_size=5, steps=6))) == 6
+
+
+# --- windows -----------------------------------------------------------------------------------------------------
+
+STARTS = (0, 30, 31, 60, 85)
+IN_WINDOWS = Plan(pictures=103, batch_size=12, steps=30, window=24, starts=STARTS)
+ROOM = 24 * 3 * SIDE**2
+"""For one window, and not for all pictures."""
+
+
+def list_reads(plan: Plan, first_step: int = 0) -> list[int]:
+    return [number for numbers in plan.list_reads(first_step) for number in numbers.tolist()]
+
+
+@pytest.mark.parametrize("first_step", [0, 1, 7, 8, 29, 30])
+def test_a_plan_in_windows_taken_up_at_a_step_reads_what_is_left_of_the_epoch_and_no_more(first_step: int):
+    assert list_all(IN_WINDOWS, first_step) == list_all(IN_WINDOWS)[first_step:]
+    shown, reads = sum(list_all(IN_WINDOWS, first_step), []), list_reads(IN_WINDOWS, first_step)
+    left = min(8 - first_step % 8, 30 - first_step) * 12
+    assert sorted(reads[:left]) == sorted(shown[:left]), "what the epoch has shown is not read again"
+    assert sorted(reads) == sorted(shown)
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3])
+def test_each_rank_reads_its_part_of_a_batch_in_the_order_of_the_shards(ranks: int):
+    parts = [replace(IN_WINDOWS, rank=rank, ranks=ranks) for rank in range(ranks)]
+    lists = [list_all(part) for part in parts]
+    assert [sum(of_one_step, []) for of_one_step in zip(*lists, strict=True)] == list_all(IN_WINDOWS)
+    for part in parts:
+        epoch = list_reads(part)[: 8 * 12 // ranks]
+        # Within an epoch numbers fall only where one shard ends and another begins.
+        assert sum(one > other for one, other in pairwise(epoch)) < len(STARTS)
+
+
+@pytest.mark.parametrize("memory_bytes", [ROOM, ROOMY], ids=["waiting", "kept"])
+@pytest.mark.parametrize("first_step", [0, 13])
+def test_a_feed_in_windows_shows_what_the_plan_says_and_reads_as_it_says(memory_bytes: int, first_step: int):
+    pile = MadePile(103, bad=(3, 17, 99))
+    found = run_feed(pile, IN_WINDOWS, memory_bytes=memory_bytes, first_step=first_step)
+    for batch, planned in zip(found, list_all(IN_WINDOWS, first_step), strict=True):
+        assert all(one == other for one, other in zip(batch, planned, strict=True) if other not in (3, 17, 99))
+    reads = list_reads(IN_WINDOWS, first_step)
+    assert pile.decoded == (reads if memory_bytes == ROOM else list(dict.fromkeys(reads)))
+
+
+def test_what_waits_for_its_turn_is_less_than_a_window():
+    most = []
+
+    class Watching(Feed):
+        def _make_batch(self, numbers):
+            most.append(len(self._waiting))
+            return super()._make_batch(numbers)
+
+    feed = Watching(MadePile(103), IN_WINDOWS, side_px=SIDE, device=CPU, memory_bytes=ROOM)
+    assert len(answer_of(lambda: list(feed))) == 30
+    feed.close()
+    assert 12 < max(most) < 24 + 12
+
+
+def test_a_window_that_takes_more_memory_than_is_granted_is_refused():
+    with pytest.raises(SettingsError, match="--window 23 or less"):
+        Feed(MadePile(103), IN_WINDOWS, side_px=SIDE, device=CPU, memory_bytes=ROOM - 1)
+    halves = replace(IN_WINDOWS, ranks=2)
+    Feed(MadePile(103), halves, side_px=SIDE, device=CPU, memory_bytes=ROOM // 2).close()
 
 
 # --- batches -----------------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -96,6 +96,15 @@ def assert_same_run(one: Path, other: Path, tolerance: dict = CLOSE) -> None:
     assert len(read_losses(one)) == STEPS
     torch.testing.assert_close(read_losses(one), read_losses(other), **tolerance)
     torch.testing.assert_close(read_all(one), read_all(other), **tolerance)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Steps of a millisecond: threads wait for each other longer than they compute, and most where others compute."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
@@ -252,6 +261,25 @@ def test_a_run_is_not_begun_over_another(begun):
     assert read_losses(begun) == before and RunFolder(begun).load_newest().step == 1
 
 
+def test_a_run_whose_torchrun_starts_it_again_goes_on_and_another_torchruns_does_not(tmp_path):
+    output, one = tmp_path / "m.safetensors", replace(ALONE, launch="shoes")
+    run(output, ranks=one, watchers=stop_after(1))
+    for other in (ALONE, replace(ALONE, launch="hats")):
+        with pytest.raises(TrainingError, match="Add --resume"):
+            run(output, ranks=other)
+    assert run(output, ranks=one, watchers=stop_after(1)).step == 2
+    with pytest.raises(TrainingError, match="seed"):
+        run(output, replace(RECIPE, seed=1), ranks=one)
+    assert run(output, ranks=ALONE, resume=True, watchers=stop_after(1)).step == 3
+
+
+def test_a_run_without_a_name_is_nobodys(tmp_path):
+    # Every torchrun that was given no name could have begun it.
+    run(tmp_path / "m.safetensors", watchers=stop_after(1))
+    with pytest.raises(TrainingError, match="Add --resume"):
+        run(tmp_path / "m.safetensors")
+
+
 def test_resume_without_a_run_begins_one(tmp_path):
     assert run(tmp_path / "m.safetensors", resume=True, watchers=stop_after(1)).step == 1
 
@@ -349,27 +377,35 @@ def test_two_ranks_in_pieces_are_one(tmp_path, calm, is_sharded):
     output = tmp_path / "m.safetensors"
     assert run_in_two_ranks(run_pieces, output, is_sharded, (4, 99)) == [[4, STEPS]] * 2
     assert_same_run(output, calm, {"rtol": 1e-4, "atol": 1e-4})
+    # The last checkpoint, which is in parts, is the model: without any rank it is read whole.
+    saved = RunFolder(output).load_newest()
+    assert len(list(saved.parts.glob("*.safetensors"))) == 2
+    making.assert_same_weights(read_all(saved.parts.parent), read_all(output))
 
 
 CALM_WITH_QUEUE = replace(CALM, swav=WITH_QUEUE.swav)
 
 
-def run_with_queue(ranks: Ranks, output: Path, steps: tuple[int, ...], resume: bool = False) -> None:
+def run_with_queue(
+    ranks: Ranks, output: Path, is_sharded: bool, steps: tuple[int, ...], resume: bool = False
+) -> None:
+    how = {"options": replace(EACH_STEP, is_sharded=is_sharded), "source": making.make_checkpoint()}
     for place, count in enumerate(steps):
-        how = {"watchers": stop_after(count), "resume": resume or place > 0, "source": making.make_checkpoint()}
-        run(output, CALM_WITH_QUEUE, ranks=ranks, **how)
+        run(output, CALM_WITH_QUEUE, ranks=ranks, watchers=stop_after(count), resume=resume or place > 0, **how)
 
 
-@pytest.mark.parametrize("first", [1, 3], ids=["filling", "full"])
-def test_two_ranks_take_up_the_queues_of_both(tmp_path, first):
+@pytest.mark.parametrize(("first", "is_sharded"), [(1, False), (3, True)], ids=["filling", "full, sharded"])
+def test_two_ranks_take_up_the_queues_of_both(tmp_path, first, is_sharded):
     whole, pieces, other = (tmp_path / f"{name}.safetensors" for name in ("whole", "pieces", "other"))
-    run_in_two_ranks(run_with_queue, whole, (99,))
-    run_in_two_ranks(run_with_queue, pieces, (first, 99))
+    run_in_two_ranks(run_with_queue, whole, is_sharded, (99,))
+    run_in_two_ranks(run_with_queue, pieces, is_sharded, (first, 99))
     making.assert_same_weights(read_all(pieces), read_all(whole))
-    # One rank goes on with what two have left, and two with what one has left.
-    run_in_two_ranks(run_with_queue, other, (first,))
-    run_with_queue(ALONE, other, (2,), resume=True)
-    run_in_two_ranks(run_with_queue, other, (99,), resume=True)
+    assert read_losses(pieces) == read_losses(whole), "to the bit, with as many ranks"
+    # One rank goes on with what two have left, two with what one has left, and those whole with what lay in parts.
+    run_in_two_ranks(run_with_queue, other, is_sharded, (first,))
+    run_with_queue(ALONE, other, False, (2,), resume=True)
+    run_in_two_ranks(run_with_queue, other, is_sharded, (1,), resume=True)
+    run_in_two_ranks(run_with_queue, other, not is_sharded, (99,), resume=True)
     # Sums in another order make 0.001 of the losses here; a quarter of the queue that is not what it was, 0.035.
     torch.testing.assert_close(read_losses(other), read_losses(whole), rtol=0, atol=5e-3)
 
@@ -409,19 +445,21 @@ def test_a_pile_that_is_mostly_bad_is_refused_by_all_ranks_together(tmp_path):
     assert all("of 400 pictures cannot be read. The first was" in text for text in said), said
 
 
-def refuse_everywhere(ranks: Ranks) -> str:
-    def write() -> None:
-        raise TrainingError("The folder is taken.")
-
+def begin_apart(ranks: Ranks, outputs: list[Path], seeds: tuple[int, int]) -> str:
     try:
-        pretraining._let_first(ranks, write)
+        run(outputs[ranks.rank], replace(CALM, seed=seeds[ranks.rank]), ranks=ranks)
     except TrainingError as error:
         return str(error)
     return "nothing was said"
 
 
-def test_what_the_first_rank_refuses_all_ranks_refuse():
-    assert run_in_two_ranks(refuse_everywhere) == ["The folder is taken."] * 2
+def test_ranks_with_other_recipes_or_folders_do_not_begin(tmp_path):
+    shared = [tmp_path / "m.safetensors"] * 2
+    said = run_in_two_ranks(begin_apart, shared, (0, 1))
+    assert all("Ranks 1 have another recipe" in one for one in said), said
+    assert not RunFolder(shared[0]).folder.exists()
+    said = run_in_two_ranks(begin_apart, [shared[0], tmp_path / "other" / "m.safetensors"], (0, 0))
+    assert all("Not all ranks see" in one for one in said), said
 
 
 # --- the last layer ----------------------------------------------------------------------------------------------
@@ -461,9 +499,23 @@ def test_a_run_that_is_stopped_while_it_whitens_goes_on_from_there(tmp_path, whi
     making.assert_same_weights(read_all(output), read_all(whitened))
 
 
-def run_whitened(ranks: Ranks, output: Path, is_sharded: bool) -> str:
+class Counted(Ranks):
+    """Counts how often the first says that it is still at it."""
+
+    def keep_waiting(self) -> None:
+        told.append(self.rank)
+        super().keep_waiting()
+
+
+told: list[int] = []
+
+
+def run_whitened(ranks: Ranks, output: Path, is_sharded: bool) -> tuple[str, list[int]]:
+    told.clear()
+    counted = Counted(device=ranks.device, rank=ranks.rank, count=ranks.count)
     options = replace(EACH_STEP, is_sharded=is_sharded)
-    return str(run(output, WHITENED, ranks=ranks, options=options, source=making.make_checkpoint()).output)
+    report = run(output, WHITENED, ranks=counted, options=options, source=making.make_checkpoint())
+    return str(report.output), told
 
 
 def read_metric(output: Path) -> Tensor:
@@ -475,7 +527,9 @@ def read_metric(output: Path) -> Tensor:
 @pytest.mark.parametrize("is_sharded", [False, True], ids=["replicated", "sharded"])
 def test_of_two_ranks_the_first_one_whitens(tmp_path, whitened, is_sharded):
     output = tmp_path / "m.safetensors"
-    assert run_in_two_ranks(run_whitened, output, is_sharded) == [str(output)] * 2
+    (first, heard), other = run_in_two_ranks(run_whitened, output, is_sharded)
+    assert first == str(output) and other == (str(output), [])
+    assert heard and set(heard) == {0}, "or the other would lose its patience"
     metric = read_metric(whitened)
     assert (read_metric(output) - metric).norm() < 0.01 * metric.norm()
 

@@ -1,14 +1,17 @@
 """One process alone, and processes that meet: what they tell each other, and how they find their device."""
 
 import os
+import re
 import subprocess
 import sys
+import time
 
 import pytest
 import torch
 import torch.distributed as dist
 
-from seer_model.errors import DeviceError, SettingsError
+from seer_model import ranks as ranks_of_a_run
+from seer_model.errors import DeviceError, RankLost, SettingsError, TrainingError, UserError
 from seer_model.ranks import Ranks, choose_device, join_ranks
 from tests.seer_model.two_ranks import RankFailed, run_in_ranks, run_in_two_ranks
 
@@ -99,6 +102,74 @@ def test_a_failure_of_one_rank_comes_back_and_the_next_group_meets():
         run_in_two_ranks(fail_in_second)
     assert run_in_two_ranks(leave_the_group) == [True, True]
 
+
+# --- the first acts ----------------------------------------------------------------------------------------------
+
+
+def let_first(ranks: Ranks, does: str) -> object:
+    acted = []
+
+    def act() -> str:
+        acted.append(does)
+        for _ in range(3):
+            ranks.keep_waiting()
+        if does == "refuses":
+            raise SettingsError("The folder is taken.")
+        return "done"
+
+    try:
+        answer = ranks.let_first(act)
+    except UserError as error:
+        answer = (type(error), str(error))
+    return len(acted), answer, ranks.share_first(7)
+
+
+def test_the_first_acts_and_all_hear_its_answer_or_its_refusal():
+    assert run_in_two_ranks(let_first, "acts") == [(1, "done", 7), (0, "done", 7)]
+    first, other = (SettingsError, "The folder is taken."), (TrainingError, "The folder is taken.")
+    assert run_in_two_ranks(let_first, "refuses") == [(1, first, 7), (0, other, 7)]
+    assert let_first(alone(), "acts") == (1, "done", 7)
+
+
+# --- one is lost -------------------------------------------------------------------------------------------------
+
+
+def wait_for_one_that_is_silent(ranks: Ranks, folder: str, in_group: bool) -> str:
+    ranks.barrier()
+    dist.destroy_process_group()
+    try:
+        with join_ranks("cpu", rendezvous=f"file://{folder}/again", patience_seconds=2) as again:
+            group = again.make_groups(0) if in_group else None
+            if again.is_first:
+                dist.all_reduce(torch.ones(1), group=group)
+            time.sleep(4)
+    except RankLost as error:
+        return str(error)
+    return "nothing was said"
+
+
+@pytest.mark.parametrize("in_group", [False, True], ids=["of all", "of a group"])
+def test_patience_with_a_silent_rank_ends_with_a_sentence(tmp_path, in_group):
+    said, nothing = run_in_two_ranks(wait_for_one_that_is_silent, str(tmp_path), in_group)
+    assert re.search(r"Rank 0 of 2 .* waited 2 seconds for it: Timed out .*\. What was saved stays\. .*--resume", said)
+    assert "third_party" not in said and nothing == "nothing was said"
+
+
+def test_what_is_no_loss_of_a_peer_keeps_its_traceback():
+    assert not ranks_of_a_run._is_of_peers(RuntimeError("Sizes of tensors must match"))
+    assert not ranks_of_a_run._is_of_peers(torch.OutOfMemoryError("CUDA out of memory"))
+    assert ranks_of_a_run._is_of_peers(dist.DistNetworkError("The client socket has timed out"))
+
+
+@pytest.mark.parametrize(("given", "launch"), [(None, ""), ("none", ""), ("shoes", "shoes")])
+def test_a_run_has_the_name_that_torchrun_was_given(monkeypatch, given, launch):
+    monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
+    if given:
+        monkeypatch.setenv("TORCHELASTIC_RUN_ID", given)
+    assert ranks_of_a_run._read_launch() == launch
+
+
+# --- torchrun ----------------------------------------------------------------------------------------------------
 
 MEETING = """
 import pathlib, sys, torch

@@ -214,7 +214,7 @@ def die_at(monkeypatch: pytest.MonkeyPatch, call: int) -> itertools.count:
 
 
 def remove_half(folder: Path) -> None:
-    for path in sorted(folder.iterdir() if folder.is_dir() else ())[:1]:
+    for path in sorted(path for path in folder.rglob("*") if path.is_file())[:1]:
         path.unlink()
 
 
