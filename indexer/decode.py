@@ -55,8 +55,8 @@ class DecodeTask:
     """Of a file that was read already; its stamp is the one above then."""
     reason: str | None = None
     """Why it could not be."""
-    member: tuple[Stamp, Place] | None = None
-    """Of a member of a shard whose headers are known: the shard's stamp, and where the member lies in it."""
+    member: tuple[Stamp | None, Place] | None = None
+    """Of a member of a shard whose headers are known: where it lies, after the stamp that the shard must still have."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,8 +10,8 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
-from indexer.catalog import Work
 from indexer.decode import MAX_FILE_BYTES, DecodeTask, explain_too_large, explain_unread, read_whole
 from indexer.errors import SourceError
 from indexer.layout import clamp_time
@@ -20,6 +20,9 @@ from indexer.remote import Stamp, StoreError, read_remote
 from indexer.shards import Place, read_place
 from indexer.urls import is_remote, spell
 from seer_model.errors import PictureError
+
+if TYPE_CHECKING:
+    from indexer.catalog import Work
 
 READERS, MOST_BATCHES_AHEAD = 16, 64
 MOST_BYTES_AHEAD = 256 << 20
@@ -52,7 +55,7 @@ class _Batch:
         return first.path == new.path and 0 <= gap <= GAP_BYTES and length <= STRETCH_BYTES
 
 
-def list_tasks(work: Iterator[Work], total: int, new: dict[str, bool]) -> Iterator[DecodeTask]:
+def list_tasks(work: "Iterator[Work]", total: int, new: dict[str, bool]) -> Iterator[DecodeTask]:
     """What to decode of the first `total` files that wait; `new` is told of each whether it is new at its path."""
     for number, task in enumerate(work):
         if number == total:
@@ -169,7 +172,8 @@ def _fetch_stretch(batch: _Batch) -> list[DecodeTask]:
     first, last = batch.places[0], batch.places[-1]
     # As one place: read from a disk or a store alike.
     stretch = read_place(replace(first, size_bytes=last.offset + last.size_bytes - first.offset))
-    require_unchanged(first.path, batch.shard)
+    if batch.shard is not None:
+        require_unchanged(first.path, batch.shard)
     starts = [place.offset - first.offset for place in batch.places]
     return [
         replace(task, data=stretch[start : start + place.size_bytes])

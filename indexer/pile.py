@@ -15,6 +15,7 @@ import fnmatch
 import os
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -22,10 +23,14 @@ from typing import NamedTuple
 
 from blake3 import blake3
 
+from indexer.decode import DecodeTask
 from indexer.errors import SourceError
+from indexer.fetching import fetch_ahead
 from indexer.kinds import FOLDER, HOW_TO_GIVE, LIST, SHARD, read_list, recognise
+from indexer.members import stat_file
 from indexer.shards import Place, list_pictures, make_printable, read_place
-from indexer.sources import Walk
+from indexer.sources import Walk, list_named, require_listing
+from indexer.urls import is_remote, make_absolute, resolve, spell
 from indexer.workers import Limits, Workers
 from seer_model.errors import PictureError, SettingsError
 from seer_model.pictures import bound_memory, open_picture
@@ -36,6 +41,8 @@ CHUNK = 64
 CHUNK_BYTES = 4 << 20
 """Of pixels: larger squares travel in smaller chunks."""
 AHEAD_PER_WORKER = 3
+MEASURED_AT_ONCE = 16
+"""Files of a list: behind URLs each is a question."""
 
 @dataclass(frozen=True, kw_only=True)
 class SqueezeSettings:
@@ -111,7 +118,7 @@ class Pile:
     @property
     def is_remote(self) -> bool:
         """Whether some picture has no path on this computer: it is streamed, and best read shard by shard."""
-        return any(not os.path.isabs(place.path) for place in self._places)
+        return any(is_remote(place.path) for place in self._places)
 
     def __enter__(self) -> "Pile":
         return self
@@ -127,7 +134,8 @@ class Pile:
         Raises: IndexError for a number outside 0..len-1; SourceError once every picture of the pile has been bad.
         """
         ahead: deque[int] = deque()
-        for outcome in self._pool.map(self._place_each(numbers, ahead)):
+        places = self._place_each(numbers, ahead)
+        for outcome in self._pool.map(_fetch_each(places) if self.is_remote else places):
             number = ahead.popleft()
             if isinstance(outcome, str):
                 self._note_bad(number, outcome)
@@ -180,10 +188,19 @@ def open_pile(
     return Pile(list_sources(sources, exclude), how, workers)
 
 
-def squeeze_place(place: Place, how: SqueezeSettings) -> Square | str:
+def _fetch_each(places: Iterable[Place]) -> Iterator[DecodeTask]:
+    """The same, those elsewhere with their bytes: many are fetched at once, where a worker would wait for each."""
+    tasks = (
+        DecodeTask(place.path, size_bytes=place.size_bytes, member=(None, place) if place.offset else None)
+        for place in places
+    )
+    return fetch_ahead(tasks)
+
+
+def squeeze_place(place: Place | DecodeTask, how: SqueezeSettings) -> Square | str:
     """In a worker: read, decode and squeeze one picture; of a bad one, what is wrong with it."""
     try:
-        data = read_place(place)
+        data = read_place(place) if isinstance(place, Place) else _take(place)
         picture = open_picture(data, max_megapixels=how.max_megapixels, short_side_px=2 * how.side_px)
         # The decoder may have shrunk the picture and rounded its sides: the aspect is the original's.
         return replace(squeeze(picture.pixels, how.side_px), aspect=picture.width / picture.height)
@@ -193,7 +210,15 @@ def squeeze_place(place: Place, how: SqueezeSettings) -> Square | str:
         return f"The decoder failed with {type(error).__name__}: {error}."
 
 
-def _give_up(_: Place, reason: str) -> str:
+def _take(task: DecodeTask) -> bytes:
+    if task.reason is not None:
+        raise PictureError(task.reason)
+    if task.data is not None:
+        return task.data
+    return read_place(task.member[1] if task.member else Place(task.path, 0, task.size_bytes, task.path))
+
+
+def _give_up(_: object, reason: str) -> str:
     return reason
 
 
@@ -236,6 +261,8 @@ def list_sources(sources: Sequence[Path], exclude: tuple[str, ...] = ()) -> List
 
 def _look_into(source: Path, exclude: tuple[str, ...], listing: Listing) -> Iterator[_Found]:
     kind = recognise(source)
+    if is_remote(source):
+        require_listing(source)
     listing.counts[f"{kind}s"] += 1
     if kind == FOLDER:
         return _look_into_folder(source, exclude, listing)
@@ -243,11 +270,11 @@ def _look_into(source: Path, exclude: tuple[str, ...], listing: Listing) -> Iter
 
 
 def _look_into_folder(folder: Path, exclude: tuple[str, ...], listing: Listing) -> Iterator[_Found]:
-    walk = Walk([folder.resolve()], exclude)
+    walk = Walk([resolve(folder)], exclude)
     holds_pictures = False
     for file in walk:
         holds_pictures = True
-        below = os.path.relpath(file.path, walk.folders[0]).replace(os.sep, "/")
+        below = _name_below(walk.folders[0], file.path)
         yield _Found(FOLDER, (file.path, 0), below, Place(file.path, 0, file.size_bytes, make_printable(file.path)))
     listing.unreadable += walk.unreadable
     for shard in [] if holds_pictures else walk.shards:
@@ -255,27 +282,29 @@ def _look_into_folder(folder: Path, exclude: tuple[str, ...], listing: Listing) 
         yield from _leave_out(exclude, _look_into_shard(Path(shard)))
 
 
+def _name_below(root: Path, path: str) -> str:
+    return path[len(str(root)) + 1 :] if is_remote(root) else os.path.relpath(path, root).replace(os.sep, "/")
+
+
 def _look_into_shard(path: Path) -> Iterator[_Found]:
-    real, skipped = os.path.realpath(path), len(make_printable(path.name)) + 1
-    for place in list_pictures(path.absolute()):
+    real, skipped = str(resolve(path)), len(make_printable(path.name)) + 1
+    for place in list_pictures(make_absolute(path)):
         yield _Found(SHARD, (real, place.offset), place.name[skipped:], place)
 
 
 def _look_into_list(path: Path) -> Iterator[_Found]:
-    folder, real_folders = path.resolve().parent, {}
-    for line in read_list(path):
-        above, name = os.path.split(os.path.join(folder, line))
-        if above not in real_folders:
-            real_folders[above] = os.path.realpath(above)
-        file = os.path.join(real_folders[above], name)
-        yield _Found(LIST, (file, 0), line, Place(file, 0, _measure(file), make_printable(file)))
+    lines = list(read_list(path))
+    files = list(list_named([path]))
+    with ThreadPoolExecutor(MEASURED_AT_ONCE, thread_name_prefix="measuring") as threads:
+        for line, file, size_bytes in zip(lines, files, threads.map(_measure, files), strict=True):
+            yield _Found(LIST, (file, 0), line, Place(file, 0, size_bytes, make_printable(spell(file))))
 
 
 def _measure(file: str) -> int:
     # 0 for what is not there: it is found bad when it is read, and its return makes another fingerprint.
     try:
-        return os.stat(file).st_size
-    except OSError:
+        return stat_file(file).st_size
+    except (OSError, PictureError):
         return 0
 
 

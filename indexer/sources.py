@@ -126,6 +126,7 @@ class Walk:
                         self.unreadable.append(path)
                     elif stamp is None or self._is_hidden(root, path) or self._is_left_out(root, path):
                         self.ignored += 1
+                        self.shards += [path] if path.endswith(SHARD_SUFFIX) else []
                     else:
                         yield _note(path, stamp)
 
@@ -133,7 +134,7 @@ class Walk:
         # What it has named before is known to nobody: without it, no file of it could be told from one that is gone.
         require_listing(source)
         missing = found = 0
-        paths = (_spell_out(source, line) for line in read_list(source))
+        paths = list_named([source])
         with ThreadPoolExecutor(ASKED_AT_ONCE, thread_name_prefix="listing") as threads:
             while page := list(islice(paths, ASKED_AHEAD)):
                 for path, stamp in zip(page, threads.map(_stat, page), strict=True):
@@ -269,18 +270,20 @@ def require_listing(source: Path) -> None:
 
 def list_named(lists: Iterable[Path]) -> Iterator[str]:
     """The paths that lists name. Raises: SourceError, OSError."""
-    return (_spell_out(source, line) for source in lists for line in read_list(source))
+    folders: dict[str, str] = {}
+    for source in lists:
+        for line in read_list(source):
+            if is_remote(line):
+                yield str(resolve(Path(line)))
+                continue
+            above, name = os.path.split(os.path.join(source.parent, line))
+            if above not in folders:
+                folders[above] = str(resolve(Path(above)))
+            yield os.path.join(folders[above], name)
 
 
 def _note(path: str, stamp: os.stat_result | Stamp) -> FoundFile:
     return FoundFile(path, stamp.st_size, clamp_time(stamp.st_mtime_ns), stamp.st_ino & LARGEST)
-
-
-def _spell_out(source: Path, line: str) -> str:
-    if is_remote(line):
-        return str(resolve(Path(line)))
-    above, name = os.path.split(os.path.join(source.parent, line))
-    return os.path.join(above if is_remote(above) else os.path.realpath(above), name)
 
 
 def _stat(path: str) -> os.stat_result | Stamp | Exception:
