@@ -16,17 +16,14 @@ from pathlib import Path
 
 import numpy as np
 
-from indexer.errors import SourceError
+from indexer.catalog_walk import compare_with_seen, refuse_emptied, refuse_emptied_lists
 from indexer.schema import bound_paths, connect_to_write, explain_sqlite, read_value
-from indexer.urls import spell
 
 WORK_PAGE = 1000
 LOST = "lost rows: "
 """Begins the fingerprint of a store that another had to take the place of."""
 PRUNED = "pruned: "
 """Begins that of a store which another took the place of when it was pruned."""
-MOST_READ_AGAIN = 1000
-"""Files that are read once more, and not decoded, only because they are others than before."""
 MOST_KNOWN = 64
 """Candidates for known content that go along with a file."""
 
@@ -38,6 +35,7 @@ class Work:
     path: str
     size_bytes: int
     mtime_ns: int
+    inode: int | None
     is_new: bool
     known: tuple[bytes, ...]
     """Hashes of images of this size that need no embedding: only such a one can be the same content."""
@@ -105,6 +103,12 @@ class Catalog:
         found = self._connection.execute("SELECT path FROM folders ORDER BY path")
         return [Path(os.fsdecode(path)) for (path,) in found]
 
+    def list_known(self, shard: Path) -> list[tuple[str, int, int, int | None]]:
+        """(path, size in bytes, mtime in nanoseconds, inode) of what is known in a shard."""
+        query = "SELECT path, size_bytes, mtime_ns, inode FROM files WHERE path >= ? AND path < ?"
+        found = self._connection.execute(query, bound_paths(str(shard)))
+        return [(os.fsdecode(path), *stamp) for path, *stamp in found]
+
     def list_mounts(self) -> list[Path]:
         """Folders below them that were disks of their own when they were last looked at."""
         return [Path(os.fsdecode(path)) for (path,) in self._connection.execute("SELECT path FROM mounts")]
@@ -121,6 +125,7 @@ class Catalog:
         full: Iterable[Path] = (),
         excluded: Iterable[str] = (),
         mounts: Iterable[str] = (),
+        has_lists: bool = False,
     ) -> list[int | None]:
         """Take in one whole walk: new and changed files become pending, missing ones are forgotten.
 
@@ -131,6 +136,7 @@ class Catalog:
             full: folders that are not believed to have become empty.
             excluded: globs of what the walk has passed over, and later ones will.
             mounts: folders that are disks of their own. Asked for once `found` has ended.
+            has_lists: whether files may lie in none of the picture folders.
         Returns: the image of each file that is no longer there; None for one that had not been read.
         Raises: SourceError if a folder of `full` held files and holds none now; nothing is recorded then.
         """
@@ -150,12 +156,14 @@ class Catalog:
                     (os.fsencode(path), *bound_paths(path)),
                 )
             for folder in full:
-                _refuse_emptied(connection, folder)
+                refuse_emptied(connection, folder)
+            if full and has_lists:
+                refuse_emptied_lists(connection)
             for table, names in (("excluded", excluded), ("mounts", mounts)):
                 connection.execute(f"DELETE FROM {table}")
                 values = [(os.fsencode(name),) for name in names]
                 connection.executemany(f"INSERT OR IGNORE INTO {table} VALUES (?)", values)
-            return _compare_with_seen(connection)
+            return compare_with_seen(connection)
 
     def retry_failed(self, reason: str | None = None) -> None:
         """Let every image that could not be read have another try; or those alone that have this reason."""
@@ -228,14 +236,15 @@ class Catalog:
         """The files to read for this store, by path; what is recorded meanwhile does not disturb the order."""
         last = b""
         while page := self._read_work_page(store, last):
-            for path, size_bytes, mtime_ns, image_id in page:
-                stamp = {"size_bytes": size_bytes, "mtime_ns": mtime_ns}
+            for path, size_bytes, mtime_ns, inode, image_id in page:
+                stamp = {"size_bytes": size_bytes, "mtime_ns": mtime_ns, "inode": inode}
                 known = self._list_known(store, size_bytes)
                 yield Work(path=os.fsdecode(path), **stamp, is_new=image_id is None, known=known)
             last = page[-1][0]
 
-    def _read_work_page(self, store: int, last: bytes) -> list[tuple[bytes, int, int, int | None]]:
-        query = f"SELECT f.path, f.size_bytes, f.mtime_ns, f.image_id {_WORK} ORDER BY f.path LIMIT {WORK_PAGE}"
+    def _read_work_page(self, store: int, last: bytes) -> list[tuple[bytes, int, int, int | None, int | None]]:
+        wanted = "f.path, f.size_bytes, f.mtime_ns, f.inode, f.image_id"
+        query = f"SELECT {wanted} {_WORK} ORDER BY f.path LIMIT {WORK_PAGE}"
         return self._connection.execute(query, (store, last)).fetchall()
 
     def _list_known(self, store: int, size_bytes: int) -> tuple[bytes, ...]:
@@ -312,52 +321,6 @@ def succeed_store(connection: sqlite3.Connection, old: int, new: int, prefix: st
         SELECT ?, ?, dimension, model, opened_at FROM stores WHERE store = ?""",
         (new, fingerprint, old),
     )
-
-
-def _refuse_emptied(connection: sqlite3.Connection, folder: Path) -> None:
-    """A folder that held pictures and holds none now is more likely an unmounted disk than a wish."""
-    count = "SELECT count(*) FROM {} WHERE path >= ? AND path < ?"
-    known = read_value(connection, count.format("files"), bound_paths(str(folder)))
-    if known and not read_value(connection, count.format("seen"), bound_paths(str(folder))):
-        raise SourceError(
-            f"{spell(folder)} held {known} pictures and holds none now. If its disk is not mounted, mount it; "
-            "if they are gone, or passed over, for good, run again with --accept-removals."
-        )
-
-
-def _compare_with_seen(connection: sqlite3.Connection) -> list[int | None]:
-    _notice_swaps(connection)
-    gone = connection.execute(
-        "SELECT image_id FROM files WHERE NOT EXISTS (SELECT 1 FROM seen WHERE seen.path = files.path)"
-    ).fetchall()
-    connection.execute("DELETE FROM files WHERE NOT EXISTS (SELECT 1 FROM seen WHERE seen.path = files.path)")
-    # A file that could not be read (no permission, vanished) has another try: its stamp would not show a repair.
-    connection.execute("UPDATE files SET reason = NULL WHERE reason IS NOT NULL")
-    connection.execute(
-        """INSERT INTO files (path, size_bytes, mtime_ns, inode, seen_at)
-        SELECT path, size, mtime, inode, ? FROM seen WHERE true
-        ON CONFLICT (path) DO UPDATE SET size_bytes = excluded.size_bytes, mtime_ns = excluded.mtime_ns,
-            inode = excluded.inode, image_id = NULL, seen_at = excluded.seen_at
-        WHERE size_bytes != excluded.size_bytes OR mtime_ns != excluded.mtime_ns""",
-        (time.time(),),
-    )
-    connection.execute(
-        "UPDATE files SET inode = seen.inode FROM seen WHERE seen.path = files.path AND files.inode IS NOT seen.inode"
-    )
-    return [image_id for (image_id,) in gone]
-
-
-def _notice_swaps(connection: sqlite3.Connection) -> None:
-    """A path of the same stamp that leads to another file may lead to another content, too: another look at each.
-
-    Where they are many, a disk numbers its files anew whenever it is mounted; then of those alone that share a stamp.
-    Behind a URL it is no number of a disk but the version of the content.
-    """
-    other = "FROM seen WHERE seen.path = files.path AND files.inode != seen.inode"
-    many = read_value(connection, f"SELECT count(*) FROM files WHERE EXISTS (SELECT 1 {other})") > MOST_READ_AGAIN
-    shared = "(size_bytes, mtime_ns) IN (SELECT size_bytes, mtime_ns FROM files GROUP BY 1, 2 HAVING count(*) > 1)"
-    remote = "substr(files.path, 1, 1) != x'2F' AND instr(files.path, x'3A2F') > 2"
-    connection.execute(f"UPDATE files SET image_id = NULL {other} AND (? OR {shared} OR {remote})", (not many,))
 
 
 def _record_entry(connection: sqlite3.Connection, store: int, entry: Entry) -> tuple[int | None, str | None]:

@@ -21,6 +21,7 @@ import numpy as np
 from indexer.catalog import READ_MODEL
 from indexer.filters import SQUARE_PERCENT, Filter
 from indexer.layout import LARGEST, clamp_time
+from indexer.members import Known
 from indexer.reasons import PENDING, UNPUBLISHED, UNREAD, find_kind, split_reason
 from indexer.schema import bound_paths, connect_to_read, explain_damage
 from indexer.urls import make_absolute, resolve
@@ -186,6 +187,11 @@ class CatalogReader:
                 ))"""
         found = self._ask(query, (is_failed_known, model))
         return {path: (size_bytes, mtime_ns) for path, size_bytes, mtime_ns in found}
+
+    def read_known(self, path: Path) -> Known | None:
+        """What is known of a file."""
+        found = self._ask("SELECT size_bytes, mtime_ns, inode FROM files WHERE path = ?", (os.fsencode(path),))
+        return Known(*found[0]) if found else None
 
     def list_living(self, image_ids: list[int]) -> set[int]:
         """Those of these images that still have a file."""

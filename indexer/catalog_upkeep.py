@@ -52,7 +52,9 @@ class UpkeepCatalog(Catalog):
                 known = "".join(f"\n  {spell(known)}" for known in self.list_folders())
                 raise SourceError(f"{spell(folder)} is no picture folder of this collection. It has:{known or ' none'}")
             # What a list has named may lie anywhere.
-            files = {path for (path,) in connection.execute("SELECT path FROM files")} - set(map(os.fsencode, listed))
+            files = set(_list_below(connection, "files", folder)) or {
+                path for (path,) in connection.execute("SELECT path FROM files")
+            } - set(map(os.fsencode, listed))
             for other in self.list_folders():
                 files.difference_update(_list_below(connection, "files", other))
             connection.executemany("DELETE FROM files WHERE path = ?", [(path,) for path in files])

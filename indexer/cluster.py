@@ -13,6 +13,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -107,7 +108,8 @@ class Cluster:
         strategy = self._ray.data.ActorPoolStrategy(
             min_size=1, initial_size=size, max_size=size, max_tasks_in_flight_per_actor=IN_FLIGHT
         )
-        return {"compute": strategy}
+        # By themselves they would try for ever what their process dies of.
+        return {"compute": strategy, "ray_remote_args_fn": partial(dict, max_restarts=-1, max_task_retries=MOST_DEATHS)}
 
     def _need_device(self) -> dict[str, float]:
         if self.plan.device == "cuda":
@@ -158,7 +160,7 @@ def _connect(ray: Any, address: str | None) -> None:
     except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
         where = f"at {address}" if address else "on this computer"
         raise SettingsError(
-            f"There is no Ray cluster {where} ({str(error).splitlines()[0]}). Start one with `ray start --head`, give "
+            f"There is no Ray cluster {where} ({_take_first_line(error)}). Start one with `ray start --head`, give "
             "its address, or leave --address out: then one is started here."
         ) from error
     for name in ("ray", "ray.data"):
@@ -187,9 +189,13 @@ def _explain_loss(ray: Any) -> Iterator[None]:
         if (told := _find_user_error(error)) is not None:
             raise told from None
         raise DeviceError(
-            f"The cluster lost what it had in hand ({type(error).__name__}: {str(error).strip().splitlines()[-1]}). "
+            f"The cluster lost what it had in hand ({type(error).__name__}: {_take_first_line(error)}). "
             "What was embedded is kept; look at its nodes, then run again."
         ) from error
+
+
+def _take_first_line(error: BaseException) -> str:
+    return str(error).strip().partition("\n")[0]
 
 
 def _find_user_error(error: BaseException | None) -> UserError | None:

@@ -6,27 +6,32 @@ its cluster had in hand, and nothing else.
 Rule: shards are recorded in the order of their files, so that rows are those of a build at home.
 """
 
+import hashlib
+import logging
+import os
 import uuid
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 from indexer.cluster import Cluster
-from indexer.cluster_stages import DECODING, NETWORK, READING, Embedding, Row, make_row
+from indexer.cluster_stages import DECODING, NETWORK, READING, UNANSWERED, Embedding, Row, make_row
 from indexer.decode import DecodeSettings, DecodeTask
-from indexer.fetching import find_place, list_tasks
+from indexer.fetching import InVain, find_place, list_tasks
 from indexer.fleet import About, Fleet
 from indexer.layout import OUTPUTS
-from indexer.output_shards import OutputShard, list_shards, name_shard, read_shard, remove_shard
+from indexer.output_shards import TOKEN, OutputShard, list_shards, name_shard, read_shard, remove_aside, remove_shard
 from indexer.recording import Recorder, Sinks
 from indexer.report import Progress, Watchers
 from indexer.settings import BuildSettings
 from indexer.urls import is_remote, resolve, spell
 from seer_model.durable import make_folder
-from seer_model.errors import SettingsError
+from seer_model.errors import SettingsError, UserError
+from seer_model.zoo import find_model
 
 SHARD_FILES, SHARD_BYTES = 256, 128 << 20
 """Of one shard: a few seconds of one device's work, and what a node holds of it."""
@@ -34,6 +39,8 @@ THREADS = 2
 """Of each network that runs on a CPU."""
 ROUND_SHARDS = 1024
 """Handed to the cluster together: of more, the tasks alone would fill this process's memory."""
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -58,20 +65,29 @@ class ClusterPipeline:
         self._recorder = Recorder(sinks, watchers)
         self._new: dict[str, bool] = {}
         self._busy: Counter[str] = Counter()
+        self._in_vain = InVain()
         self.tally = self._recorder.tally
 
     def run(self, total: int) -> bool:
         """Bring the first `total` waiting files in. Returns: whether it came to the end, and was not told to stop."""
         tasks = list_tasks(self._sinks.catalog.list_work(self._sinks.store), total, self._new)
         shards = self._cut(map(find_place, tasks))
-        while some := [shard for shard, _ in zip(shards, range(ROUND_SHARDS), strict=False)]:
+        while some := list(islice(shards, ROUND_SHARDS)):
             for shard, made in self._make(some):
                 self._record(shard, made)
                 tally = self.tally
                 self._watchers.on_progress(Progress("embedding", tally.read, total, tally.failed, self._find_limit()))
                 if self._watchers.should_stop():
                     return False
+        self._clean()
         return True
+
+    def _clean(self) -> None:
+        """What is left of other runs, other settings and lost nodes is nobody's any more."""
+        with suppress(OSError):
+            for name in list_shards(self._embedding.outputs):
+                remove_shard(self._embedding.outputs, name)
+            remove_aside(self._embedding.outputs)
 
     def _cut(self, tasks: Iterator[DecodeTask]) -> Iterator[_Shard]:
         some, size_bytes = [], 0
@@ -98,8 +114,9 @@ class ClusterPipeline:
     def _make(self, shards: list[_Shard]) -> Iterator[tuple[_Shard, OutputShard]]:
         """Shards in order, those that are there as they are, the others from the cluster."""
         outputs = self._embedding.outputs
-        there = list_shards(outputs)
-        whole = {one.name for one in shards if one.name in there and read_shard(outputs, one.name) is not None}
+        with _explain_store(outputs):
+            there = list_shards(outputs)
+            whole = {one.name for one in shards if one.name in there and self._is_whole(one.name)}
         missing = [make_row(place, one.name, one.tasks) for place, one in enumerate(shards) if one.name not in whole]
         made = self._cluster.run(missing, self._decoding, self._embedding)
         for shard in shards:
@@ -107,12 +124,20 @@ class ClusterPipeline:
                 self._count(next(made))
             yield shard, self._read(shard.name)
 
+    def _is_whole(self, name: str) -> bool:
+        """Whether a shard is there of which every file was read: what could not be then may be now."""
+        shard = read_shard(self._embedding.outputs, name)
+        return shard is not None and all(file.content_hash for file in shard.files)
+
     def _count(self, row: Row) -> None:
         for stage in (READING, DECODING, NETWORK):
             self._busy[stage] += row[stage] / self._cluster.plan.count(stage)
+        # Each node has seen its own shards alone.
+        self._in_vain.count(row[UNANSWERED], row["files"], row["last"])
 
     def _read(self, name: str) -> OutputShard:
-        shard = read_shard(self._embedding.outputs, name)
+        with _explain_store(self._embedding.outputs):
+            shard = read_shard(self._embedding.outputs, name)
         if shard is None:
             raise SettingsError(
                 f"A node has written a shard into {spell(self._embedding.outputs)}, and it is not to be found there "
@@ -130,7 +155,10 @@ class ClusterPipeline:
         usable = [seen[decoded.content_hash] for decoded in fresh]
         wanted = [row_of[one.content_hash] for one, is_usable in zip(fresh, usable, strict=True) if is_usable]
         self._recorder.record(files, fresh, wanted, usable)
-        remove_shard(self._embedding.outputs, shard.name)
+        try:
+            remove_shard(self._embedding.outputs, shard.name)
+        except OSError as error:  # It is recorded; the end of the build tries again.
+            log.warning("%s could not be removed: %s", shard.name, error.strerror or error)
 
     def _find_limit(self) -> str | None:
         return max(self._busy, key=self._busy.__getitem__, default=None)
@@ -156,8 +184,9 @@ def open_spread(collection: Path, settings: BuildSettings, how: dict, stack: Exi
 
     Raises: SettingsError, ModelError, DeviceError.
     """
-    outputs = Path(settings.outputs) if settings.outputs else collection / OUTPUTS
-    outputs = resolve(outputs)
+    # Of a place that is shared each collection has a part of its own.
+    own = hashlib.sha256(os.fsencode(collection.resolve())).hexdigest()[:16]
+    outputs = resolve(Path(settings.outputs) / f"seer-{own}" if settings.outputs else collection / OUTPUTS)
     cluster = stack.enter_context(closing(Cluster(settings.address, settings.device, settings.workers)))
     token = _open_outputs(outputs)
     stack.callback(_close_outputs, outputs, token)
@@ -166,12 +195,30 @@ def open_spread(collection: Path, settings: BuildSettings, how: dict, stack: Exi
         outputs=outputs, token=token,
     )  # fmt: skip
     about = cluster.open_embedder(embedding)
-    return Spread(cluster, replace(embedding, fingerprint=about.fingerprint), about)
+    # Each node would choose a batch by its own memory, and other batches are rounded otherwise.
+    how = {**how, "batch_size": about.batch_size}
+    # By the file here it is seen whether the model has changed; a node's has another time.
+    with suppress(UserError):
+        about = replace(about, stamps=list(map(list, find_model(settings.model).stamps)))
+    return Spread(cluster, replace(embedding, fingerprint=about.fingerprint, how=how), about)
+
+
+@contextmanager
+def _explain_store(outputs: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if not is_remote(outputs):
+            raise
+        raise SettingsError(
+            f"{spell(outputs)}, where the nodes leave what they make, cannot be used ({error.strerror or error}). What "
+            "was recorded is kept; run again when it can, or give another place with --outputs."
+        ) from error
 
 
 def _open_outputs(outputs: Path) -> str:
     """Make a folder for shards ready, and leave a file in it by which the nodes know it. Returns: that one's name."""
-    token = f"{uuid.uuid4().hex}.here"
+    token = f"{uuid.uuid4().hex}{TOKEN}"
     if not is_remote(outputs):
         make_folder(outputs)
         (outputs / token).touch()
@@ -179,7 +226,7 @@ def _open_outputs(outputs: Path) -> str:
 
 
 def _close_outputs(outputs: Path, token: str) -> None:
-    """Take that file away, and the folder if nothing is left in it."""
+    """Take that file away, and our own folder if nothing is left in it."""
     if not is_remote(outputs):
         (outputs / token).unlink(missing_ok=True)
         with suppress(OSError):

@@ -19,7 +19,7 @@ import numpy as np
 
 from indexer.decode import VANISHED, DecodedFile, DecodePool, DecodeSettings, DecodeTask
 from indexer.errors import SourceError
-from indexer.fetching import fetch_ahead
+from indexer.fetching import describe, fetch_ahead
 from indexer.fleet import About
 from indexer.output_shards import OutputShard, write_shard
 from indexer.urls import is_remote
@@ -27,6 +27,8 @@ from seer_model.errors import DeviceError, SettingsError
 
 READING, DECODING, NETWORK = "reading", "decoding", "the network"
 """The stages, by the names that a person is told."""
+UNANSWERED = "unanswered"
+"""Of a row: files about which their store said nothing on this node; `files` has how many there are."""
 
 Row = dict[str, Any]
 """One shard on its way: `number`, `name`, `payload`, and the seconds that each stage took."""
@@ -64,18 +66,24 @@ def read_files(row: Row) -> Row:
     started = time.perf_counter()
     tasks = list(fetch_ahead(pickle.loads(row["payload"]), is_all=True))
     _require_folders(tasks)
-    return _hand_on(row, tasks, READING, started)
+    unanswered = [task for task in tasks if task.is_unanswered]
+    last = describe(unanswered[-1]) if unanswered else ""
+    return _hand_on({**row, UNANSWERED: len(unanswered), "files": len(tasks), "last": last}, tasks, READING, started)
 
 
 def _require_folders(tasks: list[DecodeTask]) -> None:
-    """Files that are missing together with their folder, or all of them, are another computer's."""
-    gone = [task.path for task in tasks if task.reason == VANISHED and not is_remote(task.path)]
-    away = [path for path in gone if len(gone) == len(tasks) or not os.path.exists(os.path.dirname(path))]
-    if away:
+    """Files that are missing together with all that lies beside them are another computer's."""
+    gone = [task for task in tasks if task.reason == VANISHED and not is_remote(task.path)]
+    places = {task.member[1].path if task.member else os.path.dirname(task.path) for task in gone}
+    if away := sorted(filter(_is_away, places)):
         raise SourceError(
-            f"{os.path.dirname(away[0])} is not there, or is empty, on the node {socket.gethostname()}. Mount it on "
-            "every node of the cluster, or give the pictures by a URL that all of them reach."
+            f"{away[0]} is not there, or is empty, on the node {socket.gethostname()}. Mount it on every node of the "
+            "cluster, or give the pictures by a URL that all of them reach."
         )
+
+
+def _is_away(place: str) -> bool:
+    return not os.path.exists(place) or (os.path.isdir(place) and not os.listdir(place))
 
 
 class DecodeFiles:

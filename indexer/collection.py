@@ -283,7 +283,7 @@ class Collection:
         details = self.read_image(image_id)
         for path in details.paths:
             try:
-                data, _ = read_whole(path)
+                data, _ = read_whole(path, self._catalog.read_known(path))
             except (OSError, PictureError):
                 continue
             if hash_content(data).hex() == content_hash:

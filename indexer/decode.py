@@ -17,7 +17,7 @@ import numpy as np
 from blake3 import blake3
 
 from indexer.layout import clamp_time
-from indexer.members import read_elsewhere, read_member
+from indexer.members import Known, read_elsewhere, read_member
 from indexer.remote import Stamp
 from indexer.shards import Place
 from indexer.urls import is_remote
@@ -51,10 +51,13 @@ class DecodeTask:
     known: tuple[bytes, ...] = ()
     size_bytes: int = 0
     mtime_ns: int = 0
+    inode: int | None = None
     data: bytes | None = None
     """Of a file that was read already; its stamp is the one above then."""
     reason: str | None = None
     """Why it could not be."""
+    is_unanswered: bool = False
+    """Whether that says nothing of the file: its store gave no answer, or lets nobody in."""
     member: tuple[Stamp | None, Place] | None = None
     """Of a member of a shard whose headers are known: where it lies, after the stamp that the shard must still have."""
 
@@ -174,13 +177,15 @@ def _read(task: DecodeTask) -> tuple[bytes, os.stat_result | Stamp]:
     return read_whole(task.path)
 
 
-def read_whole(path: str | Path) -> tuple[bytes, os.stat_result | Stamp]:
+def read_whole(path: str | Path, known: Known | None = None) -> tuple[bytes, os.stat_result | Stamp]:
     """The bytes of a file, of a picture in a shard or behind a URL, and its stamp.
 
+    Args:
+        known: what a catalog knows of it; only asked for behind URLs.
     Raises: PictureError, OSError; SourceError where nobody here knows that kind of URL.
     """
     if is_remote(path):
-        return read_elsewhere(path)
+        return read_elsewhere(path, known)
     try:
         return _read_file(path)
     except NotADirectoryError:

@@ -6,6 +6,7 @@ other are fetched as one stretch.
 Rule: tasks leave in the order in which they came, and never more than a bounded number of bytes is ahead.
 """
 
+import os
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING
 from indexer.decode import MAX_FILE_BYTES, DecodeTask, explain_too_large, explain_unread, read_whole
 from indexer.errors import SourceError
 from indexer.layout import clamp_time
-from indexer.members import find_member, find_shard, require_unchanged
+from indexer.members import Known, find_member, find_shard, require_unchanged
 from indexer.remote import Stamp, StoreError, read_remote
 from indexer.shards import Place, read_place
 from indexer.urls import is_remote, spell
@@ -63,7 +64,7 @@ def list_tasks(work: "Iterator[Work]", total: int, new: dict[str, bool]) -> Iter
         if task.path in new:
             continue  # A damaged catalog lists it twice.
         new[task.path] = task.is_new
-        yield DecodeTask(task.path, task.known, task.size_bytes, task.mtime_ns)
+        yield DecodeTask(task.path, task.known, task.size_bytes, task.mtime_ns, task.inode)
 
 
 def fetch_ahead(tasks: Iterable[DecodeTask], *, is_all: bool = False) -> Iterator[DecodeTask]:
@@ -74,7 +75,7 @@ def fetch_ahead(tasks: Iterable[DecodeTask], *, is_all: bool = False) -> Iterato
     Raises: SourceError if a store does not answer any more.
     """
     waiting: deque[_Batch] = deque()
-    in_vain, threads = _Vain(), ThreadPoolExecutor(READERS, thread_name_prefix="fetching")
+    in_vain, threads = InVain(), ThreadPoolExecutor(READERS, thread_name_prefix="fetching")
     try:
         for batch in _gather(tasks):
             if not (waiting or is_all or is_remote(batch.tasks[0].path)):
@@ -83,28 +84,38 @@ def fetch_ahead(tasks: Iterable[DecodeTask], *, is_all: bool = False) -> Iterato
             batch.fetched = threads.submit(_fetch, batch, is_all)
             waiting.append(batch)
             while len(waiting) > MOST_BATCHES_AHEAD or sum(one.measure() for one in waiting) > MOST_BYTES_AHEAD:
-                yield from in_vain.count(waiting.popleft().fetched.result())
+                yield from _take(waiting, in_vain)
         while waiting:
-            yield from in_vain.count(waiting.popleft().fetched.result())
+            yield from _take(waiting, in_vain)
     finally:
         threads.shutdown(wait=False, cancel_futures=True)
 
 
-class _Vain:
+class InVain:
     """How many files in a row came to nothing because their store said nothing."""
 
     def __init__(self) -> None:
         self._count = 0
 
-    def count(self, fetched: tuple[list[DecodeTask], bool]) -> list[DecodeTask]:
-        tasks, is_answered = fetched
-        self._count = 0 if is_answered else self._count + len(tasks)
+    def count(self, unanswered: int, of: int, last: str) -> None:
+        """Note so many of `of` files. `last`: what was said of one of them. Raises: SourceError after too many."""
+        self._count = self._count + unanswered if unanswered == of else 0
         if self._count >= MOST_IN_VAIN:
             raise SourceError(
-                f"The store of {spell(tasks[-1].path)} does not answer: {tasks[-1].reason} What was embedded is kept; "
-                "run again when it can be reached."
+                f"A store does not answer, or lets nobody in: {last} What was done is kept; run again when it can be "
+                "reached."
             )
-        return tasks
+
+
+def _take(waiting: deque[_Batch], in_vain: InVain) -> list[DecodeTask]:
+    tasks = waiting.popleft().fetched.result()
+    in_vain.count(sum(task.is_unanswered for task in tasks), len(tasks), describe(tasks[-1]))
+    return tasks
+
+
+def describe(task: DecodeTask) -> str:
+    """What is said of a file, for a person."""
+    return f"{spell(task.path)}: {task.reason}"
 
 
 def _gather(tasks: Iterable[DecodeTask]) -> Iterator[_Batch]:
@@ -136,23 +147,24 @@ def _begin(task: DecodeTask) -> _Batch:
 
 def find_place(task: DecodeTask) -> DecodeTask:
     """The task of a member of a shard, with its place; others as they are."""
-    if task.member or task.reason or find_shard(task.path) is None:
+    is_file = not is_remote(task.path) and os.path.isfile(task.path)
+    if task.member or task.reason or is_file or find_shard(task.path) is None:
         return task
     try:
-        return replace(task, member=find_member(task.path))
+        return replace(task, member=find_member(task.path, Known(task.size_bytes, task.mtime_ns, task.inode)))
     except (PictureError, SourceError, OSError) as error:
         return replace(task, reason=explain_unread(error))
 
 
-def _fetch(batch: _Batch, is_all: bool) -> tuple[list[DecodeTask], bool]:
-    """Returns: the tasks with their bytes or reasons, and whether their store gave an answer."""
+def _fetch(batch: _Batch, is_all: bool) -> list[DecodeTask]:
+    """The tasks with their bytes or reasons."""
     if batch.tasks[0].reason or not (is_all or is_remote(batch.tasks[0].path)):
-        return batch.tasks, True
+        return batch.tasks
     try:
-        return (_fetch_stretch(batch) if batch.places else [_fetch_file(batch.tasks[0])]), True
+        return _fetch_stretch(batch) if batch.places else [_fetch_file(batch.tasks[0])]
     except (PictureError, OSError) as error:
-        tasks = [replace(task, reason=explain_unread(error)) for task in batch.tasks]
-        return tasks, not isinstance(error, StoreError)
+        is_shut = is_remote(batch.tasks[0].path) and isinstance(error, StoreError | PermissionError)
+        return [replace(task, reason=explain_unread(error), is_unanswered=is_shut) for task in batch.tasks]
 
 
 def _fetch_file(task: DecodeTask) -> DecodeTask:
@@ -162,17 +174,19 @@ def _fetch_file(task: DecodeTask) -> DecodeTask:
     if task.size_bytes > MAX_FILE_BYTES:
         raise PictureError(explain_too_large(task.size_bytes))
     data = read_remote(task.path)
-    # 0: the store does not say how large it is before it is read.
+    # 0: the store does not say how large it is before it is read, and will not when it is listed again.
     if task.size_bytes and len(data) != task.size_bytes:
         raise PictureError("The file changed while it was read; the next build tries again.")
-    return replace(task, data=data, size_bytes=len(data))
+    if len(data) > MAX_FILE_BYTES:
+        raise PictureError(explain_too_large(len(data)))
+    return replace(task, data=data)
 
 
 def _fetch_stretch(batch: _Batch) -> list[DecodeTask]:
     first, last = batch.places[0], batch.places[-1]
     # As one place: read from a disk or a store alike.
     stretch = read_place(replace(first, size_bytes=last.offset + last.size_bytes - first.offset))
-    if batch.shard is not None:
+    if batch.shard is not None and is_remote(first.path):
         require_unchanged(first.path, batch.shard)
     starts = [place.offset - first.offset for place in batch.places]
     return [

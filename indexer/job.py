@@ -34,7 +34,7 @@ from indexer.errors import (
     explain_refusal,
 )
 from indexer.hold import hold
-from indexer.kinds import is_source
+from indexer.kinds import LIST, is_source, recognise
 from indexer.layout import CATALOG, PRIVATE, STORES, THUMBNAILS, name_store, require_own_place
 from indexer.pipeline import Pipeline, Sinks
 from indexer.publish import DEMANDS, publish_store
@@ -137,11 +137,14 @@ class _Build:
         given = self.settings.exclude
         exclude = tuple(filter(None, given)) if given else self.catalog.list_excluded()
         self.settings = replace(self.settings, exclude=exclude)
-        walk = Walk(folders, exclude, own=os.path.realpath(self.folder))
+        # Other globs would let other pictures of a shard through.
+        known = self.catalog.list_known if exclude == self.catalog.list_excluded() else lambda shard: []
+        walk = Walk(folders, exclude, own=os.path.realpath(self.folder), list_known=known)
         found = ((file.path, file.size_bytes, file.mtime_ns, file.inode) for file in self._watch_walk(walk))
         self.catalog.add_folders(added)
         full = () if self.settings.accept_removals else {*self.catalog.list_folders(), *self.catalog.list_mounts()}
-        gone = self.catalog.record_walk(found, walk.unreadable, full, exclude, walk.mounts)
+        has_lists = any(recognise(folder) == LIST for folder in folders)
+        gone = self.catalog.record_walk(found, walk.unreadable, full, exclude, walk.mounts, has_lists)
         for unreadable in walk.unreadable:
             log.warning("%s may not be looked at; what is known of it stays as it is", unreadable)
         if self.settings.retry_failed:

@@ -11,12 +11,13 @@ import os
 import stat
 import threading
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from indexer.errors import SourceError
-from indexer.remote import Stamp, read_remote, stat_remote
-from indexer.shards import Place, list_named, read_place
+from indexer.layout import LARGEST, clamp_time
+from indexer.remote import Stamp, StoreError, read_remote, stat_remote
+from indexer.shards import Place, list_named, make_printable, read_place
 from indexer.urls import is_remote
 from seer_model.errors import PictureError
 
@@ -29,36 +30,63 @@ REMEMBERED = 8
 """Shards whose headers are kept: 10 MB for each 64,000 members."""
 
 
+@dataclass(frozen=True)
+class Known:
+    """What a catalog knows of a picture in a shard."""
+
+    size_bytes: int
+    mtime_ns: int
+    inode: int | None
+
+    def find(self, shard: Path, path: str) -> tuple[Stamp, Place] | None:
+        """The shard's stamp, and the place of the picture in it; None if the shard is another one by now.
+
+        No header is read: a member's stamp is made of the shard's and of its place, so that two give the third.
+        """
+        status = _contents.stat(shard)
+        offset = (self.inode or 0) ^ (status.st_ino & LARGEST)
+        is_inside = 0 < offset <= status.st_size - self.size_bytes
+        if self.inode is None or clamp_time(status.st_mtime_ns) != self.mtime_ns or not is_inside:
+            return None
+        return status, Place(str(shard), offset, self.size_bytes, make_printable(path))
+
+
 class Contents:
     """What lies in the latest shards. Threads may share it."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._known: dict[str, tuple[Stamp, dict[str, Place]]] = {}
-        self._asked: dict[str, float] = {}
+        self._asked: dict[str, tuple[float, Stamp]] = {}
+
+    def stat(self, shard: Path) -> Stamp:
+        """A shard's own stamp; of one elsewhere that of a moment ago will do. Raises: PictureError, OSError."""
+        asked, status = self._asked.get(str(shard), (0.0, None))
+        if status is None or not is_remote(shard) or time.monotonic() - asked > BELIEVED_SECONDS:
+            status = _stat_shard(shard)
+            self._asked[str(shard)] = time.monotonic(), status
+        return status
 
     def read(self, shard: Path) -> tuple[Stamp, dict[str, Place]]:
-        """A shard's own stamp, and name -> place of its pictures. Raises: SourceError, OSError."""
-        with self._lock:
-            known = self._known.get(str(shard))
-            if known and is_remote(shard) and time.monotonic() - self._asked[str(shard)] < BELIEVED_SECONDS:
-                return known
-        status = _stat_shard(shard)
+        """The same, and name -> place of its pictures. Raises: SourceError, PictureError, OSError."""
+        status = self.stat(shard)
         with self._lock:
             known = self._known.pop(str(shard), None)
-            self._asked[str(shard)] = time.monotonic()
-            if known is None or known[0] != status:
-                known = status, _list_places(shard)
-            self._known[str(shard)] = known
+        # Whoever asks for another shard meanwhile does not wait for this one.
+        places = known[1] if known and known[0] == status else _list_places(shard)
+        with self._lock:
+            self._known[str(shard)] = status, places
             for oldest in list(self._known)[:-REMEMBERED]:
                 del self._known[oldest]
-        return status, known[1]
+        return status, places
 
 
 def is_picture_there(path: Path) -> bool:
-    """Whether a file lies here, or a picture in a shard."""
+    """Whether a file lies here, or a picture in a shard. Raises: StoreError."""
     try:
         status = stat_file(path)
+    except StoreError:
+        raise
     except (OSError, PictureError):
         return False
     return isinstance(status, Stamp) or stat.S_ISREG(status.st_mode)
@@ -81,10 +109,13 @@ def stat_file(path: str | Path) -> os.stat_result | Stamp:
         return _stamp(status, place)
 
 
-def read_elsewhere(path: str | Path) -> tuple[bytes, Stamp]:
-    """The bytes of a picture behind a URL, and its stamp. Raises: PictureError, SourceError, OSError."""
+def read_elsewhere(path: str | Path, known: Known | None = None) -> tuple[bytes, Stamp]:
+    """The bytes of a picture behind a URL, and its stamp. `known`: saves the way through the headers of its shard.
+
+    Raises: PictureError, SourceError, OSError.
+    """
     if find_shard(path) is not None:
-        return read_member(path)
+        return read_member(path, known)
     stamp = stat_remote(path)
     data = read_remote(path)
     if stamp.st_size and len(data) != stamp.st_size:
@@ -92,9 +123,9 @@ def read_elsewhere(path: str | Path) -> tuple[bytes, Stamp]:
     return data, replace(stamp, st_size=len(data))
 
 
-def read_member(path: str | Path) -> tuple[bytes, Stamp]:
+def read_member(path: str | Path, known: Known | None = None) -> tuple[bytes, Stamp]:
     """The bytes of a picture in a shard, and its stamp. Raises: PictureError, OSError."""
-    status, place = find_member(path)
+    status, place = find_member(path, known)
     data = read_place(place)
     require_unchanged(place.path, status)
     return data, _stamp(status, place)
@@ -110,13 +141,15 @@ def find_shard(path: str | Path) -> Path | None:
     """The shard that this path leads into, if it does."""
     above = Path(path).parents
     if is_remote(path):
-        return next((one for one in above if one.suffix == SHARD_SUFFIX), None)
+        return next((one for one in above if one.suffix.lower() == SHARD_SUFFIX), None)
     return next((one for one in above if one.is_file()), None)
 
 
-def find_member(path: str | Path) -> tuple[Stamp, Place]:
+def find_member(path: str | Path, known: Known | None = None) -> tuple[Stamp, Place]:
     """The stamp of a picture's shard, and its place there. Raises: PictureError, OSError, StoreError among them."""
     spelled, shard = os.fspath(path), find_shard(path)
+    if known and shard and is_remote(shard) and (found := known.find(shard, spelled)):
+        return found
     nothing = FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), spelled)
     if shard is None:
         raise nothing

@@ -27,7 +27,8 @@ from indexer.remote import list_remote, read_remote, remove_remote, write_remote
 from indexer.urls import is_remote
 from seer_model.durable import make_folder, write_durably
 
-SUFFIX = ".safetensors"
+SUFFIX, TOKEN = ".safetensors", ".here"
+"""Of a shard; of a file by which nodes know that a folder is the same everywhere."""
 VERSION = 1
 
 
@@ -48,7 +49,7 @@ class OutputShard:
 def name_shard(tasks: list[DecodeTask], made_by: dict) -> str:
     """A name for what comes of these files. `made_by`: all else that it depends on, JSON-able."""
     # What is known of them already is left out: it changes how much is done, and not what comes of it.
-    files = [(task.path, task.size_bytes, task.mtime_ns) for task in tasks]
+    files = [(task.path, task.size_bytes, task.mtime_ns, task.inode) for task in tasks]
     told = json.dumps({"version": VERSION, "files": files, **made_by}, sort_keys=True)
     return hashlib.sha256(told.encode()).hexdigest()[:40]
 
@@ -83,6 +84,14 @@ def remove_shard(outputs: Path, name: str) -> None:
         remove_remote(path)
     else:
         path.unlink(missing_ok=True)
+
+
+def remove_aside(outputs: Path) -> None:
+    """Let go of what was being written into a folder when its node was lost; in a store there is no such thing."""
+    if not is_remote(outputs):
+        for path in outputs.iterdir():
+            if path.suffix not in (SUFFIX, TOKEN):
+                path.unlink(missing_ok=True)
 
 
 def list_shards(outputs: Path) -> set[str]:

@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from email.utils import parsedate_to_datetime
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any, TypeVar
 from urllib.parse import urlsplit
@@ -30,6 +30,8 @@ from indexer.urls import is_remote, make_url, read_scheme
 ATTEMPTS, FIRST_SECONDS, MOST_SECONDS = 6, 0.5, 30.0
 """How often a store is asked, how long it is waited at first, twice as long each time, and how long for one answer."""
 CONNECTIONS = 32
+MOST_SYSTEMS = 64
+"""Hosts whose connections are kept."""
 BLOCK_BYTES = 4 << 20
 """Read at a time of a shard whose headers are looked for."""
 FINAL = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, ImportError, TypeError)
@@ -116,7 +118,7 @@ def _open(path: str | Path) -> tuple[Any, str]:
     return system, system._strip_protocol(url)
 
 
-@cache
+@lru_cache(maxsize=MOST_SYSTEMS)
 def _find_system(scheme: str, host: str) -> Any:
     try:
         import fsspec
@@ -143,7 +145,9 @@ def _choose(scheme: str) -> dict:
     if scheme in ("http", "https"):
         import aiohttp
 
-        return {"client_kwargs": {"timeout": aiohttp.ClientTimeout(total=MOST_SECONDS)}}
+        # Of waiting, not of a whole file: a large one may take longer than that.
+        waiting = aiohttp.ClientTimeout(total=None, sock_connect=MOST_SECONDS, sock_read=MOST_SECONDS)
+        return {"client_kwargs": {"timeout": waiting}}
     if scheme not in ("s3", "s3a"):
         return {}
     # Files are small and many: one request for each, and none beforehand for its size.
@@ -199,14 +203,25 @@ def _persist(path: str | Path, ask: Callable[[], Answer]) -> Answer:
     for attempt in range(1, ATTEMPTS + 1):
         try:
             return ask()
-        except FINAL:
-            raise
+        except FINAL as error:
+            raise _reword(error) from None
         except Exception as error:  # noqa: BLE001 - each store's library has errors of its own.
             if _is_final(error) or attempt == ATTEMPTS:
                 raise _explain(error, attempt) from None
             log.debug("%s: %s; asked again", _name(path), _describe(error))
             time.sleep(min(FIRST_SECONDS * 2 ** (attempt - 1) * random.uniform(0.5, 1.0), MOST_SECONDS))
     raise AssertionError("unreachable")
+
+
+def _reword(error: Exception) -> Exception:
+    """Without what the library says: it may name who asked."""
+    if isinstance(error, FileNotFoundError):
+        return FileNotFoundError(errno.ENOENT, "there is nothing under this name")
+    if isinstance(error, PermissionError):
+        return PermissionError(errno.EACCES, "its store lets nobody in with the credentials that are here")
+    if isinstance(error, OSError):
+        return OSError(errno.EINVAL, "it is no file that can be read")
+    return error
 
 
 def _is_final(error: Exception) -> bool:
@@ -220,13 +235,14 @@ def _lacks_credentials(error: Exception) -> bool:
 
 
 def _explain(error: Exception, attempts: int) -> OSError:
-    if _lacks_credentials(error):
+    if _lacks_credentials(error) or getattr(error, "status", None) in (401, 403):
         return PermissionError(
             errno.EACCES, "no credentials were found where this store's own programs look for them (docs/scale.md)"
         )
     if attempts < ATTEMPTS:
-        return OSError(errno.EIO, f"its store refuses it: {_describe(error)}")
-    return StoreError(errno.EIO, f"its store gives no answer: {_describe(error)}, asked {attempts} times")
+        return OSError(errno.EINVAL, f"its store refuses it: {_describe(error)}")
+    # Not EIO, which would be the disk's of the collection.
+    return StoreError(errno.ETIMEDOUT, f"its store gives no answer: {_describe(error)}, asked {attempts} times")
 
 
 def _describe(error: Exception) -> str:

@@ -8,6 +8,7 @@ no suffix. What a list names is a picture.
 Rule: this module only looks: it opens nothing but the first bytes of files with a foreign suffix, and writes nothing.
 """
 
+import errno
 import fnmatch
 import logging
 import os
@@ -21,8 +22,8 @@ from pathlib import Path
 from indexer.errors import SourceError
 from indexer.kinds import FOLDER, LIST, SHARD, read_list, recognise
 from indexer.layout import LARGEST, clamp_time, is_collection
-from indexer.members import SHARD_SUFFIX, list_members, stat_file
-from indexer.remote import Stamp, list_remote, read_remote, stat_remote
+from indexer.members import SHARD_SUFFIX, Known, find_shard, list_members, stat_file
+from indexer.remote import Stamp, StoreError, list_remote, read_remote, stat_remote
 from indexer.urls import is_remote, resolve, spell
 from seer_model.errors import PictureError
 from seer_model.formats import PICTURE_SUFFIXES, sniff_format
@@ -55,6 +56,9 @@ class Walk:
     """Globs; each is compared with names, with paths below a folder, and with whole paths."""
     own: str | None = None
     """The collection that is being built, which need not be opened to be known as one (`is_collection`)."""
+    list_known: Callable[[Path], list[tuple[str, int, int, int | None]]] = lambda shard: []
+    """What is known of the pictures in a shard, if all is that these globs let through: where one elsewhere has not
+    changed, its headers, which lie all over it, are not read again."""
     ignored: int = 0
     """Files that are no pictures, or were excluded."""
     matched: set[str] = field(default_factory=set)
@@ -110,6 +114,10 @@ class Walk:
             self.unreadable.append(str(source))
 
     def _look_into_shard(self, shard: Path) -> Iterator[FoundFile]:
+        known = self.list_known(shard) if is_remote(shard) else []
+        if known and all(Known(*stamp).find(shard, path) for path, *stamp in known):
+            yield from (FoundFile(path, *stamp) for path, *stamp in known)
+            return
         for path, stamp in list_members(shard).items():
             if self._is_left_out(shard, path):
                 self.ignored += 1
@@ -121,8 +129,8 @@ class Walk:
         with ThreadPoolExecutor(ASKED_AT_ONCE, thread_name_prefix="listing") as threads:
             while page := list(islice(listed, ASKED_AHEAD)):
                 for (path, _), stamp in zip(page, threads.map(_look_at_elsewhere, page), strict=True):
-                    if str(Path(path)) != path:
-                        log.warning("%s cannot be read under this name; name it without // and /./", spell(path))
+                    if isinstance(stamp, OSError):
+                        log.warning("%s: %s", spell(path), stamp.strerror or stamp)
                         self.unreadable.append(path)
                     elif stamp is None or self._is_hidden(root, path) or self._is_left_out(root, path):
                         self.ignored += 1
@@ -131,8 +139,6 @@ class Walk:
                         yield _note(path, stamp)
 
     def _look_into_list(self, source: Path) -> Iterator[FoundFile]:
-        # What it has named before is known to nobody: without it, no file of it could be told from one that is gone.
-        require_listing(source)
         missing = found = 0
         paths = list_named([source])
         with ThreadPoolExecutor(ASKED_AT_ONCE, thread_name_prefix="listing") as threads:
@@ -158,6 +164,7 @@ class Walk:
             log.warning("%s is on a list and not there", spell(path))
             self.ignored += 1
         else:
+            log.warning("%s: %s", spell(path), getattr(error, "strerror", None) or error)
             self.unreadable.append(path)
         return is_gone
 
@@ -269,9 +276,10 @@ def require_listing(source: Path) -> None:
 
 
 def list_named(lists: Iterable[Path]) -> Iterator[str]:
-    """The paths that lists name. Raises: SourceError, OSError."""
+    """The paths that lists name. Raises: SourceError."""
     folders: dict[str, str] = {}
     for source in lists:
+        require_listing(source)
         for line in read_list(source):
             if is_remote(line):
                 yield str(resolve(Path(line)))
@@ -289,22 +297,33 @@ def _note(path: str, stamp: os.stat_result | Stamp) -> FoundFile:
 def _stat(path: str) -> os.stat_result | Stamp | Exception:
     try:
         status = stat_file(path)
-    except (OSError, PictureError, SourceError) as error:
+    except (OSError, PictureError) as error:
         return error
     is_file = isinstance(status, Stamp) or stat.S_ISREG(status.st_mode)
     return status if is_file else PictureError("It is no regular file.")
 
 
-def _look_at_elsewhere(listed: tuple[str, Stamp | None]) -> Stamp | None:
-    """The stamp of what could be a picture; None of anything else, and of what is gone already."""
+def _look_at_elsewhere(listed: tuple[str, Stamp | None]) -> Stamp | OSError | None:
+    """The stamp of what could be a picture, or why it cannot be read; None of anything else. Raises: StoreError."""
     path, stamp = listed
     suffix = os.path.splitext(path)[1].lower()
     try:
-        if suffix in PICTURE_SUFFIXES or (not suffix and sniff_format(read_remote(path, 0, HEAD_BYTES))):
-            return stamp or stat_remote(path)
+        is_empty = stamp is not None and not stamp.st_size
+        if suffix not in PICTURE_SUFFIXES and (suffix or is_empty or not _begins_as_picture(path)):
+            return None
+        if str(Path(path)) != path or find_shard(path):
+            return OSError(errno.EINVAL, "its name cannot be kept: leave // and /./ and folders called *.tar out of it")
+        return stamp or stat_remote(path)
     except FileNotFoundError:
-        pass
-    return None
+        return None
+    except StoreError:
+        raise
+    except OSError as error:
+        return error
+
+
+def _begins_as_picture(path: str) -> bool:
+    return sniff_format(read_remote(path, 0, HEAD_BYTES)) is not None
 
 
 def _could_be_picture(entry: os.DirEntry) -> bool:

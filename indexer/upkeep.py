@@ -26,6 +26,7 @@ from indexer.kinds import LIST, is_source, recognise
 from indexer.layout import CATALOG, STORES, THUMBNAILS, name_store
 from indexer.members import is_picture_there
 from indexer.publish import OnStep, publish_store, require_faiss
+from indexer.remote import StoreError
 from indexer.schema import explain_damage
 from indexer.sources import list_named
 from indexer.thumbnails import ThumbnailWriter
@@ -72,7 +73,13 @@ def _require_there(files: list[Path], old: Path, new: Path) -> None:
     """A folder that has moved has taken its files along; another one, taken for it, would lose its own."""
     # Behind a URL each costs a question.
     asked = random.sample(files, min(ASKED_ELSEWHERE, len(files))) if is_remote(new) else files
-    if files and not any(is_picture_there(new / file.relative_to(old)) for file in asked):
+    try:
+        is_there = not files or any(is_picture_there(new / file.relative_to(old)) for file in asked)
+    except StoreError as error:
+        raise SourceError(
+            f"{spell(new)} cannot be asked ({error.strerror}). Run again when it can be reached."
+        ) from None
+    if not is_there:
         raise SourceError(
             f"None of the {len(asked)} files known below {spell(old)} lies below {spell(new)}. Give the folder that "
             "took its place; if its disk is not mounted, mount it."
@@ -87,8 +94,15 @@ def forget_folder(collection: Path, folder: Path) -> int:
     spelled = make_absolute(folder)
     with open_for_upkeep(collection, "seer forget") as catalog:
         known = spelled if spelled in catalog.list_folders() else resolve(spelled)
-        lists = [one for one in catalog.list_folders() if one != known and is_source(one) and recognise(one) == LIST]
-        return catalog.forget(known, list_named(lists))
+        return catalog.forget(known, _list_other_names(catalog, known))
+
+
+def _list_other_names(catalog: UpkeepCatalog, forgotten: Path) -> list[str]:
+    """What other lists name, where it is a list that is forgotten. Raises: SourceError if one cannot be read now."""
+    if catalog.list_files_below(forgotten):
+        return []
+    others = [one for one in catalog.list_folders() if one != forgotten]
+    return [*list_named(one for one in others if not catalog.list_files_below(one) and recognise(one) == LIST)]
 
 
 def prune_collection(collection: Path, *, on_step: OnStep = lambda name: None) -> PruneReport:

@@ -8,20 +8,23 @@ Rule: this is about spelling; nobody is asked.
 
 import os
 import re
-from pathlib import Path
-from urllib.parse import parse_qsl, urlsplit
+from pathlib import Path, PurePath
+from urllib.parse import urlsplit
 
 from indexer.errors import SourceError
 
 # Two letters at least: Windows has disks of one.
 REMOTE = re.compile(r"([a-z][a-z0-9+.-]+):/+", re.ASCII)
-SECRET = re.compile(r"secret|signature|token|password|credential|api_?key|^(?:sig|key)$", re.IGNORECASE)
+SECRET = re.compile(
+    r"secret|signature|token|passw|credential|(?:access|api|subscription|shared)[-_]?key|^(?:sig|key|auth|jwt|pwd|pass)$",
+    re.IGNORECASE,
+)
 """What the parameters of a URL are called that open a door to whoever has it."""
 
 
 def is_remote(path: str | Path) -> bool:
     """Whether this path is a URL's."""
-    return REMOTE.match(os.fspath(path)) is not None
+    return REMOTE.match(_write(path)) is not None
 
 
 def make_url(path: str | Path) -> str:
@@ -36,7 +39,7 @@ def spell(path: str | Path) -> str:
 
 def read_scheme(path: str | Path) -> str:
     """`s3` of a URL's path."""
-    return REMOTE.match(os.fspath(path))[1]
+    return REMOTE.match(_write(path))[1]
 
 
 def make_absolute(path: Path) -> Path:
@@ -53,17 +56,23 @@ def resolve(path: Path) -> Path:
 
 
 def _write(path: str | Path) -> str:
-    return path.as_posix() if isinstance(path, Path) else path
+    # On Windows a path has other slashes.
+    return path.as_posix() if isinstance(path, PurePath) else path
 
 
 def _refuse_secret(path: Path) -> None:
     parts = urlsplit(make_url(path))
-    named = [name for name, _ in parse_qsl(parts.query) if SECRET.search(name)]
-    if parts.password is None and not named:
+    if parts.scheme == "file":
+        raise SourceError("Give a file or a folder of this computer by its path, without file://.")
+    asked = re.split("[&;]", f"{parts.query}&{parts.fragment}")
+    named = [one.partition("=")[0] for one in asked if SECRET.search(one.partition("=")[0])]
+    # A name alone may be a token, where nobody has an account.
+    is_named = parts.password is not None or (parts.username is not None and parts.scheme in ("http", "https"))
+    if not (is_named or named):
         return
     # The URL itself is not said again: this text may be kept.
     raise SourceError(
-        f"A URL at {parts.hostname} holds a {'password' if parts.password is not None else named[0]}, and the "
+        f"A URL at {parts.hostname} holds a {named[0] if named else 'password'}, and the "
         "collection would keep it. Give the URL without, and the secret where its store's own programs look for it "
         "(as environment variables or in their files; docs/scale.md)."
     )

@@ -82,6 +82,7 @@ def open_picture(
         region: the part to cut out. None: all of it.
     Raises: PictureError with the reason in one sentence, without a path.
     """
+    _set_decoder(max_megapixels)
     name, opened = name_format(data), open_header(data, max_megapixels=max_megapixels)
     width, height = opened.size
     # What the decoder of a JPEG can do is done for one inside another format, too.

@@ -62,6 +62,7 @@ LADDERS = {
         {"members", "kinds"},
         # As a build writes it; as upkeep sees it stands above. What its reasons mean to a person. Several devices.
         {"catalog", "reasons", "fleet", "shards"},
+        {"catalog_walk"},  # a part of the catalog's own: what a walk changes in it
         # How the three SQLite files are opened, decoding processes, what an evaluation is: below their steps.
         # And who may change a collection.
         # And object storage, and Milvus.
@@ -99,10 +100,10 @@ LADDERS = {
 DOORS = {
     # What -> the modules that may import it.
     "faiss": {"indexer.index", "indexer.index_maker", "indexer.clustering", "indexer.index_gpu"},
-    # The catalog is four modules: its tables and connections, the sides that write, read, and look after it.
+    # The catalog is five modules: its tables, the sides that write, take in a walk, read, and look after it.
     "sqlite3": {
         *("indexer.schema", "indexer.catalog", "indexer.catalog_reader", "indexer.catalog_upkeep"),
-        *("indexer.thumbnails", "indexer.marks", "indexer.marks_file", "indexer.marks_upkeep"),
+        *("indexer.catalog_walk", "indexer.thumbnails", "indexer.marks", "indexer.marks_file", "indexer.marks_upkeep"),
     },
     "click": {
         *("seer_model.cli", "ui.cli", "indexer.cli", "indexer.cli_publish"),

@@ -134,7 +134,7 @@ def test_a_store_that_was_lost_never_pairs_a_path_with_a_foreign_row(harm: str, 
             os.truncate(place / "stores" / "000001" / "norms.f32", 9)
         build(place)
         if harm == "cut":
-            assert (np.asarray(open_before._snapshot.store.rows[0]) == first).all()
+            assert (np.asarray(open_before._snapshots._snapshot.store.rows[0]) == first).all()
         for file in pictures.rglob("*.png"):
             assert find_first(place, file) == file
             assert open_before.find_similar(file.read_bytes(), count=1)[0].path == file

@@ -7,16 +7,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from indexer import cluster_pipeline
+from indexer import cluster_pipeline, fetching
 from indexer.catalog import Catalog
 from indexer.cluster import Plan
 from indexer.cluster_stages import DecodeFiles, Embedder, Embedding, EmbedFiles, Row, read_files
 from indexer.collection import Collection
-from indexer.decode import DecodedFile, DecodeTask
+from indexer.decode import DecodedFile, DecodeTask, hash_content
 from indexer.errors import SourceError
 from indexer.job import build_collection
 from indexer.layout import CATALOG
@@ -122,22 +122,90 @@ def test_what_a_lost_run_has_recorded_is_not_done_again(
 def test_a_kept_shard_saves_its_work_and_a_damaged_one_is_made_anew(
     cluster: type[HereCluster], pile: Path, tmp_path: Path
 ):
-    outputs = tmp_path / "outputs"
-    saved: dict[str, bytes] = {}
+    outputs, place = tmp_path / "outputs", tmp_path / "there"
+    saved: dict[Path, bytes] = {}
 
     def keep(step: str) -> None:
         if step == "batch embedded":
-            saved.update({one.name: one.read_bytes() for one in outputs.glob("*.safetensors")})
+            saved.update({path: path.read_bytes() for path in outputs.glob("*/*.safetensors")})
 
-    spread(tmp_path / "first", pile, outputs=str(outputs), watchers=Watchers(on_step=keep))
-    assert len(saved) == 4 and not outputs.exists()
-    outputs.mkdir()
-    for number, (name, data) in enumerate(sorted(saved.items())):
-        (outputs / name).write_bytes(data if number else data[:-1] + b"!")
+    spread(place, pile, outputs=str(outputs), watchers=Watchers(on_step=keep))
+    assert len(saved) == 4 and not list(outputs.iterdir())
+    shutil.rmtree(place)
+    for number, (path, data) in enumerate(sorted(saved.items())):
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(data if number else data[:-1] + b"!")
+    # Of other settings, and half written when its node was lost.
+    for name in ("other.safetensors", "other.safetensors.0123.part"):
+        (path.parent / name).write_bytes(b"left")
     cluster.made.clear()
-    spread(tmp_path / "there", pile, outputs=str(outputs))
+    spread(place, pile, outputs=str(outputs))
     build(tmp_path / "here", pile)
-    assert read_all(tmp_path / "there") == read_all(tmp_path / "here") and len(cluster.made) == 1
+    assert read_all(place) == read_all(tmp_path / "here") and len(cluster.made) == 1
+    assert not list(outputs.iterdir())
+
+
+def test_a_shard_of_another_content_under_the_same_stamp_is_not_taken_in(
+    cluster: type[HereCluster], store: ObjectStore, tmp_path: Path
+):
+    one, other = (draw(tmp_path / f"{seed}.bmp", seed).read_bytes() for seed in (1, 2))
+    assert len(one) == len(other)
+    place, outputs, kept = tmp_path / "there", tmp_path / "outputs", {}
+    store.put("a/1.bmp", one)
+    then = store.find_backend().buckets["pictures"].keys["a/1.bmp"].last_modified
+
+    def keep(step: str) -> None:
+        if step == "batch embedded":
+            kept.update({path: path.read_bytes() for path in outputs.glob("*/*.safetensors")})
+
+    spread(place, Path("s3://pictures/a"), watchers=Watchers(on_step=keep), outputs=str(outputs))
+    shutil.rmtree(place)
+    for path, data in kept.items():
+        path.parent.mkdir(parents=True)
+        path.write_bytes(data)
+    store.put("a/1.bmp", other)
+    store.find_backend().buckets["pictures"].keys["a/1.bmp"].last_modified = then
+    spread(place, Path("s3://pictures/a"), outputs=str(outputs))
+    with Collection(place) as collection:
+        assert collection.list_images()[0].content_hash == hash_content(other).hex()
+
+
+def test_no_shard_is_lost_between_rounds(
+    cluster: type[HereCluster], pile: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(cluster_pipeline, "ROUND_SHARDS", 1)
+    report = spread(tmp_path / "there", pile)
+    build(tmp_path / "here", pile)
+    assert report.pending == 0 and read_all(tmp_path / "there") == read_all(tmp_path / "here")
+
+
+def test_a_store_that_lets_no_node_in_is_no_reason_of_files(
+    cluster: type[HereCluster], store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    for seed in range(9):
+        store.put(f"a/{seed}.png", draw(tmp_path / "one.png", seed).read_bytes())
+    monkeypatch.setattr(fetching, "MOST_IN_VAIN", 6)
+    with monkeypatch.context() as patch:
+        refused = PermissionError(13, "its store lets nobody in")
+        patch.setattr(fetching, "read_remote", lambda *_: (_ for _ in ()).throw(refused))
+        with pytest.raises(SourceError, match="A store does not answer, or lets nobody in: s3://pictures/a/"):
+            spread(tmp_path / "there", Path("s3://pictures/a"))
+    assert spread(tmp_path / "there").images == 9
+
+
+def test_a_shard_of_one_file_that_vanished_is_no_missing_folder(
+    cluster: type[HereCluster], pile: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(cluster_pipeline, "SHARD_FILES", 1)
+    real = HereCluster.run
+
+    def remove_and_run(self, *given):
+        (pile / "a" / "picture-3.png").unlink(missing_ok=True)
+        yield from real(self, *given)
+
+    monkeypatch.setattr(HereCluster, "run", remove_and_run)
+    report = spread(tmp_path / "there", pile)
+    assert (report.images, report.failed) == (8, 4)
 
 
 def test_shards_may_go_by_way_of_object_storage(
@@ -228,6 +296,7 @@ def draw_shards(draw_one: st.DrawFn) -> OutputShard:
     return OutputShard(files=files, embedded=embedded, usable=usable, rows=rows)
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(shard=draw_shards(), data=st.data())
 def test_a_shard_is_read_as_it_was_written_or_not_at_all(shard: OutputShard, data: st.DataObject):
     written = encode_shard(shard)
@@ -246,7 +315,8 @@ def test_a_shard_is_named_after_what_it_is_made_of(tmp_path: Path):
     task = DecodeTask("/a.jpg", (b"known",), 5, 6)
     name = name_shard([task], {"fingerprint": "x"})
     assert name == name_shard([DecodeTask("/a.jpg", (), 5, 6)], {"fingerprint": "x"})
-    for other in (DecodeTask("/b.jpg", (), 5, 6), DecodeTask("/a.jpg", (), 4, 6), DecodeTask("/a.jpg", (), 5, 7)):
+    others = DecodeTask("/b.jpg", (), 5, 6), DecodeTask("/a.jpg", (), 4, 6), DecodeTask("/a.jpg", (), 5, 7)
+    for other in (*others, DecodeTask("/a.jpg", (), 5, 6, 8)):
         assert name != name_shard([other], {"fingerprint": "x"})
     assert name != name_shard([task], {"fingerprint": "y"}) and name != name_shard([task, task], {"fingerprint": "x"})
     assert read_shard(tmp_path / "none", name) is None

@@ -91,7 +91,7 @@ def test_a_build_on_it_ends_with_a_sentence_or_well(place: Path, whole: bytes):
 
 
 def test_a_file_that_is_listed_twice_is_read_once():
-    work = [Work(path=path, size_bytes=1, mtime_ns=0, is_new=True, known=()) for path in ("a", "b", "a")]
+    work = [Work(path=path, size_bytes=1, mtime_ns=0, inode=0, is_new=True, known=()) for path in ("a", "b", "a")]
     new: dict[str, bool] = {}
     assert [task.path for task in list_tasks(iter(work), 3, new)] == ["a", "b"] and set(new) == {"a", "b"}
 

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 from indexer import catalog_reader
-from indexer import collection as door
 from indexer import overview as browsing
+from indexer import snapshot as door
 from indexer import survey as conductor
 from indexer.catalog_reader import CatalogReader
 from indexer.clustering import count_groups

@@ -128,7 +128,7 @@ def test_a_reader_of_the_old_generation_never_sees_a_foreign_picture(place: Path
     with Collection(place) as collection:
         asked = {file: file.read_bytes() for file in sorted(pictures.rglob("*.png"))}
         collection.find_similar(next(iter(asked.values())), count=1)
-        held = collection._snapshot
+        held = collection._snapshots._snapshot
         remove_some(pictures)
         for round_ in range(3):  # until the old store and the numbers of the gone images are free
             build(place)
