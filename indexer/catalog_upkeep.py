@@ -28,6 +28,7 @@ class UpkeepCatalog(Catalog):
         Raises: SourceError if nothing known lies there, or the pictures would no longer lie in a picture folder.
         """
         with self._transaction() as connection:
+            folders_before = [bound_paths(str(folder)) for folder in self.list_folders()]
             folders = _list_below(connection, "folders", old)
             files = _list_below(connection, "files", old)
             if not (folders or files):
@@ -35,9 +36,11 @@ class UpkeepCatalog(Catalog):
                     f"Nothing in this collection lies below {spell(old)}. `seer status` shows its folders."
                 )
             mounts = _list_below(connection, "mounts", old)
+            held = [path for path in files if not _lies_apart(path, folders_before)]
             for table, paths in (("folders", folders), ("files", files), ("mounts", mounts)):
                 _move_all(connection, table, paths, old, new)
-            _require_apart(connection, folders, files, old, new)
+            # What only a list names follows the list.
+            _require_apart(connection, folders, held, old, new)
             return len(files)
 
     def forget(self, folder: Path, listed: Iterable[str] = ()) -> int:
@@ -121,6 +124,10 @@ class UpkeepCatalog(Catalog):
             JOIN files f USING (image_id) WHERE r.store = ? AND r.row < ? GROUP BY r.row ORDER BY r.row"""
         found = self._connection.execute(query, (store, rows))
         return [(os.fsdecode(path), content_hash, row) for path, content_hash, row in found]
+
+
+def _lies_apart(path: bytes, folders: list[tuple[bytes, bytes]]) -> bool:
+    return not any(low <= path < high for low, high in folders)
 
 
 def _list_below(connection: sqlite3.Connection, table: str, folder: Path) -> list[bytes]:

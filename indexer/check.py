@@ -28,11 +28,12 @@ from indexer.catalog_upkeep import UpkeepCatalog
 from indexer.decode import DecodeSettings, DecodeTask, decode_file, hash_content, read_whole
 from indexer.errors import CollectionDamaged, CollectionError, FingerprintMismatch, explain_missing_folder
 from indexer.graph_folder import find_graph_fault, remove_graph
-from indexer.kinds import is_source
+from indexer.kinds import LIST, is_source, recognise
 from indexer.layout import CATALOG, MARKS, STORES, THUMBNAILS, clamp_time, name_store
 from indexer.marks_upkeep import examine_marks, name_aside, save_readable
 from indexer.members import stat_file
 from indexer.publish import OnStep, publish_store
+from indexer.remote import StoreError
 from indexer.schema import tell_damage
 from indexer.settings import BuildSettings
 from indexer.sources import Walk
@@ -137,7 +138,8 @@ class _Check:
         away = [folder for folder in self.catalog.list_folders() if not is_source(folder)]
         for folder in away:
             yield Problem(part="files", text=explain_missing_folder(folder))
-        walk = Walk([folder for folder in self.catalog.list_folders() if is_remote(folder)])
+        far = [folder for folder in self.catalog.list_folders() if is_remote(folder) and recognise(folder) != LIST]
+        walk = Walk(far)
         elsewhere = {file.path: (file.size_bytes, file.mtime_ns) for file in walk}
         for folder in walk.unreadable:
             away.append(Path(folder))
@@ -148,6 +150,10 @@ class _Check:
                 continue
             try:
                 changed += (elsewhere.get(path) or _read_stamp(path)) != (size_bytes, mtime_ns)
+            except StoreError as error:
+                # Of the others there it would say the same, after as long a wait.
+                away.append(Path(*Path(path).parts[:2]))
+                yield Problem(part="files", text=f"{spell(away[-1])} cannot be asked at present: {error.strerror}.")
             except (OSError, PictureError):
                 missing += 1
         for count, what in ((missing, "are not there any more"), (changed, "have changed")):

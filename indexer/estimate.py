@@ -24,9 +24,10 @@ from indexer.job import build_collection
 from indexer.layout import CATALOG, THUMBNAILS
 from indexer.recipes import MOST_ROW_BYTES
 from indexer.report import Progress, Watchers
-from indexer.settings import BuildSettings
+from indexer.settings import LOCAL, BuildSettings
 from indexer.sources import Walk, resolve_folders
 from indexer.vectors import measure_row
+from seer_model.errors import SettingsError
 from seer_model.zoo import DEFAULT_MODEL, complete_reference
 
 TRIED = 256
@@ -97,6 +98,8 @@ def estimate_build(
     place: Path, pictures: list[Path], settings: BuildSettings, on_progress: Callable[[Progress], None]
 ) -> Estimate:
     """Say what `build_collection` with the same arguments would take. Raises: as that does, before it embeds."""
+    if settings.engine != LOCAL:
+        raise SettingsError("--estimate tries a build on this computer and tells nothing of a cluster; give one alone.")
     settings = replace(settings, model=_choose_model(place, settings.model))
     found, waiting, drawn = _draw(place, pictures, settings)
     if settings.limit is not None:

@@ -246,9 +246,11 @@ def _explain(error: Exception, attempts: int) -> OSError:
 
 
 def _describe(error: Exception) -> str:
-    # Not the whole text: libraries put the URL that they asked into it, with its signature.
-    said = re.sub(r"(?:[a-z][a-z0-9+.-]*://|\?)\S*", "...", str(error)).strip()
-    return f"{type(error).__name__}{f' ({said[:160]})' if said else ''}"
+    # Not its text: libraries put into that what they asked, with its signature, and who asked.
+    code = re.search(r"An error occurred \((\w+)\)", str(error))
+    status = getattr(error, "status", None)
+    told = code[1] if code else f"status {status}" if isinstance(status, int) else None
+    return f"{type(error).__name__}{f', {told}' if told else ''}"
 
 
 def _name(path: str | Path) -> str:

@@ -15,9 +15,10 @@ from pathlib import Path
 
 import watchfiles
 
-from indexer.kinds import is_source
+from indexer.kinds import LIST, is_source, read_list, recognise
 from indexer.sources import FoundFile, Walk
 from indexer.urls import is_remote
+from seer_model.errors import UserError
 
 QUIET_SECONDS = 2.0
 """A change is told when nothing more has come for so long: somebody who copies a thousand pictures wants one build."""
@@ -51,13 +52,17 @@ def follow_changes(
     elsewhere = _Elsewhere()
     while not should_stop():
         folders, exclude = watched = list_watched()
-        near = [folder for folder in folders if not is_remote(folder)]
+        near = [folder for folder in folders if not _is_elsewhere(folder)]
         for _ in _list_moments(near, should_stop, quiet_seconds, poll_seconds):
             if should_stop():
                 return
             if list_watched() != watched:
                 break
-            now = look(near, exclude) | elsewhere.look(set(folders) - set(near), exclude)
+            try:
+                now = look(near, exclude) | elsewhere.look(set(folders) - set(near), exclude)
+            except UserError as error:  # A list that is away for a moment; a build would say the same.
+                log.warning("%s", error)
+                continue
             if now != seen:
                 is_done = yield
                 seen = None if is_done is False else now
@@ -67,6 +72,14 @@ def look(folders: list[Path], exclude: tuple[str, ...]) -> set[FoundFile]:
     """Every file that could be a picture, with its stamp; a folder that is gone has none."""
     there = [folder for folder in folders if is_source(folder)]
     return set(Walk(there, exclude))
+
+
+def _is_elsewhere(folder: Path) -> bool:
+    """Whether a look is many questions: behind a URL, and where a list names one."""
+    try:
+        return is_remote(folder) or (recognise(folder) == LIST and any(map(is_remote, read_list(folder))))
+    except (UserError, OSError):
+        return True
 
 
 class _Elsewhere:

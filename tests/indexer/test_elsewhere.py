@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from indexer import catalog_walk, fetching, remote, shards
+from indexer import catalog_walk, fetching, members, remote, shards
 from indexer.check import check_collection
 from indexer.collection import Collection, Filter, Query
 from indexer.decode import DecodeTask
@@ -22,6 +22,8 @@ from indexer.sources import Walk, resolve_folders
 from indexer.texts import show_path
 from indexer.upkeep import forget_folder, relocate_folder
 from indexer.urls import is_remote, make_url, resolve
+from indexer.watch import follow_changes
+from seer_model.errors import SettingsError
 from tests.indexer.making import build, draw
 from tests.indexer.object_store import KEY, ObjectStore
 
@@ -75,6 +77,8 @@ def test_a_bucket_gives_the_rows_that_a_folder_gives(
         bucket.put(junk, drawn["8.png"])
     bucket.put("a/folder/", b"")
     bucket.put("a/x//8.png", drawn["8.png"])  # A path would have one slash.
+    bucket.put("a/_SUCCESS", b"")
+    bucket.put("a/b.tar/8.png", drawn["8.png"])  # It would be a member of a shard.
     bucket.put("a/no-suffix", drawn["1.png".replace("1", "x/1")])
     report = build(tmp_path / "there", ROOT)
     # Two listings, one look at what has no suffix, and each picture once: none for the name that says enough.
@@ -82,7 +86,7 @@ def test_a_bucket_gives_the_rows_that_a_folder_gives(
     write_all(tmp_path / "a", drawn)
     build(tmp_path / "here", tmp_path / "a")
     assert read_rows(tmp_path / "there") == read_rows(tmp_path / "here")
-    assert (report.found, report.images, report.ignored, report.unreadable) == (10, 9, 4, 1)
+    assert (report.found, report.images, report.ignored, report.unreadable) == (10, 9, 5, 2)
     assert "s3://pictures/a/x/1.png" in list_paths(tmp_path / "there")
 
 
@@ -162,26 +166,33 @@ def test_a_shard_in_a_bucket_is_read_by_stretches(
             told = tarfile.TarInfo(name)
             told.size = len(data)
             tar.addfile(told, BytesIO(data))
-    store.put("shards/x.tar", buffer.getvalue())
+    store.put("shards/x.TAR", buffer.getvalue())
     (tmp_path / "x.tar").write_bytes(buffer.getvalue())
-    build(tmp_path / "there", Path("s3://pictures/shards/x.tar"))
+    build(tmp_path / "there", Path("s3://pictures/shards/x.TAR"))
     build(tmp_path / "here", tmp_path / "x.tar")
     assert read_rows(tmp_path / "there") == read_rows(tmp_path / "here") and store.seen["GET"] <= 4
     assert store.seen["HEAD"] <= 8  # However many members there are.
     with Collection(tmp_path / "there") as collection:
         image = next(one for one in collection.list_images(0, 99) if one.path.name == "3.png")
-        assert show_path(image.path) == "s3://pictures/shards/x.tar/x/3.png"
+        assert show_path(image.path) == "s3://pictures/shards/x.TAR/x/3.png"
         assert collection.read_original(image.content_hash)[0] == drawn["x/3.png"]
+    # Another process knows where the members lie: no header is read again, for a build or for an original.
+    members._contents = members.Contents()
+    store.seen.clear()
+    assert build(tmp_path / "there").unchanged == 9
+    with Collection(tmp_path / "there") as collection:
+        assert collection.read_original(image.content_hash)[0] == drawn["x/3.png"]
+    assert store.seen["GET"] == 1 and store.seen["HEAD"] <= 3
     # Written anew while it is read: what came is nobody's.
-    tasks = [DecodeTask(f"s3:/pictures/shards/x.tar/{name}") for name in sorted(drawn)]
+    tasks = [DecodeTask(f"s3:/pictures/shards/x.TAR/{name}") for name in sorted(drawn)]
     whole, real = buffer.getvalue(), shards.read_remote
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(shards, "read_remote", lambda *asked: store.put("shards/x.tar", whole + b"!") or real(*asked))
+        patch.setattr(shards, "read_remote", lambda *asked: store.put("shards/x.TAR", whole + b"!") or real(*asked))
         assert {task.reason for task in fetch_ahead(tasks)} == {
             "The shard changed while it was read; the next build tries again."
         }
     # Cut short on its way there: nothing of it is believed, and what was known stays.
-    store.put("shards/x.tar", buffer.getvalue()[:5000])
+    store.put("shards/x.TAR", buffer.getvalue()[:5000])
     assert build(tmp_path / "there").images == 9
 
 
@@ -233,8 +244,18 @@ def test_a_list_of_nothing_that_is_there_takes_nothing_out(by_pixels: None, tmp_
     listed = tmp_path / "some.lst"
     listed.write_text("a/0.png\na/2.png\n")
     build(place, listed)
+    more = draw(tmp_path / "more" / "50.png", 50).parent
+    build(place, more)
+    listed.write_text("# half written\n")
+    with pytest.raises(SourceError, match="Lists named 2 pictures in .*accept-removals"):
+        build(place)
+    listed.write_text("a/0.png\na/2.png\n")
     (tmp_path / "a").rename(tmp_path / "b")
-    assert (build(place).found, len(list_paths(place))) == (2, 2)
+    assert (build(place).found, len(list_paths(place))) == (3, 3)
+    # Of a list that is away nobody knows what it names; that of a folder is known.
+    listed.rename(tmp_path / "away.lst")
+    assert forget_folder(place, more) == 1 and len(list_paths(place)) == 2
+    (tmp_path / "away.lst").rename(listed)
     (tmp_path / "a").mkdir()
     with pytest.raises(SourceError, match="nothing that it names is there.*seer forget"):
         build(place)
@@ -308,11 +329,18 @@ def test_no_secret_is_kept_or_said(
     assert not [file for file in place.rglob("*") if file.is_file() and KEY.encode() in file.read_bytes()]
     for url in (
         f"https://me:{KEY}@host/a", f"https://host/a.jpg?X-Amz-Signature={KEY}", f"https://host/a.jpg?sig={KEY}&x=1",
-        f"https://host/a.jpg?access_token={KEY}",
+        f"https://host/a.jpg?access_token={KEY}", f"https://{KEY}@host/a", f"https://host/a?x=1;pwd={KEY}",
+        f"https://host/a?subscription-key={KEY}", f"https://host/a#token={KEY}", f"https://host/a?auth={KEY}",
     ):  # fmt: skip
         with pytest.raises(SourceError) as caught:
             build(place, Path(url))
         assert KEY not in str(caught.value) and "Give the URL without" in str(caught.value)
+    # What a library says may name who asked.
+    told = f"User: arn:aws:iam::123456789012:user/jane is not authorized; https://host/x?X-Amz-Signature={KEY}"
+    for error in (PermissionError(told), OSError(5, told), RuntimeError(told)):
+        with pytest.raises(OSError) as caught:
+            remote._persist("s3:/pictures/a", lambda error=error: (_ for _ in ()).throw(error))
+        assert KEY not in str(caught.value) and "jane" not in str(caught.value)
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
@@ -383,3 +411,45 @@ def test_a_web_server_is_a_source(by_pixels: None, tmp_path: Path, drawn, place:
     assert sorted(read_rows(place)) == sorted(read_rows(tmp_path / "here"))
     found = sorted(file.path for file in Walk([root], exclude=("x",)))
     assert found == [f"{root}/{seed}.png" for seed in (0, 2, 4, 6, 8)]
+
+
+def test_a_token_that_ends_in_the_middle_is_no_reason_of_files(
+    by_pixels: None, bucket: ObjectStore, place: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(fetching, "MOST_IN_VAIN", 4)
+    refused = PermissionError(13, "its store lets nobody in")
+    with monkeypatch.context() as patch:
+        patch.setattr(fetching, "read_remote", lambda *_: (_ for _ in ()).throw(refused))
+        with pytest.raises(SourceError, match="A store does not answer, or lets nobody in"):
+            build(place, ROOT)
+    assert build(place).images == 9
+
+
+def test_a_list_moves_with_its_pictures_and_a_watch_outlives_its_absence(
+    by_pixels: None, tmp_path: Path, drawn: dict[str, bytes], place: Path
+):
+    folder = write_all(tmp_path / "one" / "a", drawn).parent
+    (folder / "some.lst").write_text("a/0.png\na/2.png\n")
+    build(place, folder / "some.lst")
+    folder.rename(tmp_path / "two")
+    assert relocate_folder(place, folder, tmp_path / "two") == 2
+    assert build(place).unchanged == 2
+    looks, listed = [], tmp_path / "two" / "some.lst"
+
+    def list_watched() -> tuple[list[Path], tuple[str, ...]]:
+        looks.append(listed.exists())
+        if len(looks) == 3:
+            listed.rename(tmp_path / "away.lst")
+        return [listed], ()
+
+    changes = follow_changes(list_watched, should_stop=lambda: len(looks) > 8, quiet_seconds=0.01, poll_seconds=0.02)
+    next(changes)
+    with pytest.raises(StopIteration):
+        while True:
+            changes.send(True)
+    assert not looks[-1]
+
+
+def test_an_estimate_says_nothing_of_a_cluster(bucket: ObjectStore, place: Path):
+    with pytest.raises(SettingsError, match="says nothing|tells nothing of a cluster"):
+        estimate_build(place, [ROOT], BuildSettings(engine="ray"), lambda _: None)
