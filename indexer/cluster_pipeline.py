@@ -143,6 +143,7 @@ class Spread:
     def __init__(self, cluster: Cluster, embedding: Embedding, about: About) -> None:
         self._cluster, self._embedding = cluster, embedding
         self.fleet = Fleet(about, [partial(cluster.embed, embedding)])
+        self.fill_parts = cluster.fill_parts
 
     def make_pipeline(
         self, sinks: Sinks, roots: list[Path], decoding: DecodeSettings, together: int, watchers: Watchers
