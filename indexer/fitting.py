@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from indexer.parts import LISTS, FillParts, PartedIndex, is_large, keep_trained, remove_parts, train_once
+from indexer.parts import LISTS, FillParts, PartedIndex, is_large, keep_trained, train_once
 from indexer.recall import (
     NO_OWN,
     HeldOut,
@@ -233,8 +233,9 @@ class _Fitting:
             if fitted:
                 return fitted
             self.on_note(f"{recipe.title} reaches a recall of {recall:.3f}; {self.demands.recall:g} is asked for")
-            del maker  # Memory for the next one, and room on the disk.
-            remove_parts(self.store.folder)
+            if isinstance(maker, PartedIndex):
+                maker.remove()
+            del maker  # Memory for the next one.
         why = f"exact: {self.slow}, but {recipe.title} reaches no better recall than {recall:.3f}"
         return _stay_exact(why, {"rows": len(self.rows), "demands": asdict(self.demands)})
 

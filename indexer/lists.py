@@ -101,13 +101,13 @@ class Part:
 
 def read_part(path: Path, first: int, rows: int, lists: int, width: int) -> Part | None:
     """A part of `rows` rows, every byte compared with its checksum; None if it is not there, or not whole."""
-    head, body = lists * NUMBER.itemsize, rows * (width + PLACE.itemsize)
     try:
         data = np.memmap(path, np.uint8, mode="r")
     except (OSError, ValueError):
         return None
-    end = head + body
-    if len(data) != end + CRC.itemsize or zlib.crc32(data[:end]) != int(data[end:].view(CRC)[0]):
+    head, size_bytes = lists * NUMBER.itemsize, measure_part(rows, lists, width)
+    end = size_bytes - CRC.itemsize
+    if len(data) != size_bytes or zlib.crc32(data[:end]) != int(data[end:].view(CRC)[0]):
         return None
     codes = data[head : head + rows * width].reshape(rows, width)
     return Part(first, data[:head].view(NUMBER).astype(np.int64), codes, data[head + rows * width : end].view(PLACE))
@@ -153,6 +153,16 @@ class ListsFile:
         blocks, (full, rest) = self._data[begin:end].reshape(-1, block_bytes), divmod(rows, BLOCK)
         numbers = self._data[end : end + rows * ROW.itemsize].view(ROW)
         return blocks[:full], unpack(blocks[full:], rest), numbers
+
+
+def measure_part(rows: int, lists: int, width: int) -> int:
+    """Bytes of a part."""
+    return lists * NUMBER.itemsize + rows * (width + PLACE.itemsize) + CRC.itemsize
+
+
+def measure_lists(rows: int, lists: int, width: int) -> int:
+    """Bytes of the lists of all rows, at most: the last block of each may be all but empty."""
+    return rows * (width + ROW.itemsize) + lists * (BLOCK * width + ALIGNED + NUMBER.itemsize) + ALIGNED
 
 
 def merge(path: Path, lists: int, width: int, parts: Sequence[Part], before: ListsFile | None = None) -> None:

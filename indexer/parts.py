@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from indexer.errors import CollectionUnwritable
-from indexer.lists import ListsFile, Part, merge, read_part, write_part
+from indexer.errors import CollectionUnwritable, DiskTooSmall
+from indexer.lists import ListsFile, Part, measure_lists, measure_part, merge, read_part, write_part
 from indexer.recipes import Recipe
 from indexer.vectors import Store
 from seer_model.durable import make_folder, sync_folder, write_durably
@@ -111,7 +111,10 @@ class PartedIndex:
         self._path = trained.with_name(f"{_find_key(trained)}-{len(store.rows)}.lists")
 
     def fill(self) -> None:
-        """Make all parts that are missing, and one file of them. Raises: CollectionUnwritable, OSError."""
+        """Make all parts that are missing, and one file of them.
+
+        Raises: DiskTooSmall, CollectionUnwritable, OSError; what is made by then stays for the next build.
+        """
         tasks = self._list_tasks()
         self._make(tasks)
         parts = [self._read(task) for task in tasks]
@@ -134,7 +137,13 @@ class PartedIndex:
     def write(self, path: Path) -> None:
         """Put the trained index at `path` and its lists beside it, where `index.open_approximate` reads them."""
         shutil.copyfile(self._trained, path)
-        os.replace(self._path, path.with_name(LISTS))
+        # Not only renamed: the stores may lie on a disk of their own.
+        shutil.move(self._path, path.with_name(LISTS))
+
+    def remove(self) -> None:
+        """Let go of what was made for it; parts of another training stay."""
+        for path in self._trained.parent.glob(f"*{_find_key(self._trained)}*"):
+            path.unlink()
 
     def _list_tasks(self) -> list[PartTask]:
         rows, dimension = self._store.rows.shape
@@ -154,6 +163,7 @@ class PartedIndex:
         missing = [task for task in tasks if self._read(task) is None]
         if missing and len(missing) < len(tasks):
             self._on_note(f"{len(tasks) - len(missing):,} of {len(tasks):,} parts of the index are there")
+        self._require_disk(missing)
         if missing and self._fill:
             self._fill(missing)
             missing = [task for task in missing if self._read(task) is None]
@@ -162,6 +172,17 @@ class PartedIndex:
         for task in missing:
             self._on_note(f"rows {task.first:,} to {task.last:,} of {len(self._store.rows):,}")
             fill_part(task)
+
+    def _require_disk(self, missing: Sequence[PartTask]) -> None:
+        """Raise DiskTooSmall unless the parts that are missing fit, and all lists beside them."""
+        needed = sum(measure_part(task.last - task.first, self._lists, self._width) for task in missing)
+        needed += measure_lists(len(self._store.rows), self._lists, self._width)
+        free = shutil.disk_usage(self._trained.parent).free
+        if free < needed:
+            raise DiskTooSmall(
+                f"The parts of an index and its lists need about {needed >> 20} MB in {self._trained.parent}; "
+                f"{free >> 20} MB are free. What was embedded is kept. Free some space, then run seer build again."
+            )
 
     def _read(self, task: PartTask) -> Part | None:
         return read_part(task.part, task.first, task.last - task.first, self._lists, self._width)

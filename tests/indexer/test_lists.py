@@ -9,7 +9,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from indexer.lists import ALIGNED, BLOCK, ListsFile, Part, count_blocks, merge, pack, read_part, unpack, write_part
+from indexer.lists import (
+    ALIGNED,
+    BLOCK,
+    ListsFile,
+    Part,
+    count_blocks,
+    measure_lists,
+    merge,
+    pack,
+    read_part,
+    unpack,
+    write_part,
+)
 
 LISTS, WIDTH = 8, 8
 
@@ -74,6 +86,7 @@ def test_lists_of_parts_are_those_that_faiss_makes_of_all_rows(cuts: tuple[int, 
     merge(tmp_path / "lists", LISTS, WIDTH, parts)
     found = ListsFile(tmp_path / "lists", LISTS, WIDTH)
     assert (found.places % ALIGNED == 0).all() and found.sizes.sum() == 900
+    assert 0 <= measure_lists(900, LISTS, WIDTH) - found.size_bytes < LISTS * (BLOCK * WIDTH + ALIGNED)
     for number in range(LISTS):
         blocks, rows = read_own(filled, number)
         full, rest, numbers = found.read_list(number)

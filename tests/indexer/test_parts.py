@@ -3,21 +3,29 @@
 import errno
 import json
 import os
+import shutil
+import signal
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from indexer import fitting, index, index_maker, parts, snapshot
+from indexer import fitting, index, index_maker, parts, recall, snapshot
 from indexer.check import check_collection
 from indexer.collection import Collection
-from indexer.errors import CollectionDamaged, CollectionUnwritable
+from indexer.errors import CollectionDamaged, CollectionUnwritable, DiskTooSmall
 from indexer.fitting import Before, Demands, Fitted, fit_index
 from indexer.index import ApproximateIndex, ExactIndex, open_approximate
 from indexer.index_maker import IndexMaker, train
+from indexer.lists import pack
 from indexer.parts import LISTS, PARTS, PartedIndex, PartTask, fill_part, keep_trained, remove_parts, train_once
 from indexer.recipes import Recipe
 from indexer.vectors import Store, StoreWriter
+from tests.conftest import REPOSITORY
 from tests.indexer.making import build, draw
 
 ROWS, DIMENSION, PART = 1600, 48, 450
@@ -94,6 +102,15 @@ def test_parts_find_what_one_index_in_memory_finds(part: int, store: Store, whol
         assert all(np.array_equal(*pair) for pair in zip(told, expected, strict=True))
 
 
+def test_many_threads_ask_parts_at_once(store: Store, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(index, "WORTH_THREADS", 1)  # one question is shared out among threads, too
+    found, queries = make_index(store).show(), store.rows[:64].astype(np.float32)
+    expected = [found.search(query[None], 40, 16) for query in queries]
+    with ThreadPoolExecutor(8) as threads:
+        told = list(threads.map(lambda query: found.search(query[None], 40, 16), queries))
+    assert all(np.array_equal(*pair) for pair in zip(told, expected, strict=True))
+
+
 def cut_finely(made: PartedIndex) -> list[PartTask]:
     cuts = [0, *range(ROWS - 40, ROWS + 1)]
     place = {"store": made._store.folder, "dimension": DIMENSION, "trained": made._trained}
@@ -112,7 +129,7 @@ def test_codes_and_lists_are_those_that_faiss_adds(store: Store):
         ids = index_maker.faiss.rev_swig_ptr(own.get_ids(number), own.list_size(number))
         assert (ids == np.flatnonzero(lists == number)).all()
         block = index_maker.faiss.rev_swig_ptr(own.get_codes(number), -(-len(ids) // 32) * 32 * codes.shape[1])
-        assert (parts.merge.__globals__["pack"](codes[ids]).ravel() == block).all()
+        assert (pack(codes[ids]).ravel() == block).all()
 
 
 def test_few_rows_make_one_file_as_they_always_did(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -195,6 +212,32 @@ def test_a_build_that_was_killed_between_parts_goes_on_with_those_that_are_there
         assert (after.folder / name).read_bytes() == (expected.folder / name).read_bytes()
 
 
+def test_a_build_that_is_killed_while_it_writes_a_part_leaves_none_that_is_not_whole(store: Store):
+    script = """if True:
+        import os, signal, sys
+        from pathlib import Path
+        from indexer import parts
+        from indexer.vectors import Store
+        from tests.indexer.test_parts import RECIPE, SAMPLE, ROWS, DIMENSION, PART
+        write, parts.PART_ROWS = parts.write_part, PART
+        def write_half(path, lists, codes, count):
+            write(path, lists, codes, count)
+            if len(list(path.parent.glob("*.part"))) == 3:
+                os.truncate(path, path.stat().st_size // 2)
+                os.kill(os.getpid(), signal.SIGKILL)
+        parts.write_part = write_half
+        store = Store(Path(sys.argv[1]), DIMENSION, ROWS)
+        parts.PartedIndex(store, parts.train_once(RECIPE, store, SAMPLE)).fill()
+    """
+    killed = subprocess.run([sys.executable, "-c", script, str(store.folder)], cwd=REPOSITORY, capture_output=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    notes: list[str] = []
+    lists = make_index(store, on_note=notes.append)._path.read_bytes()
+    assert notes[0] == "2 of 4 parts of the index are there"
+    remove_parts(store.folder)
+    assert make_index(store)._path.read_bytes() == lists
+
+
 def test_a_part_that_was_damaged_is_made_anew(store: Store):
     whole = make_index(store)
     lists = whole._path.read_bytes()
@@ -232,6 +275,27 @@ def test_a_disk_that_keeps_no_part_is_told(store: Store, monkeypatch: pytest.Mon
     monkeypatch.setattr(parts, "write_part", lambda path, lists, codes, count: path.write_bytes(b"nothing"))
     with pytest.raises(CollectionUnwritable, match="another disk"):
         make_index(store)
+
+
+def test_a_disk_that_is_too_small_is_told_before_a_part_is_made(store: Store, monkeypatch: pytest.MonkeyPatch):
+    trained = train_once(RECIPE, store, SAMPLE)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=20_000))
+    monkeypatch.setattr(parts, "fill_part", lambda _: pytest.fail("a part was made"))
+    with pytest.raises(DiskTooSmall, match=r"What was embedded is kept\. Free some space"):
+        PartedIndex(store, trained).fill()
+
+
+def test_an_index_that_is_given_up_takes_no_part_of_another_with_it(store: Store, monkeypatch: pytest.MonkeyPatch):
+    """The next recipe's parts are of a build that was killed: what was tried before it must not cost them."""
+    kept = make_index(store)
+    other = PartedIndex(store, train_once(RECIPE, store, SAMPLE[:500]))
+    other.fill()
+    other.remove()
+    assert count_parts(store) == 4 and kept.show().shape[0] == ROWS and kept._trained.exists()
+    assert not other._trained.exists()
+    monkeypatch.setattr(recall, "CANDIDATES", (10,))
+    assert fit_index(store, Demands(exact_ms=0, recall=1.0)).described["index"] == "exact"
+    assert count_parts(store) == 4 and kept._trained.exists(), "what was given up is gone, and nothing else"
 
 
 def test_memory_holds_one_part_at_a_time(store: Store, monkeypatch: pytest.MonkeyPatch):
