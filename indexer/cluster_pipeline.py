@@ -8,7 +8,7 @@ Rule: shards are recorded in the order of their files, so that rows are those of
 
 import uuid
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -21,6 +21,7 @@ from indexer.fetching import find_place, list_tasks
 from indexer.fleet import About, Fleet
 from indexer.layout import OUTPUTS
 from indexer.output_shards import OutputShard, list_shards, name_shard, read_shard, remove_shard
+from indexer.parts import PartTask
 from indexer.recording import Recorder, Sinks
 from indexer.report import Progress, Watchers
 from indexer.settings import BuildSettings
@@ -143,7 +144,10 @@ class Spread:
     def __init__(self, cluster: Cluster, embedding: Embedding, about: About) -> None:
         self._cluster, self._embedding = cluster, embedding
         self.fleet = Fleet(about, [partial(cluster.embed, embedding)])
-        self.fill_parts = cluster.fill_parts
+
+    def fill_parts(self, tasks: Sequence[PartTask]) -> None:
+        """As `Cluster.fill_parts`."""
+        self._cluster.fill_parts(tasks)
 
     def make_pipeline(
         self, sinks: Sinks, roots: list[Path], decoding: DecodeSettings, together: int, watchers: Watchers

@@ -102,13 +102,23 @@ def test_parts_find_what_one_index_in_memory_finds(part: int, store: Store, whol
         assert all(np.array_equal(*pair) for pair in zip(told, expected, strict=True))
 
 
-def test_many_threads_ask_parts_at_once(store: Store, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(index, "WORTH_THREADS", 1)  # one question is shared out among threads, too
+def test_many_threads_ask_parts_at_once(store: Store):
     found, queries = make_index(store).show(), store.rows[:64].astype(np.float32)
     expected = [found.search(query[None], 40, 16) for query in queries]
     with ThreadPoolExecutor(8) as threads:
         told = list(threads.map(lambda query: found.search(query[None], 40, 16), queries))
     assert all(np.array_equal(*pair) for pair in zip(told, expected, strict=True))
+
+
+def test_one_question_to_parts_is_shared_out_among_threads(store: Store, monkeypatch: pytest.MonkeyPatch):
+    alone, queries = make_index(store).show(), store.rows[:64].astype(np.float32)
+    monkeypatch.setattr(index, "WORTH_THREADS", 1)
+    shared = make_index(store).show()
+    assert index.faiss.downcast_index(shared._index.index).implem == index.SHARED_LISTS
+    for query in queries:
+        # Of equal codes either may be the last that is proposed.
+        one, other = (set(found.search(query[None], 40, 16)[0]) for found in (alone, shared))
+        assert len(one & other) > 35
 
 
 def cut_finely(made: PartedIndex) -> list[PartTask]:
@@ -231,6 +241,8 @@ def test_a_build_that_is_killed_while_it_writes_a_part_leaves_none_that_is_not_w
     """
     killed = subprocess.run([sys.executable, "-c", script, str(store.folder)], cwd=REPOSITORY, capture_output=True)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
+    named = [path.name for path in (store.folder / PARTS).glob("*.part") if not path.name.startswith(".")]
+    assert len(named) == 2, "what was begun has no name yet"
     notes: list[str] = []
     lists = make_index(store, on_note=notes.append)._path.read_bytes()
     assert notes[0] == "2 of 4 parts of the index are there"
