@@ -1,18 +1,18 @@
 """What an index costs in memory and in parts, of the same rows: python -m benchmarks.search_parts --collection C
 
-Rows are made as in `search_growth`. An index is built as one file, in memory, and then in parts of several sizes, each
-in a process of its own; beside them stands what the training alone holds. A reader of each answers in a process of its
-own, for its memory; then all answer the same queries in turn, in one process.
+Rows are made as in `search_growth`. An index is built in parts of several sizes, each in a process of its own; a part
+of all rows is an index in memory, in one file. A reader of each answers in a process of its own, for its memory; then
+all answer the same queries in turn, in one process.
 
 Rule: figures go to stdout, progress to stderr. A part is as large as it is told, whatever the product's are.
 """
 
 import json
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import click
+import numpy as np
 
 from benchmarks.search import describe_this_machine, opened_folder, tell
 from benchmarks.search_aside import run_aside
@@ -23,10 +23,12 @@ from benchmarks.search_ways import Ours, Way, ask_in_turn, make_point, measure_r
 from indexer import parts
 from indexer.fitting import Demands
 from indexer.generations import read_generation
+from indexer.index_maker import count_sample
+from indexer.recipes import Recipe
 from indexer.snapshot import Snapshot
 from seer_model.errors import UserError
 
-SIZES = (1_000_000, 500_000, 125_000)
+SIZES = (2_000_000, 1_000_000, 500_000, 125_000)
 ASKED = 300
 UNENDING = float("inf")
 
@@ -58,12 +60,13 @@ def main(
         machine = run_aside(describe_this_machine).result
         with opened_folder(folder) as place:
             stage = stage_stretched(collection, place, Wanted(rows=rows, dimension=dimension))
-            # One file first: that one is also what is trained with the same rows and no parts.
-            built = [measure_build(stage, demands, size) for size in (rows, *sizes)]
+            built = [measure_build(stage, demands, size) for size in sizes]
+            trained = run_aside(train_alone, stage.folder, built[-1]["search"]["recipe"])
             points = race(stage, built, rounds)
     except UserError as error:
         raise click.ClickException(str(error)) from error
     report = {"schema_version": 1, "machine": machine, "rows": rows, "dimension": dimension, "rounds": rounds}
+    report["training"] = {"seconds": trained.seconds, "own_bytes": trained.own_bytes}
     report["builds"] = [one | {"answers": point} for one, point in zip(built, points, strict=True)]
     click.echo(json.dumps(report, indent=1) if as_json else show_report(report))
 
@@ -84,20 +87,19 @@ def measure_build(stage: Stage, demands: Demands, size: int) -> dict:
 
 
 def publish_parts(folder: Path, demands: Demands, size: int) -> dict:
-    """In a process of its own: an index in parts of so many rows. Returns: what it is, and when each step was done."""
+    """In a process of its own: an index in parts of so many rows. Returns: what its manifest says of it."""
     parts.PART_ROWS = size
-    steps, started, fill = [], time.perf_counter(), parts.PartedIndex.fill
-
-    def told_fill(made: parts.PartedIndex) -> None:
-        steps.append(["trained", time.perf_counter() - started])
-        fill(made)
-        steps.append(["filled and merged", time.perf_counter() - started])
-
-    parts.PartedIndex.fill = told_fill
     published = publish_index(folder, demands)
     parts.remove_parts(Stage(folder).place)
-    kept = ("name", "size_bytes", "index", "recall", "search")
-    return {name: published[name] for name in kept} | {"steps": steps}
+    return {name: published[name] for name in ("name", "size_bytes", "index", "recall", "search")}
+
+
+def train_alone(folder: Path, recipe: dict) -> None:
+    """In a process of its own: what every build does before it has a part."""
+    store, found = Stage(folder).open_store(), Recipe(**recipe)
+    sample = np.linspace(0, len(store.rows) - 1, min(len(store.rows), count_sample(found)), dtype=np.int64)
+    parts.train_once(found, store, sample)
+    parts.remove_parts(store.folder)
 
 
 def race(stage: Stage, built: Sequence[dict], rounds: int) -> list[dict]:
@@ -133,6 +135,8 @@ def show_report(report: dict) -> str:
         f"{show_machine(report['machine'])}, faiss {report['machine']['faiss']}",
         f"{report['rows']:,} rows of {report['dimension']:,} numbers",
     ]
+    alone = report["training"]
+    lines.append(f"  training alone: {alone['seconds']:,.1f} s, own memory {alone['own_bytes'] / 1e6:,.0f} MB")
     return "\n".join([*lines, *map(show_build, report["builds"])])
 
 

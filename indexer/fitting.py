@@ -11,6 +11,7 @@ Rule: nothing is claimed of an index that was not measured on queries it has not
 
 import math
 import os
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -58,7 +59,7 @@ MOST_GROWTH = 2
 TRIED_AGAIN = 1.5
 """With so many times the rows, what was in vain is tried again."""
 MEMORY_SHARE = 4
-"""Without a limit, an index may take this part of the machine's memory."""
+"""Without a limit, an index in memory may take this part of the machine's."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,7 +169,9 @@ class _Fitting:
         self.rows, self.norms = store.rows, store.norms
         self.embed_edited = embed_edited
         self.random = np.random.default_rng(len(self.rows))
-        self.memory_bytes = demands.memory_bytes or _read_memory() // MEMORY_SHARE
+        # Lists that are mapped need no memory: the system keeps of them what it has room for.
+        at_first = sys.maxsize if is_large(len(self.rows)) else _read_memory() // MEMORY_SHARE
+        self.memory_bytes = demands.memory_bytes or at_first
 
     def run(self, milliseconds: float) -> Fitted:
         """Grow, or else train; or stay exact."""

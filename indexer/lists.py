@@ -5,8 +5,8 @@
 
 FAISS scans four-bit codes 32 rows at a time and lays them out for that (`pq4_pack_codes` in facebookresearch/faiss).
 Its lists on a disk (`OnDiskInvertedLists`) take any bytes: codes first, row numbers where the capacity ends. So a list
-whose capacity is a multiple of 32 is scanned where it lies. `merge_ondisk` does not know of blocks: given such lists
-it ends the process (docs/decisions/0014-index-in-parts.md).
+whose capacity is a multiple of 32 is scanned where it lies. FAISS's `merge_ondisk` refuses lists in blocks, and merging
+rows of several means to lay them out anew (docs/decisions/0014-index-in-parts.md).
 
 Rule: rows stand in each list in the order of their numbers, however many parts they came from.
 """

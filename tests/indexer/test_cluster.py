@@ -94,6 +94,12 @@ def start() -> Iterator[Callable[..., Nodes]]:
         nodes.close()
 
 
+@pytest.fixture(scope="module")
+def nodes(start: Callable[..., Nodes]) -> Nodes:
+    """One that several tests may use, also after some of its nodes were lost."""
+    return start()
+
+
 def read_rows(place: Path) -> tuple[list[str], np.ndarray]:
     """Content hashes and the bits of the rows, in the order of the rows."""
     with Collection(place) as collection:
@@ -115,10 +121,8 @@ def few(tmp_path_factory: pytest.TempPathFactory, photos_folder: Path) -> Path:
     return folder
 
 
-def test_killed_drivers_and_nodes_leave_the_rows_of_a_build_at_home(
-    start: Callable[..., Nodes], few: Path, tmp_path: Path
-):
-    nodes, there = start(), tmp_path / "there"
+def test_killed_drivers_and_nodes_leave_the_rows_of_a_build_at_home(nodes: Nodes, few: Path, tmp_path: Path):
+    there = tmp_path / "there"
     first = Driver(nodes, there, str(few))
     first.wait_for_rows(2 * SHARD_FILES)
     first.kill()
@@ -134,12 +138,12 @@ def test_killed_drivers_and_nodes_leave_the_rows_of_a_build_at_home(
 
 
 def test_parts_of_an_index_are_made_on_the_nodes_as_they_are_here(
-    start: Callable[..., Nodes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    nodes: Nodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     place, rows, dimension, part_rows = tmp_path / "store", 1600, 48, 450
     with closing(StoreWriter(place, dimension, 0)) as writer:
         writer.append(draw_embeddings(rows, dimension, seed=0).astype(np.float32))
-    line = [sys.executable, "-m", "tests.indexer.part_filler", start().address, str(place)]
+    line = [sys.executable, "-m", "tests.indexer.part_filler", nodes.address, str(place)]
     line += map(str, (rows, dimension, part_rows))
     done = subprocess.run(line, cwd=REPOSITORY, text=True, capture_output=True, timeout=PATIENCE_SECONDS)
     assert done.returncode == 0, done.stderr

@@ -155,6 +155,15 @@ def test_where_faiss_has_no_lists_on_a_disk_one_file_is_made(store: Store, tmp_p
     assert not (before.folder / LISTS).exists() and open_approximate(before.folder / "index.faiss").shape[0] == ROWS
 
 
+def test_mapped_lists_may_be_larger_than_memory_unless_a_limit_is_given(store: Store, monkeypatch):
+    monkeypatch.setattr(fitting, "_read_memory", lambda: 4000)
+    assert fit_index(store, FORCED).described["index"].startswith("PCA48,")
+    bounded = fit_index(store, Demands(exact_ms=0, recall=0.95, memory_bytes=1000)).described
+    assert bounded["chosen"].endswith("but no index fits in 1,000 bytes (--memory)")
+    monkeypatch.setattr(parts, "PART_ROWS", ROWS)
+    assert fit_index(store, FORCED).described["chosen"].endswith("but no index fits in 1,000 bytes (--memory)")
+
+
 def test_what_is_claimed_of_parts_is_what_a_reader_measures(store: Store, tmp_path: Path):
     fitted = fit_index(store, FORCED)
     before = write(fitted, tmp_path / "index", ROWS)
