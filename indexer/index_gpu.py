@@ -26,7 +26,9 @@ _failed: list[str] = []
 """What a GPU failed with, as FAISS says it."""
 
 
-def add_nearest(best: faiss.ResultHeap, queries: np.ndarray, piece: np.ndarray, norms: np.ndarray, first: int) -> None:
+def add_nearest(
+    best: faiss.ResultHeap, queries: np.ndarray, piece: np.ndarray, norms: np.ndarray, first: int
+) -> None:
     """Let a piece of the rows compete: (n, D) float32, their norms (n,), the first of them row number `first`.
 
     Args:
