@@ -24,6 +24,7 @@ from benchmarks.search_stage import Stage, stage_stretched
 from benchmarks.search_ways import Ours, Way, ask_in_turn, measure_recall
 from indexer.fitting import INDEX, Demands
 from indexer.generations import open_generation
+from indexer.parts import LISTS
 from seer_model.durable import write_durably
 from seer_model.errors import UserError
 
@@ -94,12 +95,12 @@ def measure_build(collection: Path, folder: Path, wanted: Wanted, demands: Deman
 def describe_build(stage: Stage, built: Outcome) -> dict:
     """What a build took and what it is worth, as JSON-able values."""
     generation = open_generation(stage.folder)
-    index = generation.manifest["files"].get(INDEX, {"size_bytes": 0})
+    files = generation.manifest["files"]
     return {
         "seconds": built.seconds,
         "own_bytes": built.own_bytes,
         "mapped_bytes": built.mapped_bytes,
-        "index_bytes": index["size_bytes"],
+        "index_bytes": sum(files[name]["size_bytes"] for name in (INDEX, LISTS) if name in files),
         "index": generation.manifest["index"],
         "chosen": generation.manifest["chosen"],
         "recall": find_recall(stage, generation.manifest["rows"]),

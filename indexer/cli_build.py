@@ -78,7 +78,8 @@ class SizeInBytes(click.ParamType):
 )
 @click.option(
     "--memory", "memory_bytes", type=SizeInBytes(), metavar="SIZE",
-    help="What an index may take, as in 500MB or 4GB; at first a quarter of the machine's memory, then as it was.",
+    help="What an index may take, as in 500MB or 4GB; at first a quarter of the machine's memory, or all that it needs "
+    "where its lists stay on the disk; then as it was.",
 )
 @click.option(
     "--exact-ms", type=click.FloatRange(0), metavar="MS",

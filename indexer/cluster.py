@@ -10,7 +10,7 @@ Rule: paths and settings go to the cluster, names of shards come back; the colle
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -30,6 +30,7 @@ from indexer.cluster_stages import (
 )
 from indexer.decode import DecodeSettings
 from indexer.fleet import About
+from indexer.parts import PartTask, fill_if_reached
 from seer_model.errors import DeviceError, SettingsError, UserError
 
 READING_CPUS, DECODING_CPUS, NETWORK_CPUS = 0.05, 0.45, 0.05
@@ -103,6 +104,17 @@ class Cluster:
         )
         with _explain_loss(self._ray):
             yield from made.iter_rows()
+
+    def fill_parts(self, tasks: Sequence[PartTask]) -> None:
+        """Make parts of an index, one on each node at a time; nodes that do not reach its folder leave theirs undone.
+
+        Raises: what the parts do; DeviceError if the cluster is lost.
+        """
+        self._free_device()
+        # A whole node for each: a part takes all of its cores, and memory is that of one part.
+        cpus = min(int(node["Resources"].get("CPU", 0)) or 1 for node in self._ray.nodes() if node["Alive"])
+        fill = self._ray.remote(num_cpus=cpus, max_retries=MOST_DEATHS)(fill_if_reached)
+        self._wait_for([fill.remote(task) for task in tasks])
 
     def _pool(self, size: int) -> dict[str, Any]:
         strategy = self._ray.data.ActorPoolStrategy(

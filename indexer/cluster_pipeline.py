@@ -11,7 +11,7 @@ import logging
 import os
 import uuid
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -25,6 +25,7 @@ from indexer.fetching import InVain, find_place, list_tasks
 from indexer.fleet import About, Fleet
 from indexer.layout import OUTPUTS
 from indexer.output_shards import TOKEN, OutputShard, list_shards, name_shard, read_shard, remove_aside, remove_shard
+from indexer.parts import PartTask
 from indexer.recording import Recorder, Sinks
 from indexer.report import Progress, Watchers
 from indexer.settings import BuildSettings
@@ -170,6 +171,10 @@ class Spread:
     def __init__(self, cluster: Cluster, embedding: Embedding, about: About) -> None:
         self._cluster, self._embedding = cluster, embedding
         self.fleet = Fleet(about, [partial(cluster.embed, embedding)])
+
+    def fill_parts(self, tasks: Sequence[PartTask]) -> None:
+        """As `Cluster.fill_parts`."""
+        self._cluster.fill_parts(tasks)
 
     def make_pipeline(
         self, sinks: Sinks, decoding: DecodeSettings, together: int, watchers: Watchers

@@ -11,6 +11,7 @@ Rule: nothing is claimed of an index that was not measured on queries it has not
 
 import math
 import os
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from indexer.parts import LISTS, FillParts, PartedIndex, is_large, keep_trained, train_once
 from indexer.recall import (
     NO_OWN,
     HeldOut,
@@ -57,7 +59,7 @@ MOST_GROWTH = 2
 TRIED_AGAIN = 1.5
 """With so many times the rows, what was in vain is tried again."""
 MEMORY_SHARE = 4
-"""Without a limit, an index may take this part of the machine's memory."""
+"""Without a limit, an index in memory may take this part of the machine's."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,6 +99,7 @@ def fit_index(
     last: dict | None = None,
     embed_edited: Callable[[], np.ndarray | None] = lambda: None,
     on_note: Callable[[str], None] = lambda note: None,
+    fill: FillParts | None = None,
 ) -> Fitted:
     """Find the index for a store.
 
@@ -106,6 +109,7 @@ def fit_index(
             nearly as many rows is not tried again.
         embed_edited: gives embeddings of edited copies of stored images, (E, D) float32, to be held out as well.
         on_note: is told what is tried, line by line.
+        fill: makes parts of a large index elsewhere.
     """
     if len(store.rows) < LEAST_ROWS or (store.rows.nbytes < INSTANT_BYTES and demands.exact_ms):
         return _stay_exact("exact: there are few rows")
@@ -116,7 +120,7 @@ def fit_index(
         return _stay_exact(f"exact: an answer takes {milliseconds:.1f} ms")
     if tried := _find_tried(last, demands, len(store.rows)):
         return _stay_exact(last["chosen"], tried)
-    return _Fitting(store, demands, before, embed_edited, on_note).run(milliseconds)
+    return _Fitting(store, demands, before, embed_edited, on_note, fill).run(milliseconds)
 
 
 def _find_tried(last: dict | None, demands: Demands, rows: int) -> dict | None:
@@ -158,12 +162,16 @@ class _Fitting:
         before: Before | None,
         embed_edited: Callable[[], np.ndarray | None],
         on_note: Callable[[str], None],
+        fill: FillParts | None,
     ) -> None:
         self.demands, self.before, self.on_note = demands, before, on_note
+        self.store, self.fill = store, fill
         self.rows, self.norms = store.rows, store.norms
         self.embed_edited = embed_edited
         self.random = np.random.default_rng(len(self.rows))
-        self.memory_bytes = demands.memory_bytes or _read_memory() // MEMORY_SHARE
+        # Lists that are mapped need no memory: the system keeps of them what it has room for.
+        at_first = sys.maxsize if is_large(len(self.rows)) else _read_memory() // MEMORY_SHARE
+        self.memory_bytes = demands.memory_bytes or at_first
 
     def run(self, milliseconds: float) -> Fitted:
         """Grow, or else train; or stay exact."""
@@ -172,16 +180,13 @@ class _Fitting:
 
     def _grow(self, before: Before) -> Fitted | None:
         """The index before with the rows that came since, if it still reaches what is asked for."""
-        from indexer.index_maker import open_trained
-
         recipe, trained = Recipe(**before.search["recipe"]), before.search["trained_among"]
         fits = recipe.measure(*self.rows.shape) <= self.memory_bytes
         if not fits or len(self.rows) > MOST_GROWTH * trained:
             return None
         new = self.random.permutation(np.arange(before.rows, len(self.rows)))
         self.on_note(f"adding {len(new):,} rows to {recipe.title}")
-        maker = open_trained(before.folder / INDEX)
-        maker.add(self.rows[before.rows :])
+        maker = self._open(before)
         held = read_held_out(before.folder).extend(self.rows[before.rows :], self.norms[before.rows :], before.rows)
         asked = self._ask(np.sort(new[:NEW_QUERIES]))
         fitted, recall = self._measure(recipe, maker, held, trained, asked, before.search)
@@ -189,25 +194,59 @@ class _Fitting:
             self.on_note(f"{recipe.title} has fallen to a recall of {recall:.3f}: it is trained anew")
         return fitted
 
+    def _open(self, before: Before) -> "IndexMaker | PartedIndex":
+        """The index before with the new rows in it."""
+        from indexer.index_maker import open_trained
+
+        maker, lists = open_trained(before.folder / INDEX), before.folder / LISTS
+        if lists.exists() or is_large(len(self.rows)):
+            known = (lists, before.rows) if lists.exists() else None
+            return self._fill_parts(keep_trained(maker, self.store), known)
+        maker.add(self.rows[before.rows :])
+        return maker
+
+    def _make(self, recipe: Recipe, sample: np.ndarray) -> "IndexMaker | PartedIndex":
+        """An index of all rows, trained with a sample of them."""
+        from indexer.index_maker import train
+
+        if is_large(len(self.rows)):
+            return self._fill_parts(train_once(recipe, self.store, sample))
+        maker = train(recipe, self.rows, sample)
+        maker.add(self.rows)
+        return maker
+
+    def _fill_parts(self, trained: Path, known: tuple[Path, int] | None = None) -> PartedIndex:
+        index = PartedIndex(self.store, trained, known, self.fill, self.on_note)
+        index.fill()
+        return index
+
     def _train_in_turn(self) -> Fitted:
-        from indexer.index_maker import count_sample, train
+        from indexer.index_maker import count_sample
 
         recipes = list_recipes(*self.rows.shape, self.memory_bytes)
         if not recipes:
             return _stay_exact(f"exact: {self.slow}, but no index fits in {self.memory_bytes:,} bytes (--memory)")
-        drawn, asked = self.random.permutation(len(self.rows)), min(QUERIES, len(self.rows) // LEAST_SHARE)
+        asked = min(QUERIES, len(self.rows) // LEAST_SHARE)
+        drawn = self._draw(asked + count_sample(recipes[0]))
         held, rest = self._hold_out(np.sort(drawn[:asked])), drawn[asked:]
         for recipe in recipes:
             self.on_note(f"training {recipe.title} for {len(self.rows):,} rows")
-            maker = train(recipe, self.rows, np.sort(rest[: count_sample(recipe)]))
-            maker.add(self.rows)
+            maker = self._make(recipe, np.sort(rest[: count_sample(recipe)]))
             fitted, recall = self._measure(recipe, maker, held, len(self.rows))
             if fitted:
                 return fitted
             self.on_note(f"{recipe.title} reaches a recall of {recall:.3f}; {self.demands.recall:g} is asked for")
+            if isinstance(maker, PartedIndex):
+                maker.remove()
             del maker  # Memory for the next one.
         why = f"exact: {self.slow}, but {recipe.title} reaches no better recall than {recall:.3f}"
         return _stay_exact(why, {"rows": len(self.rows), "demands": asdict(self.demands)})
+
+    def _draw(self, least: int) -> np.ndarray:
+        """So many different row numbers, in a random order; of few rows all, of many no more than are needed."""
+        if is_large(len(self.rows)):
+            return self.random.choice(len(self.rows), min(least, len(self.rows)), replace=False)
+        return self.random.permutation(len(self.rows))
 
     def _hold_out(self, own: np.ndarray) -> HeldOut:
         """These rows and edited copies, in a random order: every second one chooses, the others tell."""
@@ -225,7 +264,7 @@ class _Fitting:
     def _measure(
         self,
         recipe: Recipe,
-        maker: "IndexMaker",
+        maker: "IndexMaker | PartedIndex",
         held: HeldOut,
         trained: int,
         new: HeldOut | None = None,
@@ -311,7 +350,7 @@ def _widen(filtered: list[dict], width: Width) -> list[dict]:
     return [{**one, "probes": max(one["probes"], width.probes)} for one in filtered]
 
 
-def _write(maker: "IndexMaker", held: HeldOut, folder: Path) -> None:
+def _write(maker: "IndexMaker | PartedIndex", held: HeldOut, folder: Path) -> None:
     maker.write(folder / INDEX)
     with (folder / HELD_OUT).open("wb") as file:
         np.savez(file, **{**vars(held), "queries": held.queries.astype(np.float16)})

@@ -17,6 +17,7 @@ import numpy as np
 
 from indexer.errors import CollectionDamaged
 from indexer.index_gpu import add_nearest
+from indexer.lists import BLOCK, ListsFile
 
 CHUNK_BYTES = 64 << 20
 PIECE_BYTES = 16 << 20
@@ -143,14 +144,46 @@ class ApproximateIndex:
         return np.where(rows < 0, -np.inf, products), rows
 
 
-def open_approximate(path: Path) -> ApproximateIndex:
-    """An index file, mapped. Raises: CollectionDamaged if FAISS cannot read it, or not as one of ours."""
+def open_approximate(path: Path, lists: Path | None = None) -> ApproximateIndex:
+    """An index file. FAISS maps its centres alone, and reads the lists; a file of lists is mapped.
+
+    Args:
+        lists: where its lists lie, if they have a file of their own (`lists.ListsFile`).
+    Raises: CollectionDamaged if FAISS cannot read it, or not as one of ours.
+    """
     try:
-        return ApproximateIndex(faiss.read_index(os.fspath(path), faiss.IO_FLAG_MMAP_IFC))
-    except (RuntimeError, AttributeError) as error:
+        index = faiss.read_index(os.fspath(path), faiss.IO_FLAG_MMAP_IFC)
+        if lists:
+            _map_lists(index, lists)
+        return ApproximateIndex(index)
+    except (RuntimeError, AttributeError, ValueError, OSError) as error:
         raise CollectionDamaged(
-            f"{path} cannot be read as an index ({error}). Run seer check --repair: it makes the index anew."
+            f"{lists or path} cannot be read as an index ({error}). Run seer check --repair: it makes the index anew."
         ) from None
+
+
+def can_map_lists() -> bool:
+    """Whether this FAISS has lists on a disk: it has none on Windows."""
+    return hasattr(faiss, "OnDiskInvertedLists")
+
+
+def _map_lists(index: faiss.IndexPreTransform, path: Path) -> None:
+    """Let a trained index without rows look for them in a file of lists."""
+    empty = faiss.downcast_index(index.index)
+    found = ListsFile(path, empty.nlist, empty.code_size)
+    mapped = faiss.OnDiskInvertedLists(empty.nlist, empty.code_size, os.fspath(path))
+    mapped.read_only, mapped.totsize = True, found.size_bytes
+    # By itself it starts 32 threads for each question, which read ahead what is about to be read.
+    mapped.prefetch_nthread = 0
+    mapped.lists.clear()
+    for told in np.stack([found.sizes, found.blocks * BLOCK, found.places], axis=1).tolist():
+        one = faiss.OnDiskOneList()
+        one.size, one.capacity, one.offset = told
+        mapped.lists.push_back(one)
+    mapped.do_mmap()
+    empty.replace_invlists(mapped, True)
+    mapped.this.disown()
+    index.ntotal = empty.ntotal = int(found.sizes.sum())
 
 
 def find_nearest(

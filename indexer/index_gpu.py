@@ -77,6 +77,16 @@ def add_rows(index: faiss.IndexPreTransform, rows: np.ndarray) -> None:
     _run(add_with_gpu, lambda: index.add(rows))
 
 
+def assign_rows(index: faiss.IndexIVF, reduced: np.ndarray) -> np.ndarray:
+    """The list of each of (n, d) float32 reduced rows, found on the GPU: (n,) int64."""
+
+    def assign_on_gpu() -> np.ndarray:
+        centres = faiss.index_cpu_to_gpu(_open_resources(), 0, index.quantizer)
+        return centres.search(reduced, 1)[1][:, 0]
+
+    return _run(assign_on_gpu, lambda: index.quantizer.search(reduced, 1)[1][:, 0])
+
+
 def _run(on_gpu: Callable[[], Found], on_cpu: Callable[[], Found]) -> Found:
     if not _failed and faiss.get_num_gpus() > 0:
         try:

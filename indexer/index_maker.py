@@ -18,7 +18,7 @@ import faiss
 import numpy as np
 
 from indexer.index import CHUNK_BYTES, ApproximateIndex, decode, use_threads
-from indexer.index_gpu import add_rows, train_lists
+from indexer.index_gpu import add_rows, assign_rows, train_lists
 from indexer.recipes import Recipe
 
 ROWS_FOR_A_LIST = 64
@@ -52,6 +52,30 @@ class IndexMaker:
             use_threads(len(piece) * lists)
             add_rows(self._index, piece)
 
+    @property
+    def lists(self) -> tuple[int, int]:
+        """How many lists it has, and bytes of a row's code in them."""
+        found = faiss.extract_index_ivf(self._index)
+        return found.nlist, found.code_size
+
+    def encode(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """What `add` would put into lists: (n,) int32, the list of each row, and (n, c) uint8 codes."""
+        found = faiss.downcast_index(faiss.extract_index_ivf(self._index))
+        reduction = faiss.downcast_VectorTransform(self._index.chain.at(0))
+        lists, codes, first = np.empty(len(rows), np.int32), np.empty((len(rows), found.code_size), np.uint8), 0
+        for piece in _cut(rows):
+            use_threads(len(piece) * found.nlist)
+            reduced, some = reduction.apply(piece), slice(first, first + len(piece))
+            assigned = np.ascontiguousarray(assign_rows(found, reduced))
+            given = (faiss.swig_ptr(values) for values in (reduced, assigned, codes[some]))
+            found.encode_vectors(len(piece), *given)
+            lists[some], first = assigned, some.stop
+        return lists, codes
+
+    def clear(self) -> None:
+        """Take all rows out; it stays trained."""
+        self._index.reset()
+
     def read_reduction(self) -> np.ndarray:
         """The matrix of the reduction, (reduced, D) float32, its rows of length 1 and at right angles."""
         reduction = faiss.downcast_VectorTransform(self._index.chain.at(0))
@@ -78,7 +102,10 @@ def train(recipe: Recipe, rows: np.ndarray, sample: np.ndarray) -> IndexMaker:
     use_threads(len(sample) * recipe.lists * ROUNDS)
     reduction = _fit_reduction(rows, _thin(sample, REDUCTION_ROWS), recipe.reduced)
     index = faiss.index_factory(recipe.reduced, recipe.factory, faiss.METRIC_INNER_PRODUCT)
-    reduced = np.concatenate([reduction.apply(piece) for piece in _cut(rows, sample)])
+    reduced, first = np.empty((len(sample), recipe.reduced), np.float32), 0
+    for piece in _cut(rows, sample):
+        reduced[first : first + len(piece)] = reduction.apply(piece)
+        first += len(piece)
     train_lists(index, reduced)
     index = faiss.IndexPreTransform(reduction, index)
     return IndexMaker(index)

@@ -280,7 +280,8 @@ class _Build:
         self.watchers.on_progress(Progress("building the index"))
         store, described = (self.store, self._describe()) if current else self._choose_whole_store()
         make_copies = partial(self._make_copies, store) if store == self.store else None
-        return publish_store(self.folder, self.catalog, store, described, self.watchers.on_step, make_copies)
+        fill = self.spread.fill_parts if self.spread else None
+        return publish_store(self.folder, self.catalog, store, described, self.watchers.on_step, make_copies, fill)
 
     def _make_copies(self, store: int, titles: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """Embeddings of edited copies of some images, (E, D) float32, and (E,) the rows of these."""

@@ -2,8 +2,8 @@
 
     COLLECTION/
       catalog.sqlite  thumbnails.sqlite  marks.sqlite  build.lock  build.log
-      stores/000002/       rows.f16  norms.f32  crc.u32
-      generations/000007/  image_ids.npy  manifest.json  index.faiss  held_out.npz  graph/
+      stores/000002/       rows.f16  norms.f32  crc.u32  parts/
+      generations/000007/  image_ids.npy  manifest.json  index.faiss  index.lists  held_out.npz  graph/
       CURRENT              "000007\\n", replaced atomically
 
 Rule: every path is spelled here and nowhere else. This module creates nothing.

@@ -17,6 +17,7 @@ from indexer.edits import EDITS
 from indexer.errors import CollectionError, FaissMissing
 from indexer.fitting import Before, Demands, fit_index, read_edited
 from indexer.layout import STORES, name_store
+from indexer.parts import FillParts, remove_parts
 from indexer.vectors import Store
 from indexer.words import MILD, WORDS, calibrate
 
@@ -51,6 +52,7 @@ def publish_store(
     described: dict,
     on_step: OnStep,
     make_copies: MakeCopies | None = None,
+    fill: FillParts | None = None,
 ) -> generations.Generation:
     """A generation on all rows that the catalog names of a store.
 
@@ -59,6 +61,7 @@ def publish_store(
             generation's manifest holds for every store of the same fingerprint.
         on_step: is told each step by name once it is done.
         make_copies: edits and embeds copies of some images; what the generation before knows by such copies is as good.
+        fill: makes parts of a large index elsewhere.
     Raises: FaissMissing; CollectionDamaged if the store is shorter than the catalog says.
     """
     require_faiss("nothing was published; what was embedded is kept")
@@ -73,6 +76,7 @@ def publish_store(
         last=last.manifest if last else None,
         embed_edited=partial(_find_edited, indexed, make_copies),
         on_note=log.info,
+        fill=fill,
     )
     log.info("%s", fitted.described["chosen"])
     own = {"store": store, "rows": len(image_ids), **fitted.described, **_find_words(stored, last, make_copies)}
@@ -83,6 +87,7 @@ def publish_store(
         fitted.write,
         on_step,
     )
+    remove_parts(stored.folder)
     _remove_old_stores(collection, catalog)
     on_step("old generations removed")
     return published

@@ -43,7 +43,8 @@ class BuildSettings:
     recall: float | None = None
     """What an approximate index must reach. None: as the collection has it, 0.98 for a new one."""
     memory_bytes: int | None = None
-    """What an index may take in memory. None: as the collection has it, a quarter of the machine's for a new one."""
+    """What an index may take. None: as the collection has it; for a new one a quarter of the machine's memory, and no
+    limit where its lists are mapped (`parts`)."""
     exact_ms: float | None = None
     """An exact answer that takes no longer is kept. None: as the collection has it, 20 for a new one."""
     limit: int | None = None

@@ -21,6 +21,7 @@ from indexer.filters import Filter
 from indexer.fitting import INDEX
 from indexer.generations import Generation, open_generation, read_current
 from indexer.layout import STORES, name_store
+from indexer.parts import LISTS
 from indexer.vectors import Store
 
 if TYPE_CHECKING:
@@ -79,12 +80,13 @@ class Snapshot:
 
     @cached_property
     def approximate(self) -> "ApproximateIndex":
-        """The index file, opened when a search first needs it."""
+        """The index, opened when a search first needs it."""
         from indexer.index import open_approximate
 
         # Its stamp says nothing of a byte that rotted, and FAISS believes what it reads.
         path = self.generation.verify(INDEX)
-        index = open_approximate(path)
+        has_lists = LISTS in self.generation.manifest["files"]
+        index = open_approximate(path, self.generation.verify(LISTS)) if has_lists else open_approximate(path)
         if index.shape != (self.rows, self.dimension):
             raise CollectionDamaged(
                 f"{path} has {index.shape} rows and numbers where its manifest has {(self.rows, self.dimension)}. "

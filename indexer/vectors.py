@@ -85,7 +85,7 @@ class Store:
     """
 
     def __init__(self, folder: Path, dimension: int, rows: int) -> None:
-        self._folder = folder
+        self.folder = folder
         self.rows = _map(folder / ROWS, ROW_TYPE, (rows, dimension))
         self.norms = _map(folder / NORMS, NORM_TYPE, (rows,))
         self._crcs = _map(folder / CRCS, CRC_TYPE, (rows,))
@@ -163,7 +163,7 @@ class Store:
         rows = rows[~self._is_checked[rows]]
         if damaged := self.list_damaged(rows):
             raise CollectionDamaged(
-                f"Row {damaged[0]} of {self._folder / ROWS} is not what was written: its checksum differs. "
+                f"Row {damaged[0]} of {self.folder / ROWS} is not what was written: its checksum differs. "
                 "Run seer check --repair; the pictures are untouched."
             )
         self._is_checked[rows] = True

@@ -52,6 +52,7 @@ LADDERS = {
         # The index that fits a store: trained, measured with rows held out and with edited copies.
         # What the nodes of a cluster do; the door to it stands above.
         {"fitting", "cluster_stages"},
+        {"parts"},  # an index of many rows, made part by part
         {"index_maker", "recall", "edited", "graph_folder", "fetching", "recording", "output_shards"},
         {
             *("sources", "catalog_reader", "catalog_upkeep", "decode", "embed", "vectors", "index", "generations"),
@@ -65,8 +66,8 @@ LADDERS = {
         {"catalog_walk"},  # a part of the catalog's own: what a walk changes in it
         # How the three SQLite files are opened, decoding processes, what an evaluation is: below their steps.
         # And who may change a collection.
-        # And object storage, and Milvus.
-        {"schema", "workers", "evaluation", "hold", "index_gpu", "remote", "milvus"},
+        # And object storage, Milvus, and inverted lists on the disk.
+        {"schema", "workers", "evaluation", "hold", "index_gpu", "remote", "milvus", "lists"},
         {"layout", "settings", "report", "interrupts", "recipes", "filters"},
         {"urls"},  # how a path is spelled that is a URL
         {"errors"},

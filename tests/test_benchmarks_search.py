@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from benchmarks import search, search_growth, search_opening, search_peers, search_race, search_rows
+from benchmarks import search, search_growth, search_opening, search_parts, search_peers, search_race, search_rows
 from benchmarks.search_aside import AsideFailed, Outcome, read_mapped, run_aside
 from benchmarks.search_peers import FLAT_16, FLAT_32, Absent, choose_as_autofaiss
 from benchmarks.search_rows import Stretch, Wanted, find_spectrum, find_store, measure_spread, study
@@ -31,6 +31,7 @@ from benchmarks.search_ways import (
     list_unbeaten,
     measure_recall,
 )
+from indexer import parts
 from indexer.collection import Collection, Filter
 from indexer.fitting import Demands
 from indexer.generations import open_generation
@@ -269,7 +270,7 @@ def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
     def run_here(function: Callable, *given: object) -> Outcome:
         return Outcome(result=function(*given), seconds=1.0, own_bytes=1 << 20, mapped_bytes=0)
 
-    for module in (search, search_race, search_growth, search_opening):
+    for module in (search, search_race, search_growth, search_opening, search_parts):
         if hasattr(module, "run_aside"):
             monkeypatch.setattr(module, "run_aside", run_here)
 
@@ -324,6 +325,24 @@ def test_an_index_that_grew_has_the_new_rows(stage: Stage, tmp_path: Path):
     manifest = open_generation(grown.folder).manifest
     assert (manifest["rows"], manifest["search"]["trained_among"]) == (1515, 1500)
     assert search_growth.find_recall(grown, 1515) > 0.85
+
+
+@pytest.mark.long
+def test_indexes_in_parts_are_measured_beside_one_in_memory(
+    collection: Path, tmp_path: Path, in_process: None, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(parts, "PART_ROWS", parts.PART_ROWS)  # the command changes it
+    given = ["--collection", collection, "--rows", 2000, "--dimension", 64, "--part", 2000, "--part", 600]
+    given += ["--recall", 0.9, "--rounds", 1, "--folder", tmp_path, "--json"]
+    done = CliRunner().invoke(search_parts.main, list(map(str, given)))
+    assert done.exit_code == 0, done.output
+    report = json.loads(done.stdout)
+    one, many = report["builds"]
+    assert not (tmp_path / "generations" / one["name"] / parts.LISTS).exists()
+    assert (tmp_path / "generations" / many["name"] / parts.LISTS).exists()
+    assert not (tmp_path / "stores" / "000001" / parts.PARTS).exists(), "nothing is left of them"
+    assert all(build["answers"]["recall"] > 0.85 for build in report["builds"])
+    assert "training alone" in search_parts.show_report(report)
 
 
 @pytest.mark.long

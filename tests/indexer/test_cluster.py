@@ -8,14 +8,18 @@ import sys
 import tarfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from indexer import parts
 from indexer.collection import Collection
+from indexer.vectors import Store, StoreWriter
 from tests.conftest import REPOSITORY, fail_in_ci_else_skip
 from tests.indexer.making import build
+from tests.indexer.making_rows import draw_embeddings
 from tests.indexer.object_store import serve_objects
 
 NODES = 3
@@ -90,6 +94,12 @@ def start() -> Iterator[Callable[..., Nodes]]:
         nodes.close()
 
 
+@pytest.fixture(scope="module")
+def nodes(start: Callable[..., Nodes]) -> Nodes:
+    """One that several tests may use, also after some of its nodes were lost."""
+    return start()
+
+
 def read_rows(place: Path) -> tuple[list[str], np.ndarray]:
     """Content hashes and the bits of the rows, in the order of the rows."""
     with Collection(place) as collection:
@@ -111,10 +121,8 @@ def few(tmp_path_factory: pytest.TempPathFactory, photos_folder: Path) -> Path:
     return folder
 
 
-def test_killed_drivers_and_nodes_leave_the_rows_of_a_build_at_home(
-    start: Callable[..., Nodes], few: Path, tmp_path: Path
-):
-    nodes, there = start(), tmp_path / "there"
+def test_killed_drivers_and_nodes_leave_the_rows_of_a_build_at_home(nodes: Nodes, few: Path, tmp_path: Path):
+    there = tmp_path / "there"
     first = Driver(nodes, there, str(few))
     first.wait_for_rows(2 * SHARD_FILES)
     first.kill()
@@ -127,6 +135,27 @@ def test_killed_drivers_and_nodes_leave_the_rows_of_a_build_at_home(
     assert report["embedded"] <= FEW - SHARD_FILES
     build(tmp_path / "here", few, batch_size=None)
     assert_same(there, tmp_path / "here")
+
+
+def test_parts_of_an_index_are_made_on_the_nodes_as_they_are_here(
+    nodes: Nodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    place, rows, dimension, part_rows = tmp_path / "store", 1600, 48, 450
+    with closing(StoreWriter(place, dimension, 0)) as writer:
+        writer.append(draw_embeddings(rows, dimension, seed=0).astype(np.float32))
+    line = [sys.executable, "-m", "tests.indexer.part_filler", nodes.address, str(place)]
+    line += map(str, (rows, dimension, part_rows))
+    done = subprocess.run(line, cwd=REPOSITORY, text=True, capture_output=True, timeout=PATIENCE_SECONDS)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == ["merging 4 parts of 16 lists"], "none was made by that process"
+    (lists,) = (place / parts.PARTS).glob("*.lists")
+    (trained,) = (place / parts.PARTS).glob("*.faiss")
+    made = lists.read_bytes()
+    for path in (place / parts.PARTS).glob("*.part"):
+        path.unlink()
+    monkeypatch.setattr(parts, "PART_ROWS", part_rows)
+    parts.PartedIndex(Store(place, dimension, rows), trained).fill()
+    assert lists.read_bytes() == made
 
 
 @pytest.mark.long

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from indexer import cluster_pipeline, fetching
+from indexer import cluster_pipeline, fetching, fitting, parts
 from indexer.catalog import Catalog
 from indexer.cluster import Plan
 from indexer.cluster_stages import DecodeFiles, Embedder, Embedding, EmbedFiles, Row, read_files
@@ -24,7 +24,7 @@ from indexer.output_shards import OutputShard, decode_shard, encode_shard, name_
 from indexer.report import BuildReport, Watchers
 from indexer.settings import BuildSettings
 from seer_model.errors import SettingsError
-from tests.indexer.making import build, draw
+from tests.indexer.making import build, draw, draw_pile
 from tests.indexer.object_store import ObjectStore
 
 
@@ -103,6 +103,27 @@ def test_a_cluster_gives_what_a_build_at_home_gives(cluster: type[HereCluster], 
     # Nothing is left of what was on its way, and nothing is done again.
     assert not (tmp_path / "there" / "outputs").exists()
     assert spread(tmp_path / "there").embedded == 0 and len(cluster.made) == -(-there.found // 4)
+
+
+def test_a_cluster_makes_the_parts_of_a_large_index(
+    cluster: type[HereCluster], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(fitting, "LEAST_ROWS", 16)
+    monkeypatch.setattr(parts, "PART_ROWS", 20)
+    asked: list[int] = []
+
+    def fill_parts(self: HereCluster, tasks: list[parts.PartTask]) -> None:
+        asked.extend(task.first for task in tasks)
+        for task in tasks:
+            parts.fill_if_reached(task)
+
+    monkeypatch.setattr(cluster, "fill_parts", fill_parts, raising=False)
+    pile = draw_pile(tmp_path / "pictures", 50)
+    assert spread(tmp_path / "there", pile, exact_ms=0.0).images == 50 and asked[:3] == [0, 20, 40]
+    here = build(tmp_path / "here", pile, exact_ms=0.0)
+    assert here.generation == "000001"
+    lists = [tmp_path / place / "generations" / "000001" / parts.LISTS for place in ("there", "here")]
+    assert lists[0].read_bytes() == lists[1].read_bytes()
 
 
 @pytest.mark.parametrize("fail_at", [0, 1, 3])

@@ -91,6 +91,17 @@ def test_what_the_gpu_helped_to_make_is_what_the_cpu_makes(gpu: SimpleNamespace,
     assert gpu.copied == 2 and made["gpu"] == made["cpu"]
 
 
+def test_lists_and_codes_of_a_part_are_the_same_with_a_gpu(gpu: SimpleNamespace):
+    rows = np.random.default_rng(1).normal(size=(2000, 16)).astype(np.float16)
+    maker = train(Recipe(reduced=16, lists=16), rows, np.arange(2000))
+    with_gpu = maker.encode(rows)
+    assert gpu.copied == 2 and len(gpu.threads) == 1
+    gpu.error = "out of memory"
+    without = maker.encode(rows)
+    assert all(np.array_equal(*pair) for pair in zip(with_gpu, without, strict=True))
+    assert gpu.copied == 3, "it was asked once more, and failed"
+
+
 def test_a_gpu_that_fails_is_told_once_and_the_cpu_goes_on(gpu: SimpleNamespace, caplog: pytest.LogCaptureFixture):
     gpu.error = "Error in virtual void* faiss::gpu::StandardGpuResourcesImpl: out of memory\nsecond line"
     rows = np.random.default_rng(1).normal(size=(2000, 16)).astype(np.float16)
