@@ -24,7 +24,7 @@ from indexer.layout import LARGEST, clamp_time
 from indexer.members import Known
 from indexer.reasons import PENDING, UNPUBLISHED, UNREAD, find_kind, split_reason
 from indexer.schema import bound_paths, connect_to_read, explain_damage
-from indexer.urls import make_absolute, resolve
+from indexer.urls import is_remote, make_absolute, resolve
 
 ASKED_AT_ONCE = 500
 HASH_BYTES = 32
@@ -189,7 +189,9 @@ class CatalogReader:
         return {path: (size_bytes, mtime_ns) for path, size_bytes, mtime_ns in found}
 
     def read_known(self, path: Path) -> Known | None:
-        """What is known of a file."""
+        """What is known of a file behind a URL; of others it is not asked, and older catalogs have less of them."""
+        if not is_remote(path):
+            return None
         found = self._ask("SELECT size_bytes, mtime_ns, inode FROM files WHERE path = ?", (os.fsencode(path),))
         return Known(*found[0]) if found else None
 

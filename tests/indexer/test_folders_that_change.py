@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from indexer import catalog, places, schema, sources
+from indexer import catalog_walk, places, schema, sources
 from indexer.cli import cli
 from indexer.collection import Collection
 from indexer.errors import CollectionUnwritable, SourceError
@@ -181,7 +181,7 @@ def test_a_file_that_changed_places_with_one_passed_over_is_told_apart_too(place
 def test_a_disk_that_numbers_its_files_anew_costs_no_other_look(
     place: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(catalog, "MOST_READ_AGAIN", 3)
+    monkeypatch.setattr(catalog_walk, "MOST_READ_AGAIN", 3)
     build(place, pictures)
     looked = []
     monkeypatch.setattr("indexer.job.DecodePool.decode", lambda _, tasks: looked.extend(tasks) or iter(()))
