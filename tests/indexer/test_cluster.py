@@ -24,7 +24,7 @@ from tests.indexer.object_store import serve_objects
 
 NODES = 3
 PATIENCE_SECONDS = 600
-FEW, SHARD_FILES = 120, 8
+FEW, SHARD_FILES = 64, 8
 UNLABELLED = REPOSITORY.parent / "shared" / "data" / "unlabelled" / "unlabelled-00.tar"
 
 
@@ -121,6 +121,18 @@ def few(tmp_path_factory: pytest.TempPathFactory, photos_folder: Path) -> Path:
     return folder
 
 
+def test_a_killed_node_leaves_the_rows_of_a_build_at_home(nodes: Nodes, few: Path, tmp_path: Path):
+    there = tmp_path / "there"
+    driver = Driver(nodes, there, str(few))
+    driver.wait_for_rows(2 * SHARD_FILES)
+    nodes.kill()
+    report = driver.hear_out()
+    assert (report["found"], report["failed"], report["pending"]) == (FEW, 0, 0)
+    build(tmp_path / "here", few, batch_size=None)
+    assert_same(there, tmp_path / "here")
+
+
+@pytest.mark.long
 def test_killed_drivers_and_nodes_leave_the_rows_of_a_build_at_home(nodes: Nodes, few: Path, tmp_path: Path):
     there = tmp_path / "there"
     first = Driver(nodes, there, str(few))

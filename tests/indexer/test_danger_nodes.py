@@ -88,6 +88,7 @@ def find_second_rank(process: subprocess.Popen) -> int:
     return min(pid for pid, environment in environments.items() if b"RANK=1" in environment.split(b"\0"))
 
 
+@pytest.mark.long
 def test_a_killed_rank_is_started_again_by_torchrun_and_nobody_says_resume(pictures: Path, tmp_path: Path):
     output, undisturbed, log = (tmp_path / name for name in ("m.safetensors", "undisturbed.safetensors", "log"))
     how = ("--standalone", "--nproc-per-node", "2", "--max-restarts", "1")

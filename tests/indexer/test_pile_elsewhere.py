@@ -61,6 +61,7 @@ def test_members_in_their_order_come_by_few_requests(here: Path, store: ObjectSt
             list(far.read(range(len(far))))
 
 
+@pytest.mark.long
 def test_a_run_on_a_bucket_has_the_losses_of_one_on_a_disk_though_the_store_fails(
     here: Path, store: ObjectStore, tmp_path: Path
 ):

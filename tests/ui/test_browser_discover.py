@@ -490,6 +490,7 @@ background.spell_command = lambda folder, command: [sys.executable, "-c", code]
 """
 
 
+@pytest.mark.long
 def test_a_server_that_is_started_again_shows_its_work_and_stops_it(
     browser, seen: Gallery, tmp_path: Path  # noqa: F811
 ):
