@@ -10,6 +10,7 @@ Rule: paths and settings go to the cluster, names of shards come back; the colle
 
 import logging
 import os
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -95,7 +96,8 @@ class Cluster:
         """
         self._free_device()
         made = self._ray.data.from_items(rows, override_num_blocks=len(rows))
-        made = made.map(read_files, num_cpus=READING_CPUS)
+        # So little is asked for that Ray would start a process for nearly every shard, each of which loads it anew.
+        made = made.map(read_files, num_cpus=READING_CPUS, concurrency=self.plan.decoders)
         made = made.map(
             DecodeFiles, fn_constructor_args=[decoding, 1], num_cpus=DECODING_CPUS, **self._pool(self.plan.decoders)
         )
@@ -120,7 +122,8 @@ class Cluster:
         strategy = self._ray.data.ActorPoolStrategy(
             min_size=1, initial_size=size, max_size=size, max_tasks_in_flight_per_actor=IN_FLIGHT
         )
-        # By themselves they would try for ever what their process dies of.
+        # By themselves they would try for ever what their process dies of; there is no newer way to say so.
+        warnings.filterwarnings("ignore", "`ray_remote_args", category=DeprecationWarning)
         return {"compute": strategy, "ray_remote_args_fn": partial(dict, max_restarts=-1, max_task_retries=MOST_DEATHS)}
 
     def _need_device(self) -> dict[str, float]:
