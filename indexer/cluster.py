@@ -20,7 +20,6 @@ from typing import Any
 import numpy as np
 
 from indexer.cluster_stages import (
-    DECODING,
     NETWORK,
     DecodeFiles,
     Embedder,
@@ -54,7 +53,8 @@ class Plan:
     decoders: int
 
     def count(self, stage: str) -> int:
-        return {NETWORK: self.embedders, DECODING: self.decoders}.get(stage, self.decoders)
+        """Of one of the stages; readers are as many as decoders."""
+        return self.embedders if stage == NETWORK else self.decoders
 
 
 class Cluster:

@@ -47,7 +47,7 @@ log = logging.getLogger(__name__)
 @dataclass
 class _Shard:
     tasks: list[DecodeTask]
-    name: str = ""
+    name: str
 
 
 class ClusterPipeline:

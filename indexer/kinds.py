@@ -10,7 +10,7 @@ from pathlib import Path
 
 from indexer.errors import SourceError
 from indexer.remote import read_remote
-from indexer.shards import is_shard
+from indexer.shards import SHARD_SUFFIX, is_shard
 from indexer.urls import is_remote, spell
 from seer_model.formats import sniff_format
 
@@ -24,7 +24,7 @@ PACKED = {
 }
 """First bytes of a compressed file -> what unpacks it."""
 FOLDER, SHARD, LIST = "folder", "shard", "list"
-SUFFIXES = {".tar": SHARD, ".txt": LIST, ".lst": LIST}
+SUFFIXES = {SHARD_SUFFIX: SHARD, ".txt": LIST, ".lst": LIST}
 HOW_TO_GIVE = "Give folders of pictures, tar shards, or text files with one path per line."
 
 
@@ -71,7 +71,7 @@ def read_list(source: Path) -> Iterator[str]:
     for number, line in enumerate(map(str.strip, text), 1):
         if "\0" in line:
             raise SourceError(f"Line {number} of {spell(source)} is no text. {HOW_TO_GIVE}")
-        if line.lower().endswith(".tar"):
+        if line.lower().endswith(SHARD_SUFFIX):
             raise SourceError(
                 f"Line {number} of {spell(source)} names a shard. Give shards as sources, or their folder."
             )

@@ -17,12 +17,9 @@ from pathlib import Path
 from indexer.errors import SourceError
 from indexer.layout import LARGEST, clamp_time
 from indexer.remote import Stamp, StoreError, read_remote, stat_remote
-from indexer.shards import Place, list_named, make_printable, read_place
+from indexer.shards import SHARD_SUFFIX, Place, list_named, make_printable, read_place
 from indexer.urls import is_remote
 from seer_model.errors import PictureError
-
-SHARD_SUFFIX = ".tar"
-"""Of a shard that is not on a disk: what it is cannot be looked up for each file in it."""
 
 BELIEVED_SECONDS = 30.0
 """For so long the stamp of a shard elsewhere holds: each look at one of its members would be a question."""

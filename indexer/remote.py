@@ -290,7 +290,7 @@ class _Blocks:
             self._first, start = self._at, 0
             self._block = read_remote(self._path, self._at, min(BLOCK_BYTES, self._size - self._at))
             if not self._block:
-                raise StoreError(errno.EIO, f"it ends at byte {self._at}, and should have {self._size}")
+                raise StoreError(errno.ETIMEDOUT, f"it ends at byte {self._at}, and should have {self._size}")
         return self._block[start : start + end - self._at]
 
     def close(self) -> None:

@@ -23,6 +23,8 @@ from seer_model.errors import PictureError
 from seer_model.formats import PICTURE_SUFFIXES, sniff_format
 
 MAX_PICTURE_BYTES = 2 << 30
+SHARD_SUFFIX = ".tar"
+"""By which a shard is known behind a URL, and noticed in a folder."""
 HEAD_BYTES = 64
 HEADER_ERRORS = (tarfile.TarError, ValueError, LookupError, ArithmeticError, RecursionError, EOFError, MemoryError)
 """What tarfile throws at damaged headers."""

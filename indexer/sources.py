@@ -22,8 +22,9 @@ from pathlib import Path
 from indexer.errors import SourceError
 from indexer.kinds import FOLDER, LIST, SHARD, read_list, recognise
 from indexer.layout import LARGEST, clamp_time, is_collection
-from indexer.members import SHARD_SUFFIX, Known, find_shard, list_members, stat_file
+from indexer.members import Known, find_shard, list_members, stat_file
 from indexer.remote import Stamp, StoreError, list_remote, read_remote, stat_remote
+from indexer.shards import SHARD_SUFFIX
 from indexer.urls import is_remote, resolve, spell
 from seer_model.errors import PictureError
 from seer_model.formats import PICTURE_SUFFIXES, sniff_format
@@ -134,7 +135,7 @@ class Walk:
                         self.unreadable.append(path)
                     elif stamp is None or self._is_hidden(root, path) or self._is_left_out(root, path):
                         self.ignored += 1
-                        self.shards += [path] if path.endswith(SHARD_SUFFIX) else []
+                        self.shards += [path] if path.lower().endswith(SHARD_SUFFIX) else []
                     else:
                         yield _note(path, stamp)
 

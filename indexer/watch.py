@@ -78,8 +78,8 @@ def _is_elsewhere(folder: Path) -> bool:
     """Whether a look is many questions: behind a URL, and where a list names one."""
     try:
         return is_remote(folder) or (recognise(folder) == LIST and any(map(is_remote, read_list(folder))))
-    except (UserError, OSError):
-        return True
+    except (UserError, OSError):  # A disk that is away is looked for like any other.
+        return False
 
 
 class _Elsewhere:

@@ -11,7 +11,7 @@ from indexer.catalog import Catalog
 from indexer.layout import CATALOG, STORES, name_store
 from indexer.publish import publish_store
 from indexer.schema import connect_to_write
-from indexer.vectors import StoreWriter
+from indexer.vectors import Store, StoreWriter
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,13 @@ class Kept:
     width: int = 100
     height: int = 80
     format: str = "JPEG"
+
+
+def store_rows(folder: Path, rows: np.ndarray) -> Store:
+    """A store of these rows alone, (N, D) of length 1."""
+    with closing(StoreWriter(folder, rows.shape[1], 0)) as writer:
+        writer.append(rows)
+    return Store(folder, rows.shape[1], len(rows))
 
 
 def keep_rows(place: Path, embeddings: np.ndarray, images: Sequence[Kept] | None = None) -> Path:

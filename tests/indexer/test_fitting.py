@@ -9,7 +9,8 @@ from indexer import fitting, index_maker, recall
 from indexer.fitting import NEW_QUERIES, Before, Demands, Fitted, fit_index, read_edited, read_held_out
 from indexer.index import open_approximate
 from indexer.recipes import choose_lists, list_recipes
-from indexer.vectors import Store, StoreWriter
+from indexer.vectors import Store
+from tests.indexer.making_rows import store_rows
 
 ROWS, DIMENSION = 1600, 48
 
@@ -21,13 +22,6 @@ def rows() -> np.ndarray:
     rows = random.normal(size=(80, DIMENSION)).repeat(20, axis=0) + 0.5 * random.normal(size=(ROWS, DIMENSION))
     rows = random.permutation(rows).astype(np.float32)
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
-
-
-def store_rows(folder: Path, rows: np.ndarray) -> Store:
-    writer = StoreWriter(folder, DIMENSION, 0)
-    writer.append(rows)
-    writer.close()
-    return Store(folder, DIMENSION, len(rows))
 
 
 @pytest.fixture(scope="module")

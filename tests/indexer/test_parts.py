@@ -24,9 +24,10 @@ from indexer.index_maker import IndexMaker, train
 from indexer.lists import pack
 from indexer.parts import LISTS, PARTS, PartedIndex, PartTask, fill_part, keep_trained, remove_parts, train_once
 from indexer.recipes import Recipe
-from indexer.vectors import Store, StoreWriter
+from indexer.vectors import Store
 from tests.conftest import REPOSITORY
 from tests.indexer.making import build, draw
+from tests.indexer.making_rows import store_rows
 
 ROWS, DIMENSION, PART = 1600, 48, 450
 RECIPE, SAMPLE = Recipe(reduced=48, lists=16), np.arange(0, ROWS, 2)
@@ -41,13 +42,6 @@ def rows() -> np.ndarray:
     rows = random.permutation(rows).astype(np.float32)
     rows[[500, 1000, 1500]] = rows[7]
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
-
-
-def store_rows(folder: Path, rows: np.ndarray) -> Store:
-    writer = StoreWriter(folder, DIMENSION, 0)
-    writer.append(rows)
-    writer.close()
-    return Store(folder, DIMENSION, len(rows))
 
 
 @pytest.fixture

@@ -219,3 +219,19 @@ def test_a_collection_whose_first_build_had_only_begun_is_no_reason_not_to_watch
     with closing(sqlite3.connect(place / CATALOG)) as connection:
         connection.execute(f"PRAGMA application_id = {int.from_bytes(APPLICATION, 'big')}")
     assert len(commands.look_before(place, [pictures], ())) == 9
+
+
+def test_a_disk_that_is_away_at_first_is_looked_for_as_often_as_others(tmp_path: Path):
+    folder, looks = tmp_path / "disk", []
+
+    def should_stop() -> bool:
+        looks.append(1)
+        if len(looks) == 20:
+            draw(folder / "a.png", 1)
+        return len(looks) > 400
+
+    changes = follow_changes(
+        lambda: ([folder], ()), should_stop=should_stop, seen=set(), quiet_seconds=0.01, poll_seconds=0.01
+    )
+    next(changes)
+    assert folder.is_dir()
