@@ -15,9 +15,11 @@ Rule: pictures are only read, and without `repair` nothing that was committed or
 import io
 import random
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, field
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +38,7 @@ from indexer.publish import OnStep, publish_store
 from indexer.remote import StoreError
 from indexer.schema import tell_damage
 from indexer.settings import BuildSettings
-from indexer.sources import Walk
+from indexer.sources import ASKED_AT_ONCE, Walk
 from indexer.thumbnails import ThumbnailReader, ThumbnailWriter
 from indexer.upkeep import open_for_upkeep, write_living
 from indexer.urls import is_remote, spell
@@ -49,6 +51,8 @@ SAMPLE = 16
 CLOSE = 0.999
 """Cosine that an image's embedding must have with its stored row; another device or precision may round otherwise."""
 THUMBNAIL_PX = BuildSettings().thumbnail_px
+Stamp = tuple[int, int]
+"""Of a file: size in bytes, mtime in nanoseconds."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,25 +144,36 @@ class _Check:
             yield Problem(part="files", text=explain_missing_folder(folder))
         far = [folder for folder in self.catalog.list_folders() if is_remote(folder) and recognise(folder) != LIST]
         walk = Walk(far)
-        elsewhere = {file.path: (file.size_bytes, file.mtime_ns) for file in walk}
+        listed = {file.path: (file.size_bytes, file.mtime_ns) for file in walk}
         for folder in walk.unreadable:
             away.append(Path(folder))
             yield Problem(part="files", text=f"{spell(folder)} cannot be looked through at present.")
-        for path, size_bytes, mtime_ns in self.catalog.list_stamps():
-            self.found.files += 1
-            if any(folder in Path(path).parents for folder in away):
-                continue
-            try:
-                changed += (elsewhere.get(path) or _read_stamp(path)) != (size_bytes, mtime_ns)
-            except StoreError as error:
+        for path, known, found in self._look_at_files(away, listed):
+            store = Path(*Path(path).parts[:2])
+            if isinstance(found, StoreError) and store not in away:
                 # Of the others there it would say the same, after as long a wait.
-                away.append(Path(*Path(path).parts[:2]))
-                yield Problem(part="files", text=f"{spell(away[-1])} cannot be asked at present: {error.strerror}.")
-            except (OSError, PictureError):
-                missing += 1
+                away.append(store)
+                yield Problem(part="files", text=f"{spell(store)} cannot be asked at present: {found.strerror}.")
+            missing += isinstance(found, Exception) and store not in away
+            changed += isinstance(found, tuple) and found != known
         for count, what in ((missing, "are not there any more"), (changed, "have changed")):
             if count:
                 yield Problem(part="files", text=f"{count} of {self.found.files} files {what}. Run seer build.")
+
+    def _look_at_files(
+        self, away: list[Path], listed: dict[str, Stamp]
+    ) -> Iterator[tuple[str, Stamp, Stamp | Exception]]:
+        """(path, stamp when it was read, stamp now or why there is none) of files that are not below what is away."""
+        stamps = self.catalog.list_stamps()
+        with ThreadPoolExecutor(ASKED_AT_ONCE, thread_name_prefix="checking") as threads:
+            while page := list(islice(stamps, ASKED_AT_ONCE)):
+                self.found.files += len(page)
+                page = [one for one in page if not any(folder in Path(one[0]).parents for folder in away)]
+                asked = [listed.get(path) or path for path, _, _ in page]
+                # On a disk threads would cost more than they save.
+                ask = threads.map if any(isinstance(one, str) and is_remote(one) for one in asked) else map
+                for (path, *known), found in zip(page, ask(_read_stamp, asked), strict=True):
+                    yield path, tuple(known), found
 
     def _check_stores(self) -> Iterator[Problem]:
         for store, dimension in self.catalog.list_stores():
@@ -308,8 +323,13 @@ class _Check:
         return Problem(part=part, text=f"{text} Repaired. {rest}".rstrip(), is_repaired=True)
 
 
-def _read_stamp(path: str) -> tuple[int, int]:
-    status = stat_file(path)
+def _read_stamp(file: Stamp | str) -> Stamp | Exception:
+    if isinstance(file, tuple):
+        return file
+    try:
+        status = stat_file(file)
+    except (OSError, PictureError) as error:
+        return error
     return status.st_size, clamp_time(status.st_mtime_ns)
 
 

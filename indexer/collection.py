@@ -33,7 +33,7 @@ from indexer.aside import Aside, Here
 from indexer.catalog_reader import CatalogReader, FileCopies, ImageDetails, UnsearchableFile
 from indexer.decisions import Decisions
 from indexer.decisions import Kind as ImageKind
-from indexer.decode import hash_content, read_whole
+from indexer.decode import hash_content
 from indexer.engine_snapshot import EngineSnapshots
 from indexer.errors import CollectionEmpty, CollectionMissing, CollectionUnwritable, QueryError, VersionGone
 from indexer.failures import format_unsearchable
@@ -43,6 +43,7 @@ from indexer.graph_folder import read_graph
 from indexer.heat import draw_heat
 from indexer.layout import CATALOG, MARKS, THUMBNAILS
 from indexer.marks import Marks
+from indexer.originals import Absence, Originals
 from indexer.queries import Query, Term, combine
 from indexer.query_model import QueryModel
 from indexer.snapshot import Snapshot, Snapshots
@@ -53,14 +54,12 @@ from seer_model.errors import PictureError
 from seer_model.pictures import Region
 
 __all__ = [
-    "FIRST_YEAR", "FORMATS", "LAST_YEAR", "SHAPES", "Answer", "Collection", "CollectionMissing", "CollectionStatus",
-    "CollectionUnwritable", "FileCopies", "Filter", "GenerationFacts", "ImageDetails", "ImageKind", "Neighbour",
-    "Query", "Region", "Term", "UnsearchableFile", "hash_content", "show_similarity",
+    "FIRST_YEAR", "FORMATS", "LAST_YEAR", "SHAPES", "Absence", "Answer", "Collection", "CollectionMissing",
+    "CollectionStatus", "CollectionUnwritable", "FileCopies", "Filter", "GenerationFacts", "ImageDetails", "ImageKind",
+    "Neighbour", "Query", "Region", "Term", "UnsearchableFile", "hash_content", "show_similarity",
 ]  # fmt: skip
 
-_NAMED_SO = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "AVIF", "HEIC", "JXL")
 NOT_THERE = "Image {} is not in the collection any more. Choose another one."
-MEDIA_TYPES = {name: f"image/{name.lower()}" for name in _NAMED_SO}
 
 
 class Collection:
@@ -87,6 +86,7 @@ class Collection:
         self._decoder = decoder or Here()
         self._model = QueryModel(device, self._decoder)
         self._catalog = CatalogReader(self.folder / CATALOG)
+        self._originals = Originals(self._catalog)
         self._thumbnails = ThumbnailReader(self.folder / THUMBNAILS)
         self.marks = Marks(self.folder / MARKS)
         """Uploads that are kept for links. They and the decisions are all that can be written here."""
@@ -278,17 +278,12 @@ class Collection:
         None too if none of its files still holds this content: what is handed out is what was asked for.
         """
         image_id = self.find_image(content_hash)
-        if image_id is None:
-            return None
-        details = self.read_image(image_id)
-        for path in details.paths:
-            try:
-                data, _ = read_whole(path, self._catalog.read_known(path))
-            except (OSError, PictureError):
-                continue
-            if hash_content(data).hex() == content_hash:
-                return data, MEDIA_TYPES.get(details.format, "application/octet-stream")
-        return None
+        return None if image_id is None else self._originals.read(self.read_image(image_id))
+
+    def find_absence(self, image: ImageDetails) -> Absence | None:
+        """Why `read_original` has nothing of an image of this collection; None if it has."""
+        found = self._originals.find(image)
+        return None if isinstance(found, bytes) else found
 
     def read_shot(self, content_hash: str) -> dict[str, str]:
         """How an image was taken, as its file says: name -> text; empty where that says nothing, or is gone."""

@@ -17,7 +17,7 @@ import numpy as np
 from blake3 import blake3
 
 from indexer.layout import clamp_time
-from indexer.members import Known, read_elsewhere, read_member
+from indexer.members import MAX_FILE_BYTES, Known, read_elsewhere, read_member, require_size
 from indexer.remote import Stamp
 from indexer.shards import Place
 from indexer.urls import is_remote
@@ -26,7 +26,6 @@ from seer_model.errors import PictureError
 from seer_model.pictures import bound_memory, encode_thumbnail, open_picture
 from seer_model.preprocess import Preprocessing, prepare
 
-MAX_FILE_BYTES = 2 << 30
 VANISHED = "The file vanished before it was read; the next build looks again."
 CHUNK, AHEAD_PER_WORKER = 4, 2
 """Files that travel together, so that a worker rarely waits for the next one; and how many such are under way."""
@@ -197,8 +196,7 @@ def _read_file(path: str | Path) -> tuple[bytes, os.stat_result]:
         before = os.fstat(file.fileno())
         if not stat.S_ISREG(before.st_mode):
             raise PictureError("It is no longer a regular file.")
-        if before.st_size > MAX_FILE_BYTES:
-            raise PictureError(explain_too_large(before.st_size))
+        require_size(before.st_size)
         data = file.read()
         after = os.fstat(file.fileno())
     if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns) or len(data) != after.st_size:
@@ -209,11 +207,6 @@ def _read_file(path: str | Path) -> tuple[bytes, os.stat_result]:
 def _open_at_once(path: str, flags: int) -> int:
     # A pipe that has taken the picture's place would keep whoever opens it waiting for a writer, for ever.
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
-
-
-def explain_too_large(size_bytes: int) -> str:
-    """The reason of a file that is not read at all."""
-    return f"The file has {size_bytes >> 20} MB; files above {MAX_FILE_BYTES >> 20} MB are not read."
 
 
 def explain_unread(error: Exception) -> str:

@@ -13,11 +13,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from indexer.decode import MAX_FILE_BYTES, DecodeTask, explain_too_large, explain_unread, read_whole
+from indexer.decode import DecodeTask, explain_unread, read_whole
 from indexer.errors import SourceError
 from indexer.layout import clamp_time
-from indexer.members import Known, find_member, find_shard, require_unchanged
-from indexer.remote import Stamp, StoreError, read_remote
+from indexer.members import Known, find_member, find_shard, read_sized, require_unchanged
+from indexer.remote import Stamp, StoreError
 from indexer.shards import Place, read_place
 from indexer.urls import is_remote, spell
 from seer_model.errors import PictureError
@@ -171,15 +171,8 @@ def _fetch_file(task: DecodeTask) -> DecodeTask:
     if not is_remote(task.path):
         data, status = read_whole(task.path)
         return replace(task, data=data, size_bytes=status.st_size, mtime_ns=clamp_time(status.st_mtime_ns))
-    if task.size_bytes > MAX_FILE_BYTES:
-        raise PictureError(explain_too_large(task.size_bytes))
-    data = read_remote(task.path)
-    # 0: the store does not say how large it is before it is read, and will not when it is listed again.
-    if task.size_bytes and len(data) != task.size_bytes:
-        raise PictureError("The file changed while it was read; the next build tries again.")
-    if len(data) > MAX_FILE_BYTES:
-        raise PictureError(explain_too_large(len(data)))
-    return replace(task, data=data)
+    # A size that its store does not tell stays 0: it will not tell it when it is listed again.
+    return replace(task, data=read_sized(task.path, task.size_bytes))
 
 
 def _fetch_stretch(batch: _Batch) -> list[DecodeTask]:

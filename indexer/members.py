@@ -11,18 +11,20 @@ import os
 import stat
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from indexer.errors import SourceError
 from indexer.layout import LARGEST, clamp_time
-from indexer.remote import Stamp, StoreError, read_remote, stat_remote
+from indexer.remote import Stamp, StoreError, read_remote, read_unsized, stat_remote
 from indexer.shards import SHARD_SUFFIX, Place, list_named, make_printable, read_place
 from indexer.urls import is_remote
 from seer_model.errors import PictureError
 
 BELIEVED_SECONDS = 30.0
 """For so long the stamp of a shard elsewhere holds: each look at one of its members would be a question."""
+MAX_FILE_BYTES = 2 << 30
 REMEMBERED = 8
 """Shards whose headers are kept: 10 MB for each 64,000 members."""
 
@@ -95,15 +97,15 @@ def list_members(shard: Path) -> dict[str, Stamp]:
     return {f"{shard}/{name}": _stamp(status, place) for name, place in places.items()}
 
 
-def stat_file(path: str | Path) -> os.stat_result | Stamp:
-    """The stamp of a file, or of a picture in a shard. Raises: PictureError, OSError."""
+def stat_file(path: str | Path, known: Known | None = None) -> os.stat_result | Stamp:
+    """The stamp of a file, or of a picture in a shard. `known`: as `read_elsewhere`. Raises: PictureError, OSError."""
     if is_remote(path) and find_shard(path) is None:
         return stat_remote(path)
-    try:
-        return os.stat(path)
-    except NotADirectoryError:
-        status, place = find_member(path)
-        return _stamp(status, place)
+    if not is_remote(path):
+        with suppress(NotADirectoryError):
+            return os.stat(path)
+    status, place = find_member(path, known)
+    return _stamp(status, place)
 
 
 def read_elsewhere(path: str | Path, known: Known | None = None) -> tuple[bytes, Stamp]:
@@ -114,10 +116,29 @@ def read_elsewhere(path: str | Path, known: Known | None = None) -> tuple[bytes,
     if find_shard(path) is not None:
         return read_member(path, known)
     stamp = stat_remote(path)
-    data = read_remote(path)
-    if stamp.st_size and len(data) != stamp.st_size:
-        raise PictureError("The file changed while it was read; the next build tries again.")
+    data = read_sized(path, stamp.st_size)
     return data, replace(stamp, st_size=len(data))
+
+
+def read_sized(path: str | Path, size_bytes: int) -> bytes:
+    """All bytes of a picture behind a URL.
+
+    Args:
+        size_bytes: what its store says; 0 where it does not.
+    Raises: PictureError, SourceError, OSError.
+    """
+    require_size(size_bytes)
+    data = read_remote(path) if size_bytes else read_unsized(path, MAX_FILE_BYTES)
+    if size_bytes and len(data) != size_bytes:
+        raise PictureError("The file changed while it was read; the next build tries again.")
+    require_size(len(data))
+    return data
+
+
+def require_size(size_bytes: int) -> None:
+    """Raises: PictureError of a file that is too large to be read at all."""
+    if size_bytes > MAX_FILE_BYTES:
+        raise PictureError(f"The file has {size_bytes >> 20} MB; files above {MAX_FILE_BYTES >> 20} MB are not read.")
 
 
 def read_member(path: str | Path, known: Known | None = None) -> tuple[bytes, Stamp]:

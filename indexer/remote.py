@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
+from http import HTTPStatus
 from pathlib import Path
 from typing import IO, Any, TypeVar
 from urllib.parse import urlsplit
@@ -38,6 +39,7 @@ FINAL = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryErr
 """What a second question would not change."""
 EXTRAS = {"s3": "s3", "s3a": "s3", "http": "s3", "https": "s3"}
 """Scheme -> the extra of this package that brings its library."""
+WEB = ("http", "https")
 TIMES = ("LastModified", "mtime", "last_modified", "updated", "Last-Modified", "created")
 TAGS = ("ETag", "etag", "md5Hash", "generation", "checksum", "blob_id", "oid", "Content-MD5", "Digest")
 """What stores call the time and the version of what they hold."""
@@ -87,7 +89,39 @@ def read_remote(path: str | Path, offset: int | None = None, size_bytes: int = 0
     system, name = _open(path)
     if offset is None:
         return _persist(path, lambda: system.cat_file(name))
+    if read_scheme(path) in WEB:
+        return _read_part(path, offset, size_bytes)
     return _persist(path, lambda: system.cat_file(name, start=offset, end=offset + size_bytes))
+
+
+def read_unsized(path: str | Path, most_bytes: int) -> bytes:
+    """All bytes of one whose size its store does not tell; if they are more, `most_bytes` and one more.
+
+    Raises: SourceError, OSError.
+    """
+    # Elsewhere such a file is empty, and has no part that could be asked for.
+    return _read_part(path, 0, most_bytes + 1) if read_scheme(path) in WEB else read_remote(path)
+
+
+def _read_part(path: str | Path, offset: int, size_bytes: int) -> bytes:
+    """From a web server, which may have no end, and need not hand out parts."""
+    system, name = _open(path)
+    data = _persist(path, lambda: _stream(system, name, offset, size_bytes))
+    if data is None:
+        raise OSError(errno.EINVAL, "its server hands out whole files and no parts of them, as a shard's are read")
+    return data
+
+
+def _stream(system: Any, name: str, offset: int, size_bytes: int) -> bytes | None:
+    wanted = {"Range": f"bytes={offset}-{offset + size_bytes - 1}"}
+    # With block_size 0 it is read as it comes; the size, which is not looked at then, saves a question for it.
+    with system.open(name, block_size=0, size=size_bytes, headers=wanted) as file:
+        if offset and file.r.status != HTTPStatus.PARTIAL_CONTENT:
+            return None
+        data = bytearray()
+        while len(data) < size_bytes and (piece := file.read(size_bytes - len(data))):
+            data += piece
+    return bytes(data)
 
 
 def write_remote(path: str | Path, data: bytes) -> None:
@@ -142,7 +176,7 @@ def _find_system(scheme: str, host: str) -> Any:
 def _choose(scheme: str) -> dict:
     import fsspec
 
-    if scheme in ("http", "https"):
+    if scheme in WEB:
         import aiohttp
 
         # Of waiting, not of a whole file: a large one may take longer than that.

@@ -53,7 +53,7 @@ LADDERS = {
         # What the nodes of a cluster do; the door to it stands above.
         {"fitting", "cluster_stages"},
         {"parts"},  # an index of many rows, made part by part
-        {"index_maker", "recall", "edited", "graph_folder", "fetching", "recording", "output_shards"},
+        {"index_maker", "recall", "edited", "graph_folder", "fetching", "recording", "output_shards", "originals"},
         {
             *("sources", "catalog_reader", "catalog_upkeep", "decode", "embed", "vectors", "index", "generations"),
             *("aside", "queries", "thumbnails", "edits", "metrics", "evaluation_text"),

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 import streamlit as st
 
-from indexer.collection import Collection, ImageDetails, Query
+from indexer.collection import Absence, Collection, ImageDetails, Query
 from seer_model.errors import UserError
 from ui.address import add_term, go_to_image
 from ui.components import SIMILAR_ICON, describe_image, read_origin, show_thumbnail
@@ -18,6 +18,8 @@ from ui.texts import quote, show_path
 
 GONE = "The file is no longer where it was; this is its thumbnail. Run seer build to bring the collection up to date."
 CHANGED = "The file holds something else now; this is the thumbnail of what it held. Run seer build to take that up."
+AWAY = "The file cannot be read now: its disk or store gives no answer, or lets nobody in. This is its thumbnail."
+EXPLAINED = {Absence.GONE: GONE, Absence.CHANGED: CHANGED, Absence.AWAY: AWAY}
 NEIGHBOURS = 6
 WHY = "Lit up is what looks like the query by itself, place by place; the rest is dark."
 
@@ -37,7 +39,8 @@ def show_large(
 def _show_large(
     collection: Collection, image: ImageDetails, query: Query | None, sources: Sequence[str | bytes]
 ) -> None:
-    is_there = collection.read_original(image.content_hash) is not None
+    absence = collection.find_absence(image)
+    is_there = absence is None
     is_why = query is not None and is_there and st.segmented_control(
         "View", ["Picture", "Beside the query", "Why it matched"], key=Key.WHY, default="Picture", required=True,
         label_visibility="collapsed",
@@ -48,7 +51,7 @@ def _show_large(
         elif is_why == "Why it matched":
             _show_why(collection, image, query)
         else:
-            _show_picture(image, is_there=is_there)
+            _show_picture(image, absence)
     st.text(describe_image(image))
     if is_there and (shot := collection.read_shot(image.content_hash)):
         st.text(" · ".join(f"{name.lower()}: {text}" for name, text in shot.items()))
@@ -58,14 +61,13 @@ def _show_large(
     _show_neighbours(collection, image)
 
 
-def _show_picture(image: ImageDetails, *, is_there: bool) -> None:
+def _show_picture(image: ImageDetails, absence: Absence | None) -> None:
     name = show_path(image.path.name)
-    if is_there:
+    if absence is None:
         st.image(f"{read_origin()}/o/{image.content_hash}", alt=name)
     else:
         show_thumbnail(image.content_hash, alt=name)
-        is_file = any(path.is_file() for path in image.paths)
-        st.warning(CHANGED if is_file else GONE, icon=":material/image_not_supported:")
+        st.warning(EXPLAINED[absence], icon=":material/image_not_supported:")
 
 
 def _show_beside(image: ImageDetails, sources: Sequence[str | bytes], *, is_there: bool) -> None:

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from indexer import cluster_pipeline, fetching, fitting, parts
+from indexer import cluster_pipeline, fetching, fitting, members, parts
 from indexer.catalog import Catalog
 from indexer.cluster import Plan
 from indexer.cluster_stages import DecodeFiles, Embedder, Embedding, EmbedFiles, Row, read_files
@@ -208,7 +208,7 @@ def test_a_store_that_lets_no_node_in_is_no_reason_of_files(
     monkeypatch.setattr(fetching, "MOST_IN_VAIN", 6)
     with monkeypatch.context() as patch:
         refused = PermissionError(13, "its store lets nobody in")
-        patch.setattr(fetching, "read_remote", lambda *_: (_ for _ in ()).throw(refused))
+        patch.setattr(members, "read_remote", lambda *_: (_ for _ in ()).throw(refused))
         with pytest.raises(SourceError, match="A store does not answer, or lets nobody in: s3://pictures/a/"):
             spread(tmp_path / "there", Path("s3://pictures/a"))
     assert spread(tmp_path / "there").images == 9

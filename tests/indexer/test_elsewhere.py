@@ -2,6 +2,9 @@
 
 import logging
 import tarfile
+import threading
+from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO
 from pathlib import Path
 
@@ -9,16 +12,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from indexer import catalog_walk, fetching, members, remote, shards
+from indexer import catalog_walk, fetching, members, originals, remote, shards
 from indexer.check import check_collection
-from indexer.collection import Collection, Filter, Query
+from indexer.collection import Absence, Collection, Filter, Query
 from indexer.decode import DecodeTask
 from indexer.errors import SourceError
 from indexer.estimate import estimate_build
 from indexer.fetching import fetch_ahead
 from indexer.remote import StoreError, list_remote, read_remote, stat_remote
 from indexer.settings import BuildSettings
-from indexer.sources import Walk, resolve_folders
+from indexer.sources import ASKED_AT_ONCE, Walk, resolve_folders
 from indexer.texts import show_path
 from indexer.upkeep import forget_folder, relocate_folder
 from indexer.urls import is_remote, make_url, resolve
@@ -144,6 +147,65 @@ def test_originals_filters_check_and_estimate_reach_there(
         assert collection.read_original(image.content_hash) is None
     (problem,) = check_collection(place, sample=0).problems
     assert problem.text == "s3://pictures/a cannot be looked through at present."
+
+
+def test_an_original_elsewhere_travels_once_and_a_store_without_an_answer_is_left_alone(
+    by_pixels: None, bucket: ObjectStore, drawn: dict[str, bytes], place: Path
+):
+    build(place, ROOT)
+    bucket.seen.clear()
+    with Collection(place) as collection:
+        image, other, third = collection.list_images(0, 3)
+        key = show_path(image.path).removeprefix("s3://pictures/")
+        data, _ = collection.read_original(image.content_hash)
+        assert collection.find_absence(image) is None and bucket.seen["GET"] == 1
+        for _ in range(3):
+            assert collection.read_original(image.content_hash)[0] == data == drawn[key.removeprefix("a/")]
+        assert bucket.seen["GET"] == 1
+        # Its store's word that it is the same one counts, not the time that has gone by.
+        bucket.put(key, data + b"!")
+        assert collection.find_absence(image) == Absence.CHANGED
+        bucket.remove(key)
+        assert collection.find_absence(image) == Absence.GONE
+        bucket.is_gone = True
+        assert collection.find_absence(other) == Absence.AWAY
+        bucket.seen.clear()
+        assert collection.find_absence(other) == collection.find_absence(third) == Absence.AWAY and not bucket.seen
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(originals, "LEFT_ALONE_SECONDS", 0.0)
+            collection._originals._left_alone.clear()
+            bucket.is_gone = False
+            assert collection.find_absence(other) is None
+
+
+def test_what_is_kept_of_originals_has_a_bound(by_pixels: None, bucket: ObjectStore, place: Path, monkeypatch):
+    build(place, ROOT)
+    with Collection(place) as collection:
+        images = collection.list_images(0, 9)
+        sizes = [len(collection.read_original(one.content_hash)[0]) for one in images]
+        monkeypatch.setattr(originals, "KEPT_BYTES", max(sizes))
+        for one in images:
+            collection.read_original(one.content_hash)
+        assert sum(len(data) for _, data in collection._originals._kept.values()) <= max(sizes)
+
+
+def test_a_check_of_a_list_asks_a_store_that_is_down_once_round(
+    by_pixels: None, bucket: ObjectStore, drawn: dict[str, bytes], tmp_path: Path, place: Path
+):
+    names = [*drawn, *(f"more/{number}.png" for number in range(30))]
+    for name in names[9:]:
+        bucket.put(f"a/{name}", drawn["0.png"])
+    (tmp_path / "some.lst").write_text("".join(f"s3://pictures/a/{name}\n" for name in names))
+    build(place, tmp_path / "some.lst")
+    bucket.remove("a/more/20.png")
+    bucket.put("a/more/21.png", drawn["2.png"])
+    missing, changed = [one.text for one in check_collection(place, sample=0).problems]
+    assert "1 of 39 files are not there any more" in missing and "1 of 39 files have changed" in changed
+    bucket.is_gone = True
+    bucket.seen.clear()
+    (problem,) = check_collection(place, sample=0).problems
+    assert "s3://pictures cannot be asked at present" in problem.text
+    assert bucket.seen.total() <= ASKED_AT_ONCE * remote.ATTEMPTS
 
 
 def test_pictures_may_move_into_a_bucket(by_pixels: None, bucket: ObjectStore, drawn, tmp_path: Path, place: Path):
@@ -286,7 +348,7 @@ def test_a_store_that_goes_away_ends_the_build_and_the_next_goes_on(
     monkeypatch.setattr(fetching, "READERS", 1)
     for seed in range(10, 40):
         bucket.put(f"a/{seed}.png", draw(place.parent / "more.png", seed).read_bytes())
-    real, asked = fetching.read_remote, []
+    real, asked = members.read_remote, []
 
     def read_and_go(path: str, *stretch: int) -> bytes:
         asked.append(path)
@@ -295,10 +357,10 @@ def test_a_store_that_goes_away_ends_the_build_and_the_next_goes_on(
             raise StoreError(5, "its store did not answer as it should: nothing")
         return real(path, *stretch)
 
-    monkeypatch.setattr(fetching, "read_remote", read_and_go)
+    monkeypatch.setattr(members, "read_remote", read_and_go)
     with pytest.raises(SourceError, match="A store does not answer.*: s3://pictures/a/.*run again"):
         build(place, ROOT)
-    monkeypatch.setattr(fetching, "read_remote", real)
+    monkeypatch.setattr(members, "read_remote", real)
     bucket.is_gone = False
     report = build(place)
     assert (report.images, report.failed) == (39, 0) and 0 < report.embedded < 39
@@ -384,7 +446,7 @@ def test_tasks_leave_in_order_with_their_bytes_and_few_are_ahead(sizes: list[int
         return bytes(int(path.rpartition("-")[2]))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fetching, "read_remote", read)
+        patch.setattr(members, "read_remote", read)
         patch.setattr(fetching, "MOST_BYTES_AHEAD", 200)
         patch.setattr(fetching, "MOST_BATCHES_AHEAD", 7)
         tasks = [
@@ -413,13 +475,66 @@ def test_a_web_server_is_a_source(by_pixels: None, tmp_path: Path, drawn, place:
     assert found == [f"{root}/{seed}.png" for seed in (0, 2, 4, 6, 8)]
 
 
+class Streamer(BaseHTTPRequestHandler):
+    """A web server that tells no sizes, knows no parts, and has one picture without an end."""
+
+    picture, sent = b"", 0
+
+    def do_HEAD(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+
+    def do_GET(self) -> None:
+        self.do_HEAD()
+        self.wfile.write(self.picture)
+        with suppress(OSError):
+            while "endless" in self.path:
+                self.wfile.write(bytes(1 << 16))
+                type(self).sent += 1 << 16
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_a_web_server_that_tells_no_size_is_read_as_far_as_a_file_may_be_long(
+    by_pixels: None, tmp_path: Path, drawn, place: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(members, "MAX_FILE_BYTES", 1 << 20)
+    monkeypatch.setattr(Streamer, "picture", drawn["0.png"])
+    with ThreadingHTTPServer(("127.0.0.1", 0), Streamer) as server:
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_address[1]}"
+        (tmp_path / "some.lst").write_text(f"{url}/one.png\n{url}/endless.png\n")
+        report = build(place, tmp_path / "some.lst")
+        assert (report.images, report.failed) == (1, 1) and Streamer.sent < 64 << 20
+        with Collection(place) as collection:
+            (failed,) = collection.list_unsearchable(0, 9)
+            (image,) = collection.list_images(0, 9)
+            assert "files above 1 MB are not read" in failed.reason
+            assert collection.read_original(image.content_hash)[0] == drawn["0.png"]
+        server.shutdown()
+
+
+def test_a_shard_on_a_web_server_needs_one_that_hands_out_parts(
+    by_pixels: None, tmp_path: Path, drawn, place: Path, web_folder
+):
+    (tmp_path / "web").mkdir()
+    with tarfile.open(tmp_path / "web" / "x.tar", "w") as tar:
+        for name in drawn:
+            tar.add(tmp_path / "drawn" / Path(name).name, name)
+    report = build(place, Path(f"{web_folder(tmp_path / 'web')}/x.tar"))
+    assert (report.found, report.failed) == (9, 9)
+    with Collection(place) as collection:
+        assert "whole files and no parts of them" in collection.list_unsearchable(0, 1)[0].reason
+
+
 def test_a_token_that_ends_in_the_middle_is_no_reason_of_files(
     by_pixels: None, bucket: ObjectStore, place: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(fetching, "MOST_IN_VAIN", 4)
     refused = PermissionError(13, "its store lets nobody in")
     with monkeypatch.context() as patch:
-        patch.setattr(fetching, "read_remote", lambda *_: (_ for _ in ()).throw(refused))
+        patch.setattr(members, "read_remote", lambda *_: (_ for _ in ()).throw(refused))
         with pytest.raises(SourceError, match="A store does not answer, or lets nobody in"):
             build(place, ROOT)
     assert build(place).images == 9

@@ -1,5 +1,6 @@
 """An image opened large, and what its files may have become meanwhile: gone, edited, pruned away."""
 
+import errno
 import json
 from pathlib import Path
 
@@ -7,12 +8,13 @@ import pytest
 from PIL import ExifTags, Image
 from streamlit.testing.v1 import AppTest
 
+from indexer import originals
 from indexer.upkeep import prune_collection
 from tests.indexer.making import build, draw
 from tests.ui.conftest import Gallery
 from tests.ui.test_pages import list_cards, list_pictures, open_page, press, read_cards, read_texts
 from ui.keys import Action, Key
-from ui.large import CHANGED, GONE
+from ui.large import AWAY, CHANGED, GONE
 from ui.resources import choose_collection
 
 
@@ -71,6 +73,15 @@ def test_an_original_that_is_not_what_it_was_is_its_thumbnail_and_a_sentence(own
     assert find_large_picture(page, "picture-05.jpg").endswith(f"/t/{five}.webp")
     assert [box.value for box in page.warning] == [said]
     assert not [link for link in page.get("link_button") if link.proto.label == "Download"]
+
+
+def test_an_original_that_cannot_be_read_now_is_not_called_gone(own: Gallery, monkeypatch: pytest.MonkeyPatch):
+    def read(_: Path) -> tuple:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(originals, "read_whole", read)
+    page = open_large(own.find_hash("picture-05.jpg"))
+    assert [box.value for box in page.warning] == [AWAY]
 
 
 def test_beside_a_query_whose_original_is_gone_stands_its_thumbnail(own: Gallery):

@@ -211,7 +211,7 @@ def list_sources(collection: Collection, entries: Sequence[Entry]) -> list[str |
 def _find_source(collection: Collection, picture: ImageDetails | Upload) -> str | bytes:
     if isinstance(picture, Upload):
         return make_preview(picture.picture)
-    return find_source(picture.content_hash, is_there=collection.read_original(picture.content_hash) is not None)
+    return find_source(picture.content_hash, is_there=collection.find_absence(picture) is None)
 
 
 def show_page() -> None:
