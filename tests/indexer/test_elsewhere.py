@@ -180,13 +180,13 @@ def test_an_original_elsewhere_travels_once_and_a_store_without_an_answer_is_lef
 
 def test_what_is_kept_of_originals_has_a_bound(by_pixels: None, bucket: ObjectStore, place: Path, monkeypatch):
     build(place, ROOT)
+    monkeypatch.setattr(originals, "KEPT_BYTES", 40_000)
     with Collection(place) as collection:
-        images = collection.list_images(0, 9)
-        sizes = [len(collection.read_original(one.content_hash)[0]) for one in images]
-        monkeypatch.setattr(originals, "KEPT_BYTES", max(sizes))
-        for one in images:
+        for one in (images := collection.list_images(0, 9)):
             collection.read_original(one.content_hash)
-        assert sum(len(data) for _, data in collection._originals._kept.values()) <= max(sizes)
+        kept = collection._originals._kept
+        assert list(kept) == [images[8].path, images[7].path]
+        assert sum(len(data) for _, data in kept.values()) <= 40_000
 
 
 def test_a_check_of_a_list_asks_a_store_that_is_down_once_round(
@@ -205,7 +205,8 @@ def test_a_check_of_a_list_asks_a_store_that_is_down_once_round(
     bucket.seen.clear()
     (problem,) = check_collection(place, sample=0).problems
     assert "s3://pictures cannot be asked at present" in problem.text
-    assert bucket.seen.total() <= ASKED_AT_ONCE * remote.ATTEMPTS
+    # A connection that is cut is tried once more by the library below.
+    assert bucket.seen.total() <= 2 * ASKED_AT_ONCE * remote.ATTEMPTS
 
 
 def test_pictures_may_move_into_a_bucket(by_pixels: None, bucket: ObjectStore, drawn, tmp_path: Path, place: Path):
@@ -447,6 +448,7 @@ def test_tasks_leave_in_order_with_their_bytes_and_few_are_ahead(sizes: list[int
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(members, "read_remote", read)
+        patch.setattr(members, "read_unsized", lambda path, _: read(path))
         patch.setattr(fetching, "MOST_BYTES_AHEAD", 200)
         patch.setattr(fetching, "MOST_BATCHES_AHEAD", 7)
         tasks = [
@@ -510,7 +512,7 @@ def test_a_web_server_that_tells_no_size_is_read_as_far_as_a_file_may_be_long(
         with Collection(place) as collection:
             (failed,) = collection.list_unsearchable(0, 9)
             (image,) = collection.list_images(0, 9)
-            assert "files above 1 MB are not read" in failed.reason
+            assert failed.kind == "Too large"
             assert collection.read_original(image.content_hash)[0] == drawn["0.png"]
         server.shutdown()
 
