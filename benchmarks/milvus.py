@@ -154,7 +154,7 @@ def show_report(report: dict) -> str:
             f"{published['rows']:,} rows of {report['dimension']} numbers; here: {report['index_here']}; in Milvus: "
             f"{published['index']}, {published['candidates']} candidates",
             f"the filter (bytes) lets {report['passing']:,} images through",
-        f"{published['written']:,} rows were published in {published['seconds']} s",
+            f"{published['written']:,} rows were published in {published['seconds']} s",
             show_machine(report["machine"]),
             f"Median of {len(next(iter(report['times_ms'].values())))} rounds (least to most):",
             *rows,
