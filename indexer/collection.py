@@ -374,13 +374,15 @@ class Collection:
         return row
 
     def _require_original(self, image_id: int) -> bytes:
-        original = self.read_original(self.read_image(image_id).content_hash)
-        if original is None:
-            raise QueryError(
-                f"No file of image {image_id} holds it any more, and its row alone does not do for this. Run seer "
-                "build, or search with the whole image."
-            )
-        return original[0]
+        found = self._originals.find(self.read_image(image_id))
+        if isinstance(found, bytes):
+            return found
+        is_away = found == Absence.AWAY
+        why, way = ("can be read now", "Try later") if is_away else ("holds it any more", "Run seer build")
+        raise QueryError(
+            f"No file of image {image_id} {why}, and its row alone does not do for this. {way}, or search with the "
+            "whole image."
+        )
 
     def _find_row(self, snapshot: Snapshot, image_id: int) -> int | None:
         row = self._catalog.find_row(snapshot.number, image_id)

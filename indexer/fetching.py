@@ -162,7 +162,7 @@ def _fetch(batch: _Batch, is_all: bool) -> list[DecodeTask]:
         return batch.tasks
     try:
         return _fetch_stretch(batch) if batch.places else [_fetch_file(batch.tasks[0])]
-    except (PictureError, OSError) as error:
+    except (PictureError, OSError, MemoryError) as error:
         is_shut = is_remote(batch.tasks[0].path) and isinstance(error, StoreError | PermissionError)
         return [replace(task, reason=explain_unread(error), is_unanswered=is_shut) for task in batch.tasks]
 

@@ -25,6 +25,8 @@ from seer_model.errors import PictureError
 BELIEVED_SECONDS = 30.0
 """For so long the stamp of a shard elsewhere holds: each look at one of its members would be a question."""
 MAX_FILE_BYTES = 2 << 30
+MAX_UNSIZED_BYTES = 256 << 20
+"""Of a file whose size a web server does not tell; nobody knows beforehand how many such are in memory together."""
 REMEMBERED = 8
 """Shards whose headers are kept: 10 MB for each 64,000 members."""
 
@@ -57,6 +59,7 @@ class Contents:
         self._lock = threading.Lock()
         self._known: dict[str, tuple[Stamp, dict[str, Place]]] = {}
         self._asked: dict[str, tuple[float, Stamp]] = {}
+        self._reading: dict[str, threading.Lock] = {}
 
     def stat(self, shard: Path) -> Stamp:
         """A shard's own stamp; of one elsewhere that of a moment ago will do. Raises: PictureError, OSError."""
@@ -70,14 +73,21 @@ class Contents:
         """The same, and name -> place of its pictures. Raises: SourceError, PictureError, OSError."""
         status = self.stat(shard)
         with self._lock:
-            known = self._known.pop(str(shard), None)
-        # Whoever asks for another shard meanwhile does not wait for this one.
-        places = known[1] if known and known[0] == status else _list_places(shard)
+            reading = self._reading.setdefault(str(shard), threading.Lock())
+        # Who asks for another shard meanwhile does not wait for this one; who asks for the same does not read it, too.
+        with reading:
+            known = self._known.get(str(shard))
+            places = known[1] if known and known[0] == status else _list_places(shard)
+            self._keep(shard, status, places)
+        return status, places
+
+    def _keep(self, shard: Path, status: Stamp, places: dict[str, Place]) -> None:
         with self._lock:
+            self._known.pop(str(shard), None)
             self._known[str(shard)] = status, places
             for oldest in list(self._known)[:-REMEMBERED]:
                 del self._known[oldest]
-        return status, places
+                self._reading.pop(oldest, None)
 
 
 def is_picture_there(path: Path) -> bool:
@@ -127,11 +137,18 @@ def read_sized(path: str | Path, size_bytes: int) -> bytes:
         size_bytes: what its store says; 0 where it does not.
     Raises: PictureError, SourceError, OSError.
     """
+    if not size_bytes:
+        data = read_unsized(path, MAX_UNSIZED_BYTES)
+        if data is None:
+            raise PictureError(
+                f"The file has {MAX_UNSIZED_BYTES >> 20} MB or more, and its server does not say how many; files "
+                f"above {MAX_UNSIZED_BYTES >> 20} MB are not read."
+            )
+        return data
     require_size(size_bytes)
-    data = read_remote(path) if size_bytes else read_unsized(path, MAX_FILE_BYTES)
-    if size_bytes and len(data) != size_bytes:
+    data = read_remote(path)
+    if len(data) != size_bytes:
         raise PictureError("The file changed while it was read; the next build tries again.")
-    require_size(len(data))
     return data
 
 

@@ -8,8 +8,8 @@ Rule: what is handed out has the content hash that was asked for.
 
 import errno
 import time
-from collections.abc import Iterable
 from enum import IntEnum
+from os import stat_result
 from pathlib import Path
 
 from indexer.catalog_reader import CatalogReader, ImageDetails
@@ -22,19 +22,20 @@ from seer_model.errors import PictureError
 
 KEPT_BYTES = 64 << 20
 LEFT_ALONE_SECONDS = 30.0
+UNREAD = (PictureError, SourceError, OSError, MemoryError)
 _NAMED_SO = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "AVIF", "HEIC", "JXL")
 MEDIA_TYPES = {name: f"image/{name.lower()}" for name in _NAMED_SO}
 
 
 class Absence(IntEnum):
-    """Why there is no original. Of an image's files the one that says most counts."""
+    """Why there is no original. Of an image's files the one that leaves most open counts."""
 
     GONE = 0
     """There is no file any more."""
-    AWAY = 1
-    """It cannot be read at present."""
-    CHANGED = 2
+    CHANGED = 1
     """It holds something else."""
+    AWAY = 2
+    """It cannot be read at present."""
 
 
 class Originals:
@@ -55,50 +56,62 @@ class Originals:
         """The bytes of an image's file, or why there are none."""
         absence = Absence.GONE
         for path in image.paths:
-            found = self._try(path)
-            if isinstance(found, bytes):
-                if hash_content(found).hex() == image.content_hash:
-                    return found
-                found = Absence.CHANGED
-            absence = max(absence, found)
+            try:
+                data = self._read_elsewhere(path) if is_remote(path) else read_whole(path)[0]
+            except UNREAD as error:
+                absence = max(absence, _explain(error))
+                continue
+            if hash_content(data).hex() == image.content_hash:
+                return data
+            absence = max(absence, Absence.CHANGED)
         return absence
 
-    def _try(self, path: Path) -> bytes | Absence:
-        try:
-            return self._read_elsewhere(path) if is_remote(path) else read_whole(path)[0]
-        except (FileNotFoundError, IsADirectoryError):
-            return Absence.GONE
-        except PictureError:
-            return Absence.CHANGED
-        except (OSError, SourceError):
-            return Absence.AWAY
-
     def _read_elsewhere(self, path: Path) -> bytes:
-        store = Path(*path.parts[:2])
-        if time.monotonic() < self._left_alone.get(store, 0.0):
+        store, now = Path(*path.parts[:2]), time.monotonic()
+        if now < self._left_alone.get(store, 0.0):
             raise StoreError(errno.ETIMEDOUT, "its store gave no answer a moment ago")
         try:
             return self._read_anew(path)
-        except StoreError:
-            self._left_alone[store] = time.monotonic() + LEFT_ALONE_SECONDS
+        except UNREAD as error:
+            if isinstance(_find_cause(error), StoreError):
+                # At least as long as it took to know: a page is not to wait most of the time.
+                self._left_alone[store] = time.monotonic() + max(LEFT_ALONE_SECONDS, time.monotonic() - now)
             raise
 
     def _read_anew(self, path: Path) -> bytes:
         known = self._catalog.read_known(path)
         kept = self._kept.get(path)
-        if kept and stat_file(path, known) == kept[0]:
+        if kept and _is_same(stat_file(path, known), kept[0]):
             return kept[1]
         data, stamp = read_whole(path, known)
         if stamp.st_mtime_ns or stamp.st_ino:  # Else nothing would tell that it is another one.
-            self._kept = dict(_fit([(path, (stamp, data)), *self._kept.items()]))
+            self._keep(path, stamp, data)
         return data
 
+    def _keep(self, path: Path, stamp: Stamp, data: bytes) -> None:
+        others = {one: kept for one, kept in self._kept.items() if one != path}
+        kept, left = {}, KEPT_BYTES
+        for one, (known, content) in {path: (stamp, data), **others}.items():
+            if len(content) <= left:
+                kept[one], left = (known, content), left - len(content)
+        self._kept = kept  # At once: another thread may look.
 
-def _fit(kept: Iterable[tuple[Path, tuple[Stamp, bytes]]]) -> Iterable[tuple[Path, tuple[Stamp, bytes]]]:
-    """The newest of them, each once, as far as they may be kept."""
-    total, seen = 0, set()
-    for path, (stamp, data) in kept:
-        total += len(data)
-        if path not in seen and total <= KEPT_BYTES:
-            seen.add(path)
-            yield path, (stamp, data)
+
+def _is_same(stamp: stat_result | Stamp, kept: Stamp) -> bool:
+    """Whether a store tells of a file what it told when that was kept; 0: it does not tell the size."""
+    is_sized_so = stamp.st_size in (0, kept.st_size)
+    return is_sized_so and (stamp.st_mtime_ns, stamp.st_ino) == (kept.st_mtime_ns, kept.st_ino)
+
+
+def _find_cause(error: BaseException) -> BaseException:
+    """What the disk or the store said, where something else was made of it."""
+    while isinstance(error, PictureError | SourceError) and isinstance(error.__cause__, UNREAD):
+        error = error.__cause__
+    return error
+
+
+def _explain(error: BaseException) -> Absence:
+    cause = _find_cause(error)
+    if isinstance(cause, FileNotFoundError | IsADirectoryError):
+        return Absence.GONE
+    return Absence.CHANGED if isinstance(cause, PictureError) else Absence.AWAY

@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
-from http import HTTPStatus
 from pathlib import Path
 from typing import IO, Any, TypeVar
 from urllib.parse import urlsplit
@@ -27,6 +26,7 @@ from blake3 import blake3
 from indexer.errors import SourceError
 from indexer.layout import LARGEST, clamp_time
 from indexer.urls import is_remote, make_url, read_scheme
+from indexer.web import SCHEMES, ask_info, is_web, read_bounded, read_part
 
 ATTEMPTS, FIRST_SECONDS, MOST_SECONDS = 6, 0.5, 30.0
 """How often a store is asked, how long it is waited at first, twice as long each time, and how long for one answer."""
@@ -35,11 +35,12 @@ MOST_SYSTEMS = 64
 """Hosts whose connections are kept."""
 BLOCK_BYTES = 4 << 20
 """Read at a time of a shard whose headers are looked for."""
-FINAL = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, ImportError, TypeError)
+FINAL = (
+    FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, ImportError, TypeError, MemoryError,
+)  # fmt: skip
 """What a second question would not change."""
 EXTRAS = {"s3": "s3", "s3a": "s3", "http": "s3", "https": "s3"}
 """Scheme -> the extra of this package that brings its library."""
-WEB = ("http", "https")
 TIMES = ("LastModified", "mtime", "last_modified", "updated", "Last-Modified", "created")
 TAGS = ("ETag", "etag", "md5Hash", "generation", "checksum", "blob_id", "oid", "Content-MD5", "Digest")
 """What stores call the time and the version of what they hold."""
@@ -80,8 +81,12 @@ def list_remote(root: Path) -> Iterator[tuple[str, Stamp | None]]:
 
 def stat_remote(path: str | Path) -> Stamp:
     """What its store says of one. Raises: SourceError, OSError."""
+    return _make_stamp(_ask_info(path))
+
+
+def _ask_info(path: str | Path) -> dict:
     system, name = _open(path)
-    return _make_stamp(_persist(path, lambda: system.info(name)))
+    return _persist(path, lambda: ask_info(system, name) if is_web(path) else system.info(name))
 
 
 def read_remote(path: str | Path, offset: int | None = None, size_bytes: int = 0) -> bytes:
@@ -89,39 +94,20 @@ def read_remote(path: str | Path, offset: int | None = None, size_bytes: int = 0
     system, name = _open(path)
     if offset is None:
         return _persist(path, lambda: system.cat_file(name))
-    if read_scheme(path) in WEB:
-        return _read_part(path, offset, size_bytes)
-    return _persist(path, lambda: system.cat_file(name, start=offset, end=offset + size_bytes))
-
-
-def read_unsized(path: str | Path, most_bytes: int) -> bytes:
-    """All bytes of one whose size its store does not tell; if they are more, `most_bytes` and one more.
-
-    Raises: SourceError, OSError.
-    """
-    # Elsewhere such a file is empty, and has no part that could be asked for.
-    return _read_part(path, 0, most_bytes + 1) if read_scheme(path) in WEB else read_remote(path)
-
-
-def _read_part(path: str | Path, offset: int, size_bytes: int) -> bytes:
-    """From a web server, which may have no end, and need not hand out parts."""
-    system, name = _open(path)
-    data = _persist(path, lambda: _stream(system, name, offset, size_bytes))
+    if not is_web(path):
+        return _persist(path, lambda: system.cat_file(name, start=offset, end=offset + size_bytes))
+    data = _persist(path, lambda: read_part(system, name, offset, size_bytes))
     if data is None:
         raise OSError(errno.EINVAL, "its server hands out whole files and no parts of them, as a shard's are read")
     return data
 
 
-def _stream(system: Any, name: str, offset: int, size_bytes: int) -> bytes | None:
-    wanted = {"Range": f"bytes={offset}-{offset + size_bytes - 1}"}
-    # With block_size 0 it is read as it comes; the size, which is not looked at then, saves a question for it.
-    with system.open(name, block_size=0, size=size_bytes, headers=wanted) as file:
-        if offset and file.r.status != HTTPStatus.PARTIAL_CONTENT:
-            return None
-        data = bytearray()
-        while len(data) < size_bytes and (piece := file.read(size_bytes - len(data))):
-            data += piece
-    return bytes(data)
+def read_unsized(path: str | Path, most_bytes: int) -> bytes | None:
+    """All bytes of one whose size its store does not tell; None if they are more. Raises: SourceError, OSError."""
+    if not is_web(path):
+        return read_remote(path)  # Elsewhere such a file is empty.
+    system, name = _open(path)
+    return _persist(path, lambda: read_bounded(system, name, most_bytes))
 
 
 def write_remote(path: str | Path, data: bytes) -> None:
@@ -139,10 +125,8 @@ def remove_remote(path: str | Path) -> None:
 
 def open_remote(path: str | Path) -> IO[bytes]:
     """A file to read from front to back, with small steps backwards. Raises: SourceError, OSError."""
-    system, name = _open(path)
-    info = _persist(path, lambda: system.info(name))
     # Where the size is known beforehand the file asks no more for it, and each block is asked for as the rest is.
-    return _Blocks(path, int(info.get("size") or 0))
+    return _Blocks(path, int(_ask_info(path).get("size") or 0))
 
 
 def _open(path: str | Path) -> tuple[Any, str]:
@@ -176,7 +160,7 @@ def _find_system(scheme: str, host: str) -> Any:
 def _choose(scheme: str) -> dict:
     import fsspec
 
-    if scheme in WEB:
+    if scheme in SCHEMES:
         import aiohttp
 
         # Of waiting, not of a whole file: a large one may take longer than that.

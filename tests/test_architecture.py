@@ -69,6 +69,7 @@ LADDERS = {
         # And object storage, Milvus, and inverted lists on the disk.
         {"schema", "workers", "evaluation", "hold", "index_gpu", "remote", "milvus", "lists"},
         {"layout", "settings", "report", "interrupts", "recipes", "filters"},
+        {"web"},  # what web servers say, and hand out
         {"urls"},  # how a path is spelled that is a URL
         {"errors"},
     ),

@@ -3,7 +3,10 @@
 import logging
 import tarfile
 import threading
-from contextlib import suppress
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO
 from pathlib import Path
@@ -16,7 +19,7 @@ from indexer import catalog_walk, fetching, members, originals, remote, shards
 from indexer.check import check_collection
 from indexer.collection import Absence, Collection, Filter, Query
 from indexer.decode import DecodeTask
-from indexer.errors import SourceError
+from indexer.errors import QueryError, SourceError
 from indexer.estimate import estimate_build
 from indexer.fetching import fetch_ahead
 from indexer.remote import StoreError, list_remote, read_remote, stat_remote
@@ -31,6 +34,7 @@ from tests.indexer.making import build, draw
 from tests.indexer.object_store import KEY, ObjectStore
 
 ROOT = Path("s3://pictures/a")
+PATIENCE_SECONDS = 60
 
 
 @pytest.fixture
@@ -171,11 +175,12 @@ def test_an_original_elsewhere_travels_once_and_a_store_without_an_answer_is_lef
         assert collection.find_absence(other) == Absence.AWAY
         bucket.seen.clear()
         assert collection.find_absence(other) == collection.find_absence(third) == Absence.AWAY and not bucket.seen
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(originals, "LEFT_ALONE_SECONDS", 0.0)
-            collection._originals._left_alone.clear()
-            bucket.is_gone = False
-            assert collection.find_absence(other) is None
+        bucket.is_gone = False
+        assert collection.find_absence(other) == Absence.AWAY
+        (until,) = collection._originals._left_alone.values()
+        assert until - time.monotonic() <= max(originals.LEFT_ALONE_SECONDS, PATIENCE_SECONDS)
+        collection._originals._left_alone = {ROOT.parent: time.monotonic()}
+        assert collection.find_absence(other) is None
 
 
 def test_what_is_kept_of_originals_has_a_bound(by_pixels: None, bucket: ObjectStore, place: Path, monkeypatch):
@@ -477,19 +482,40 @@ def test_a_web_server_is_a_source(by_pixels: None, tmp_path: Path, drawn, place:
     assert found == [f"{root}/{seed}.png" for seed in (0, 2, 4, 6, 8)]
 
 
-class Streamer(BaseHTTPRequestHandler):
-    """A web server that tells no sizes, knows no parts, and has one picture without an end."""
+class WebServer(BaseHTTPRequestHandler):
+    """A web server that tells no sizes, knows no parts, and has one picture without an end; a subclass does better."""
 
-    picture, sent = b"", 0
+    files: dict[str, bytes] = {}  # noqa: RUF012 - of each test its own, by `serve`
+    seen: Counter = Counter()
+    is_complete = False
+    sent = 0
 
     def do_HEAD(self) -> None:
-        self.send_response(200)
-        self.end_headers()
+        self.do_GET()
 
     def do_GET(self) -> None:
-        self.do_HEAD()
-        self.wfile.write(self.picture)
+        data, status, wanted = self.files.get(self.path), 200, self.headers.get("Range")
+        type(self).seen[self.command, status if data else 404] += 1
+        if data is None:
+            self.send_error(404)
+            return
+        told = {"ETag": f'"{hash(data)}"'}
+        if self.is_complete:
+            if wanted:
+                first, last = map(int, wanted.removeprefix("bytes=").split("-"))
+                told["Content-Range"] = f"bytes {first}-{last}/{len(data)}"
+                data, status = data[first : last + 1], 206
+            told["Content-Length"] = str(len(data))
+        self.send_response(status)
+        for name, value in told.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command == "GET":
+            self._write(data)
+
+    def _write(self, data: bytes) -> None:
         with suppress(OSError):
+            self.wfile.write(data)
             while "endless" in self.path:
                 self.wfile.write(bytes(1 << 16))
                 type(self).sent += 1 << 16
@@ -498,36 +524,106 @@ class Streamer(BaseHTTPRequestHandler):
         pass
 
 
+@contextmanager
+def serve(files: dict[str, bytes], *, is_complete: bool) -> Iterator[tuple[str, type[WebServer]]]:
+    """A web server. Yields: its URL, and what it has seen and sent."""
+    seen = type("Seen", (WebServer,), {"files": files, "seen": Counter(), "is_complete": is_complete})
+    with ThreadingHTTPServer(("127.0.0.1", 0), seen) as server:
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_address[1]}", seen
+        server.shutdown()
+
+
+def pack(drawn: dict[str, bytes]) -> bytes:
+    """A shard."""
+    buffer = BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        for name, data in drawn.items():
+            told = tarfile.TarInfo(name)
+            told.size = len(data)
+            tar.addfile(told, BytesIO(data))
+    return buffer.getvalue()
+
+
 def test_a_web_server_that_tells_no_size_is_read_as_far_as_a_file_may_be_long(
     by_pixels: None, tmp_path: Path, drawn, place: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(members, "MAX_FILE_BYTES", 1 << 20)
-    monkeypatch.setattr(Streamer, "picture", drawn["0.png"])
-    with ThreadingHTTPServer(("127.0.0.1", 0), Streamer) as server:
-        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-        url = f"http://127.0.0.1:{server.server_address[1]}"
-        (tmp_path / "some.lst").write_text(f"{url}/one.png\n{url}/endless.png\n")
+    monkeypatch.setattr(members, "MAX_UNSIZED_BYTES", 1 << 20)
+    files = {"/one.png": drawn["0.png"], "/endless.png": drawn["2.png"]}
+    with serve(files, is_complete=False) as (url, server):
+        (tmp_path / "some.lst").write_text("".join(f"{url}{name}\n" for name in files))
         report = build(place, tmp_path / "some.lst")
-        assert (report.images, report.failed) == (1, 1) and Streamer.sent < 64 << 20
+        assert (report.images, report.failed) == (1, 1) and server.sent < 64 << 20
         with Collection(place) as collection:
             (failed,) = collection.list_unsearchable(0, 9)
             (image,) = collection.list_images(0, 9)
             assert failed.kind == "Too large"
             assert collection.read_original(image.content_hash)[0] == drawn["0.png"]
-        server.shutdown()
+            server.seen.clear()
+            # It is known by its version alone; a look at that is a question for the head, and one for the size.
+            assert collection.find_absence(image) is None and server.seen.total() == 2
+            files["/one.png"] = drawn["4.png"]
+            assert collection.find_absence(image) == Absence.CHANGED
 
 
-def test_a_shard_on_a_web_server_needs_one_that_hands_out_parts(
-    by_pixels: None, tmp_path: Path, drawn, place: Path, web_folder
+def test_a_shard_on_a_web_server_needs_one_that_hands_out_parts(by_pixels: None, tmp_path: Path, drawn, place: Path):
+    shard = pack(drawn)
+    with serve({"/x.tar": shard}, is_complete=True) as (url, server):
+        report = build(place, Path(f"{url}/x.tar"))
+        assert (report.images, report.failed) == (9, 0)
+        (tmp_path / "x.tar").write_bytes(shard)
+        build(tmp_path / "here", tmp_path / "x.tar")
+        assert read_rows(place) == read_rows(tmp_path / "here")
+        with Collection(place) as collection:
+            image = next(one for one in collection.list_images(0, 9) if one.path.name == "4.png")
+            server.seen.clear()
+            assert collection.read_original(image.content_hash)[0] == drawn["4.png"]
+            assert collection.find_absence(image) is None and server.seen["GET", 200] == 1, "it is kept"
+        server.is_complete = False
+        report = build(tmp_path / "other", Path(f"{url}/x.tar"))
+        assert (report.found, report.failed) == (9, 9)
+    with Collection(tmp_path / "other") as collection:
+        assert all("hands out whole files and no parts" in one.reason for one in collection.list_unsearchable(0, 9))
+
+
+def test_a_web_server_that_is_down_has_lost_nothing(
+    by_pixels: None, tmp_path: Path, drawn, place: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    (tmp_path / "web").mkdir()
-    with tarfile.open(tmp_path / "web" / "x.tar", "w") as tar:
-        for name in drawn:
-            tar.add(tmp_path / "drawn" / Path(name).name, name)
-    report = build(place, Path(f"{web_folder(tmp_path / 'web')}/x.tar"))
-    assert (report.found, report.failed) == (9, 9)
+    with serve({f"/{name}": data for name, data in drawn.items()}, is_complete=True) as (url, server):
+        (tmp_path / "some.lst").write_text("".join(f"{url}/{name}\n" for name in drawn))
+        assert build(place, tmp_path / "some.lst").images == 9
+        monkeypatch.setattr(server, "send_response", lambda self, _: WebServer.send_response(self, 503))
+        with Collection(place) as collection:
+            assert collection.find_absence(collection.list_images(0, 1)[0]) == Absence.AWAY
+        monkeypatch.undo()
     with Collection(place) as collection:
-        assert "whole files and no parts of them" in collection.list_unsearchable(0, 1)[0].reason
+        assert collection.find_absence(collection.list_images(0, 1)[0]) == Absence.AWAY
+        with pytest.raises(QueryError, match="can be read now.*Try later"):
+            collection.explain(Query.of(2), 1)
+    (problem,) = check_collection(place, sample=0).problems
+    assert "cannot be asked at present" in problem.text
+    build(place)
+    with Collection(place) as collection:
+        assert collection.read_status().images == 9
+
+
+def test_what_is_kept_of_a_member_is_no_longer_handed_out_when_its_shard_is_another(
+    by_pixels: None, store: ObjectStore, drawn, place: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(members, "BELIEVED_SECONDS", 0.0)
+    store.put("x.tar", pack(drawn))
+    build(place, Path("s3://pictures/x.tar"))
+    with Collection(place) as collection:
+        image = next(one for one in collection.list_images(0, 9) if one.path.name == "4.png")
+        assert collection.find_absence(image) is None
+        store.seen.clear()
+        assert collection.find_absence(image) is None and "GET" not in store.seen
+        store.put("x.tar", pack(drawn | {"4.png": drawn["2.png"]}))
+        assert collection.find_absence(image) == Absence.CHANGED
+        store.is_gone = True
+        assert collection.find_absence(image) == Absence.AWAY
+        store.seen.clear()
+        assert collection.find_absence(image) == Absence.AWAY and not store.seen
 
 
 def test_a_token_that_ends_in_the_middle_is_no_reason_of_files(
