@@ -115,7 +115,7 @@ DOORS = {
     "torch": {"seer_model", "indexer.embed"},
     "sklearn": {"indexer.metrics"},
     "watchfiles": {"indexer.watch"},
-    "fsspec": {"indexer.remote"},
+    "fsspec": {"indexer.remote", "indexer.web"},
     "ray": {"indexer.cluster"},
     "aiohttp": {"indexer.remote"},
     "pymilvus": {"indexer.milvus"},

@@ -263,7 +263,7 @@ def make_content(number: int, made: dict[int, bytes] = {}) -> bytes:  # noqa: B0
 
 @pytest.mark.usefixtures("by_pixels", "in_one_process")
 def test_any_history_ends_as_a_fresh_build_would(pytestconfig: pytest.Config):
-    examples, steps = (600, 60) if pytestconfig.getoption("--long") else (50, 25)
+    examples, steps = (600, 60) if pytestconfig.getoption("--long") else (35, 25)
     slow = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
     run_state_machine_as_test(
         History,

@@ -14,7 +14,7 @@ from tests.indexer.making import build, draw
 pytestmark = pytest.mark.usefixtures("by_pixels", "in_one_process")
 
 SEED = 20
-KILLS = 50
+KILLS, LONG_KILLS = 30, 300
 PICTURES = 40
 KILLED = 9
 
@@ -31,7 +31,10 @@ def many(tmp_path: Path) -> Path:
     return folder
 
 
-def test_a_build_killed_at_random_moments_ends_as_if_undisturbed(forker: Forker, many: Path, tmp_path: Path):
+def test_a_build_killed_at_random_moments_ends_as_if_undisturbed(
+    forker: Forker, many: Path, tmp_path: Path, pytestconfig: pytest.Config
+):
+    kills = LONG_KILLS if pytestconfig.getoption("--long") else KILLS
     print(f"seed {SEED}")
     chance = random.Random(SEED)
     undisturbed = tmp_path / "undisturbed"
@@ -39,14 +42,14 @@ def test_a_build_killed_at_random_moments_ends_as_if_undisturbed(forker: Forker,
     length = forker.run("build", tmp_path / "timed", many).seconds
     truth = read_truth(undisturbed, many)
     died = 0
-    for number in range(KILLS):
-        # One in each fiftieth of the build's time, so that its ends are not left out.
-        moment, group = length * (number + chance.random()) / KILLS, chance.random() < 0.5
+    for number in range(kills):
+        # One in each equal part of the build's time, so that its ends are not left out.
+        moment, group = length * (number + chance.random()) / kills, chance.random() < 0.5
         ended = kill_and_resume(forker, tmp_path / f"killed-{number}", many, truth, moment, group)
         died += ended.signal == KILLED
         if not ended.signal:
             length = min(length, ended.seconds)  # The computer had been busier when it was measured.
-    assert died >= KILLS * 2 // 3, "most of the builds had ended before they were killed"
+    assert died >= kills * 2 // 3, "most of the builds had ended before they were killed"
 
 
 def kill_and_resume(forker: Forker, place: Path, pictures: Path, truth: Truth, moment: float, group: bool) -> Ended:

@@ -170,6 +170,7 @@ def read_piece(terminal: int) -> bytes:
         return b""
 
 
+@pytest.mark.long
 def test_a_killed_run_goes_on_to_the_same_curve_and_the_same_model(command: Command, undisturbed: Path):
     status, answer, _ = command.disturb(signal.SIGKILL)
     assert (status, answer) == (-signal.SIGKILL, "")

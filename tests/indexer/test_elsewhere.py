@@ -589,13 +589,13 @@ def test_a_shard_on_a_web_server_needs_one_that_hands_out_parts(by_pixels: None,
 def test_a_web_server_that_is_down_has_lost_nothing(
     by_pixels: None, tmp_path: Path, drawn, place: Path, monkeypatch: pytest.MonkeyPatch
 ):
+    monkeypatch.setattr(remote, "FIRST_SECONDS", 0.01)
     with serve({f"/{name}": data for name, data in drawn.items()}, is_complete=True) as (url, server):
         (tmp_path / "some.lst").write_text("".join(f"{url}/{name}\n" for name in drawn))
         assert build(place, tmp_path / "some.lst").images == 9
-        monkeypatch.setattr(server, "send_response", lambda self, _: WebServer.send_response(self, 503))
+        server.send_response = lambda self, _: WebServer.send_response(self, 503)
         with Collection(place) as collection:
             assert collection.find_absence(collection.list_images(0, 1)[0]) == Absence.AWAY
-        monkeypatch.undo()
     with Collection(place) as collection:
         assert collection.find_absence(collection.list_images(0, 1)[0]) == Absence.AWAY
         with pytest.raises(QueryError, match="can be read now.*Try later"):

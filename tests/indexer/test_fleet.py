@@ -102,6 +102,7 @@ def test_rows_and_their_order_are_those_of_one_device_whatever_happens_to_anothe
     assert build(place, device="cpu,cpu").unchanged == 26
 
 
+@pytest.mark.long
 def test_when_the_last_device_is_lost_the_build_ends_with_a_sentence_and_keeps_what_it_has(
     place: Path, photos: Path, weights: str, alone: Rows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

@@ -153,7 +153,7 @@ def is_running(number: int) -> bool:
     try:
         with open(f"/proc/{number}/stat") as file:
             return file.read().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):  # The second: it ended between the two.
         return False
 
 

@@ -372,7 +372,12 @@ def calm(tmp_path_factory) -> Path:
     return output
 
 
-@pytest.mark.parametrize("is_sharded", [False, True], ids=["replicated", "sharded"])
+BOTH_LAYOUTS = pytest.mark.parametrize(
+    "is_sharded", [pytest.param(False, id="replicated", marks=pytest.mark.long), pytest.param(True, id="sharded")]
+)
+
+
+@BOTH_LAYOUTS
 def test_two_ranks_in_pieces_are_one(tmp_path, calm, is_sharded):
     output = tmp_path / "m.safetensors"
     assert run_in_two_ranks(run_pieces, output, is_sharded, (4, 99)) == [[4, STEPS]] * 2
@@ -527,7 +532,7 @@ def read_metric(output: Path) -> Tensor:
     return weight.T @ weight
 
 
-@pytest.mark.parametrize("is_sharded", [False, True], ids=["replicated", "sharded"])
+@BOTH_LAYOUTS
 def test_of_two_ranks_the_first_one_whitens(tmp_path, whitened, is_sharded):
     output = tmp_path / "m.safetensors"
     (first, heard), other = run_in_two_ranks(run_whitened, output, is_sharded)

@@ -431,6 +431,7 @@ def test_the_points_stand_where_the_pointer_finds_them(visit: Visit):
     assert missing == []
 
 
+@pytest.mark.long
 def test_near_duplicates_are_told_apart_in_the_page(visit: Visit, surveyed: tuple[Gallery, str]):
     gallery, _ = surveyed
     open_at(visit, "/duplicates", f".st-key-{Key.DUPLICATES} li")
@@ -443,6 +444,7 @@ def test_near_duplicates_are_told_apart_in_the_page(visit: Visit, surveyed: tupl
     visit.wait_until(f"document.querySelectorAll('.st-key-{Key.DUPLICATES} li').length === 3")
 
 
+@pytest.mark.long
 def test_a_pair_that_was_told_apart_is_found_by_its_pictures_and_taken_back(
     visit: Visit, surveyed: tuple[Gallery, str]
 ):
@@ -464,6 +466,7 @@ def test_a_pair_that_was_told_apart_is_found_by_its_pictures_and_taken_back(
         collection.decisions.tell_apart(six, seven, is_so=False)
 
 
+@pytest.mark.long
 def test_the_paths_of_one_file_that_is_there_thrice_can_be_read(visit: Visit, surveyed: tuple[Gallery, str]):
     gallery, _ = surveyed
     open_at(visit, "/duplicates", f".st-key-{Key.DUPLICATES} li")

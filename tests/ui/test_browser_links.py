@@ -115,6 +115,7 @@ def test_all_kept_uploads_are_forgotten_on_the_status_page(visit: Visit, near_co
     visit.page.get_by_text(GONE).wait_for()
 
 
+@pytest.mark.long
 def test_no_kept_uploads_is_what_the_command_says(browser, gallery: Gallery, near_copy: Path, tmp_path: Path):
     arguments = ("--collection", str(gallery.place), "--port", "0", "--no-kept-uploads")
     process, address = start_server(tmp_path, "ui", *arguments)
