@@ -17,8 +17,10 @@ from typing import Any
 
 from ui.keys import Action, Key
 
+SHELL = "chromium-headless-shell"
+"""Chromium without a window: the same pages in a tenth less time."""
 BROWSERS = (
-    *("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"),
+    *("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", SHELL),
     # Where macOS keeps them; `which` takes a whole path too.
     "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
     "/Applications/Chromium.app/Contents/MacOS/Chromium",
@@ -63,9 +65,9 @@ window.countFrames = () => {
 """
 
 
-def find_browser() -> str | None:
-    """The Chromium of this computer."""
-    return next(filter(None, map(shutil.which, BROWSERS)), None)
+def find_browser(names: Sequence[str] = BROWSERS) -> str | None:
+    """The first of these that this computer has."""
+    return next(filter(None, map(shutil.which, names)), None)
 
 
 @contextmanager

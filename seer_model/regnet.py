@@ -218,7 +218,8 @@ class RegNet(nn.Module):
     @torch.no_grad()
     def _draw_weights(self, generator: torch.Generator | None) -> None:
         for module in self.modules():
-            if isinstance(module, nn.Conv2d):
+            # On the meta device nothing is drawn, and pretending takes torch a second.
+            if isinstance(module, nn.Conv2d) and not module.weight.is_meta:
                 # Not divided by the groups, as in the runs that made the published weights.
                 fan_out = module.kernel_size[0] * module.kernel_size[1] * module.out_channels
                 module.weight.normal_(0, (2 / fan_out) ** 0.5, generator=generator)

@@ -234,6 +234,8 @@ def test_nobody_imports_a_page():
         ("sys.argv = ['seer', '--help']; from ui.cli import main; main()", "torch faiss streamlit sklearn matplotlib"),
         ("sys.argv = ['seer', 'status']; from ui.cli import main; main()", "torch faiss streamlit"),
         ("sys.argv = ['seer', 'models', 'list']; from ui.cli import main; main()", "torch faiss streamlit"),
+        # A second of torch's that only its compiler needs.
+        ("from seer_model.backbone import open_backbone; open_backbone(device='cpu')", "torch._dynamo sympy"),
     ],
 )
 def test_what_must_start_fast_loads_no_heavy_library(start, absent):

@@ -222,7 +222,11 @@ def test_chromium_is_installed_where_apt_is_and_asked_for_elsewhere(tmp_path):
     failed = look_for_chromium(tmp_path, "exit 100", SEER_CI="1")
     assert failed.returncode == 1 and "could not be installed" in failed.stderr
     assert look_for_chromium(tmp_path, "exit 0", SEER_CI="1").returncode == 0
-    assert (tmp_path / "calls").read_text().splitlines()[-1] == "install -y -qq --no-install-recommends chromium"
+    line = "install -y -qq --no-install-recommends chromium"
+    assert (tmp_path / "calls").read_text().splitlines()[-1] == f"{line}-headless-shell"
+    only_whole = 'case "$*" in *shell) exit 100;; esac'
+    assert look_for_chromium(tmp_path, only_whole, SEER_CI="1").returncode == 0
+    assert (tmp_path / "calls").read_text().splitlines()[-1] == line
 
 
 def test_a_python_that_is_not_there_is_refused_in_a_sentence(tmp_path):

@@ -11,12 +11,13 @@ import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from benchmarks.browser import find_browser, open_browser
+from benchmarks.browser import BROWSERS, SHELL, find_browser, open_browser
 from indexer.collection import Collection
 from tests.conftest import fail_in_ci_else_skip
 from tests.indexer.making import build, draw
@@ -51,6 +52,16 @@ class Gallery:
         with self.open() as collection:
             images = collection.list_images(count=1000)
             return next(image.content_hash for image in images for path in image.paths if path.name == name)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def scanned_once() -> Iterator[None]:
+    """For each page that AppTest opens Streamlit reads what every installed package says of itself: 0.2 s a test."""
+    from streamlit.components.v2 import manifest_scanner
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(manifest_scanner, "scan_component_manifests", cache(manifest_scanner.scan_component_manifests))
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -154,7 +165,7 @@ def start_server(home: Path, *arguments: str, before: str = "", **more: str) -> 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[object]:
     """A real Chromium."""
-    path = find_browser()
+    path = find_browser((SHELL, *BROWSERS))
     if path is None:
         fail_in_ci_else_skip("There is no Chromium here; make test installs it where apt-get is.")
     with open_browser(path) as chromium:
