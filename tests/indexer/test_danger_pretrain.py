@@ -137,6 +137,7 @@ def measure_way(one: dict[str, Tensor], other: dict[str, Tensor]) -> Tensor:
     return torch.stack([torch.stack(parts).sum() for parts in squares]).sqrt()
 
 
+@pytest.mark.long
 def test_a_run_asked_to_stop_saves_and_goes_on_in_a_terminal(command: Command, undisturbed: Path):
     status, answer, told = command.disturb(signal.SIGTERM)
     assert status == 130
