@@ -28,14 +28,15 @@ from PIL import Image
 from indexer import generations
 from indexer.catalog_upkeep import UpkeepCatalog
 from indexer.decode import DecodeSettings, DecodeTask, decode_file, hash_content, read_whole
-from indexer.errors import CollectionDamaged, CollectionError, FingerprintMismatch, explain_missing_folder
+from indexer.errors import CollectionDamaged, CollectionError, FingerprintMismatch, SourceError, explain_missing_folder
 from indexer.graph_folder import find_graph_fault, remove_graph
 from indexer.kinds import LIST, is_source, recognise
 from indexer.layout import CATALOG, MARKS, STORES, THUMBNAILS, clamp_time, name_store
 from indexer.marks_upkeep import examine_marks, name_aside, save_readable
-from indexer.members import stat_file
+from indexer.members import find_cause, stat_file
+from indexer.originals import Absence, explain_absence
 from indexer.publish import OnStep, publish_store
-from indexer.remote import StoreError
+from indexer.remote import StoreSilent
 from indexer.schema import tell_damage
 from indexer.settings import BuildSettings
 from indexer.sources import ASKED_AT_ONCE, Walk
@@ -138,7 +139,7 @@ class _Check:
             yield self._settle("marks", found.fault, partial(save_readable, path), rest)
 
     def _check_files(self) -> Iterator[Problem]:
-        missing = changed = 0
+        missing = changed = unread = 0
         away = [folder for folder in self.catalog.list_folders() if not is_source(folder)]
         for folder in away:
             yield Problem(part="files", text=explain_missing_folder(folder))
@@ -150,15 +151,19 @@ class _Check:
             yield Problem(part="files", text=f"{spell(folder)} cannot be looked through at present.")
         for path, known, found in self._look_at_files(away, listed):
             store = Path(*Path(path).parts[:2])
-            if isinstance(found, StoreError) and store not in away:
+            absence = explain_absence(found) if isinstance(found, Exception) else None
+            if isinstance(found, Exception) and isinstance(find_cause(found), StoreSilent) and store not in away:
                 # Of the others there it would say the same, after as long a wait.
                 away.append(store)
-                yield Problem(part="files", text=f"{spell(store)} cannot be asked at present: {found.strerror}.")
-            missing += isinstance(found, Exception) and store not in away
-            changed += isinstance(found, tuple) and found != known
-        for count, what in ((missing, "are not there any more"), (changed, "have changed")):
+                reason = find_cause(found).strerror
+                yield Problem(part="files", text=f"{spell(store)} cannot be asked at present: {reason}.")
+            missing += absence == Absence.GONE
+            changed += absence == Absence.CHANGED or (absence is None and found != known)
+            unread += absence == Absence.AWAY and store not in away
+        told = (missing, "are not there any more. Run seer build."), (changed, "have changed. Run seer build.")
+        for count, what in (*told, (unread, "cannot be read at present. See who may read them, and check again.")):
             if count:
-                yield Problem(part="files", text=f"{count} of {self.found.files} files {what}. Run seer build.")
+                yield Problem(part="files", text=f"{count} of {self.found.files} files {what}")
 
     def _look_at_files(
         self, away: list[Path], listed: dict[str, Stamp]
@@ -328,7 +333,7 @@ def _read_stamp(file: Stamp | str) -> Stamp | Exception:
         return file
     try:
         status = stat_file(file)
-    except (OSError, PictureError) as error:
+    except (OSError, PictureError, SourceError) as error:
         return error
     return status.st_size, clamp_time(status.st_mtime_ns)
 

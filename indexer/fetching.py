@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from indexer.decode import DecodeTask, explain_unread, read_whole
 from indexer.errors import SourceError
 from indexer.layout import clamp_time
-from indexer.members import Known, find_member, find_shard, read_sized, require_unchanged
+from indexer.members import Known, find_cause, find_member, find_shard, read_sized, require_unchanged
 from indexer.remote import Stamp, StoreError
 from indexer.shards import Place, read_place
 from indexer.urls import is_remote, spell
@@ -44,6 +44,11 @@ class _Batch:
     fetched: Future | None = None
 
     def measure(self) -> int:
+        is_there = self.fetched is not None and self.fetched.done() and not self.fetched.exception()
+        # What its store told no size of is known when it is there.
+        return sum(len(task.data or b"") for task in self.fetched.result()) if is_there else self._expect()
+
+    def _expect(self) -> int:
         return sum(task.size_bytes for task in self.tasks)
 
     def takes(self, other: "_Batch") -> bool:
@@ -153,7 +158,7 @@ def find_place(task: DecodeTask) -> DecodeTask:
     try:
         return replace(task, member=find_member(task.path, Known(task.size_bytes, task.mtime_ns, task.inode)))
     except (PictureError, SourceError, OSError) as error:
-        return replace(task, reason=explain_unread(error))
+        return _give_up(task, error)
 
 
 def _fetch(batch: _Batch, is_all: bool) -> list[DecodeTask]:
@@ -163,8 +168,12 @@ def _fetch(batch: _Batch, is_all: bool) -> list[DecodeTask]:
     try:
         return _fetch_stretch(batch) if batch.places else [_fetch_file(batch.tasks[0])]
     except (PictureError, OSError, MemoryError) as error:
-        is_shut = is_remote(batch.tasks[0].path) and isinstance(error, StoreError | PermissionError)
-        return [replace(task, reason=explain_unread(error), is_unanswered=is_shut) for task in batch.tasks]
+        return [_give_up(task, error) for task in batch.tasks]
+
+
+def _give_up(task: DecodeTask, error: Exception) -> DecodeTask:
+    is_shut = is_remote(task.path) and isinstance(find_cause(error), StoreError | PermissionError)
+    return replace(task, reason=explain_unread(error), is_unanswered=is_shut)
 
 
 def _fetch_file(task: DecodeTask) -> DecodeTask:

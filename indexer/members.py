@@ -11,22 +11,27 @@ import os
 import stat
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 from indexer.errors import SourceError
 from indexer.layout import LARGEST, clamp_time
-from indexer.remote import Stamp, StoreError, read_remote, read_unsized, stat_remote
+from indexer.remote import Stamp, StoreError, read_at_most, stat_remote
 from indexer.shards import SHARD_SUFFIX, Place, list_named, make_printable, read_place
 from indexer.urls import is_remote
 from seer_model.errors import PictureError
 
+UNREAD = (PictureError, SourceError, OSError, MemoryError)
+Answer = TypeVar("Answer")
 BELIEVED_SECONDS = 30.0
 """For so long the stamp of a shard elsewhere holds: each look at one of its members would be a question."""
 MAX_FILE_BYTES = 2 << 30
 MAX_UNSIZED_BYTES = 256 << 20
 """Of a file whose size a web server does not tell; nobody knows beforehand how many such are in memory together."""
+FAILED_SECONDS = 5.0
 REMEMBERED = 8
 """Shards whose headers are kept: 10 MB for each 64,000 members."""
 
@@ -60,14 +65,31 @@ class Contents:
         self._known: dict[str, tuple[Stamp, dict[str, Place]]] = {}
         self._asked: dict[str, tuple[float, Stamp]] = {}
         self._reading: dict[str, threading.Lock] = {}
+        self._failed: dict[str, tuple[float, Exception]] = {}
 
     def stat(self, shard: Path) -> Stamp:
         """A shard's own stamp; of one elsewhere that of a moment ago will do. Raises: PictureError, OSError."""
         asked, status = self._asked.get(str(shard), (0.0, None))
         if status is None or not is_remote(shard) or time.monotonic() - asked > BELIEVED_SECONDS:
-            status = _stat_shard(shard)
-            self._asked[str(shard)] = time.monotonic(), status
+            status = self._try(shard, _stat_shard)
+            self.note(shard, status)
         return status
+
+    def note(self, shard: Path, status: Stamp) -> None:
+        """What a shard's stamp is now."""
+        self._asked[str(shard)] = time.monotonic(), status
+
+    def _try(self, shard: Path, read: Callable[[Path], Answer]) -> Answer:
+        """What it reads; or how that failed a moment ago: each of a shard's members would wait for the same answer."""
+        until, error = self._failed.get(str(shard), (0.0, None))
+        if error and time.monotonic() < until:
+            raise error.with_traceback(None)
+        try:
+            return read(shard)
+        except (StoreError, SourceError) as error:
+            if is_remote(shard):
+                self._failed[str(shard)] = time.monotonic() + FAILED_SECONDS, error
+            raise
 
     def read(self, shard: Path) -> tuple[Stamp, dict[str, Place]]:
         """The same, and name -> place of its pictures. Raises: SourceError, PictureError, OSError."""
@@ -77,7 +99,7 @@ class Contents:
         # Who asks for another shard meanwhile does not wait for this one; who asks for the same does not read it, too.
         with reading:
             known = self._known.get(str(shard))
-            places = known[1] if known and known[0] == status else _list_places(shard)
+            places = known[1] if known and known[0] == status else self._try(shard, _list_places)
             self._keep(shard, status, places)
         return status, places
 
@@ -137,17 +159,16 @@ def read_sized(path: str | Path, size_bytes: int) -> bytes:
         size_bytes: what its store says; 0 where it does not.
     Raises: PictureError, SourceError, OSError.
     """
+    require_size(size_bytes)
+    data = read_at_most(path, size_bytes or MAX_UNSIZED_BYTES)
     if not size_bytes:
-        data = read_unsized(path, MAX_UNSIZED_BYTES)
         if data is None:
             raise PictureError(
                 f"The file has {MAX_UNSIZED_BYTES >> 20} MB or more, and its server does not say how many; files "
                 f"above {MAX_UNSIZED_BYTES >> 20} MB are not read."
             )
         return data
-    require_size(size_bytes)
-    data = read_remote(path)
-    if len(data) != size_bytes:
+    if data is None or len(data) != size_bytes:
         raise PictureError("The file changed while it was read; the next build tries again.")
     return data
 
@@ -168,8 +189,16 @@ def read_member(path: str | Path, known: Known | None = None) -> tuple[bytes, St
 
 def require_unchanged(shard: str | Path, status: Stamp) -> None:
     """What was read is what was meant: the shard's stamp is still this one. Raises: PictureError, OSError."""
-    if _stat_shard(Path(shard)) != status:
+    if (found := _stat_shard(Path(shard))) != status:
+        _contents.note(Path(shard), found)
         raise PictureError("The shard changed while it was read; the next build tries again.")
+
+
+def find_cause(error: BaseException) -> BaseException:
+    """What the disk or the store said, where something else was made of it."""
+    while isinstance(error, PictureError | SourceError) and isinstance(error.__cause__, UNREAD):
+        error = error.__cause__
+    return error
 
 
 def find_shard(path: str | Path) -> Path | None:

@@ -15,14 +15,14 @@ from pathlib import Path
 from indexer.catalog_reader import CatalogReader, ImageDetails
 from indexer.decode import hash_content, read_whole
 from indexer.errors import SourceError
-from indexer.members import Stamp, stat_file
-from indexer.remote import StoreError
+from indexer.members import UNREAD, Stamp, find_cause, stat_file
+from indexer.remote import StoreSilent
+from indexer.shards import HEADER_ERRORS
 from indexer.urls import is_remote
 from seer_model.errors import PictureError
 
 KEPT_BYTES = 64 << 20
 LEFT_ALONE_SECONDS = 30.0
-UNREAD = (PictureError, SourceError, OSError, MemoryError)
 _NAMED_SO = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "AVIF", "HEIC", "JXL")
 MEDIA_TYPES = {name: f"image/{name.lower()}" for name in _NAMED_SO}
 
@@ -59,7 +59,7 @@ class Originals:
             try:
                 data = self._read_elsewhere(path) if is_remote(path) else read_whole(path)[0]
             except UNREAD as error:
-                absence = max(absence, _explain(error))
+                absence = max(absence, explain_absence(error))
                 continue
             if hash_content(data).hex() == image.content_hash:
                 return data
@@ -69,11 +69,11 @@ class Originals:
     def _read_elsewhere(self, path: Path) -> bytes:
         store, now = Path(*path.parts[:2]), time.monotonic()
         if now < self._left_alone.get(store, 0.0):
-            raise StoreError(errno.ETIMEDOUT, "its store gave no answer a moment ago")
+            raise StoreSilent(errno.ETIMEDOUT, "its store gave no answer a moment ago")
         try:
             return self._read_anew(path)
         except UNREAD as error:
-            if isinstance(_find_cause(error), StoreError):
+            if isinstance(find_cause(error), StoreSilent):
                 # At least as long as it took to know: a page is not to wait most of the time.
                 self._left_alone[store] = time.monotonic() + max(LEFT_ALONE_SECONDS, time.monotonic() - now)
             raise
@@ -103,15 +103,10 @@ def _is_same(stamp: stat_result | Stamp, kept: Stamp) -> bool:
     return is_sized_so and (stamp.st_mtime_ns, stamp.st_ino) == (kept.st_mtime_ns, kept.st_ino)
 
 
-def _find_cause(error: BaseException) -> BaseException:
-    """What the disk or the store said, where something else was made of it."""
-    while isinstance(error, PictureError | SourceError) and isinstance(error.__cause__, UNREAD):
-        error = error.__cause__
-    return error
-
-
-def _explain(error: BaseException) -> Absence:
-    cause = _find_cause(error)
+def explain_absence(error: BaseException) -> Absence:
+    """What it means that a file, or its stamp, could not be read."""
+    cause = find_cause(error)
     if isinstance(cause, FileNotFoundError | IsADirectoryError):
         return Absence.GONE
-    return Absence.CHANGED if isinstance(cause, PictureError) else Absence.AWAY
+    is_damaged = isinstance(cause, SourceError) and isinstance(cause.__cause__, HEADER_ERRORS)
+    return Absence.CHANGED if is_damaged or isinstance(cause, PictureError) else Absence.AWAY

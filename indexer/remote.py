@@ -39,6 +39,8 @@ FINAL = (
     FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, ImportError, TypeError, MemoryError,
 )  # fmt: skip
 """What a second question would not change."""
+SILENCE = "Connect|Timeout|Disconnect|ClientOSError|HTTPClientError"
+"""In the names of errors of all libraries below, where no answer came, not even that of a failure."""
 EXTRAS = {"s3": "s3", "s3a": "s3", "http": "s3", "https": "s3"}
 """Scheme -> the extra of this package that brings its library."""
 TIMES = ("LastModified", "mtime", "last_modified", "updated", "Last-Modified", "created")
@@ -51,6 +53,10 @@ log = logging.getLogger(__name__)
 
 class StoreError(OSError):
     """A store could not be asked, or gave no answer, however often."""
+
+
+class StoreSilent(StoreError):
+    """Nobody could be reached, or nothing came: of others in that store it would be the same."""
 
 
 @dataclass(frozen=True)
@@ -102,10 +108,10 @@ def read_remote(path: str | Path, offset: int | None = None, size_bytes: int = 0
     return data
 
 
-def read_unsized(path: str | Path, most_bytes: int) -> bytes | None:
-    """All bytes of one whose size its store does not tell; None if they are more. Raises: SourceError, OSError."""
+def read_at_most(path: str | Path, most_bytes: int) -> bytes | None:
+    """All bytes of it; None from a web server that has more. Raises: SourceError, OSError."""
     if not is_web(path):
-        return read_remote(path)  # Elsewhere such a file is empty.
+        return read_remote(path)  # Other stores know what they have.
     system, name = _open(path)
     return _persist(path, lambda: read_bounded(system, name, most_bytes))
 
@@ -126,7 +132,10 @@ def remove_remote(path: str | Path) -> None:
 def open_remote(path: str | Path) -> IO[bytes]:
     """A file to read from front to back, with small steps backwards. Raises: SourceError, OSError."""
     # Where the size is known beforehand the file asks no more for it, and each block is asked for as the rest is.
-    return _Blocks(path, int(_ask_info(path).get("size") or 0))
+    size_bytes = int(_ask_info(path).get("size") or 0)
+    if not size_bytes and is_web(path):
+        raise OSError(errno.EINVAL, "its server does not say how large it is, so that no part of it can be asked for")
+    return _Blocks(path, size_bytes)
 
 
 def _open(path: str | Path) -> tuple[Any, str]:
@@ -260,7 +269,8 @@ def _explain(error: Exception, attempts: int) -> OSError:
     if attempts < ATTEMPTS:
         return OSError(errno.EINVAL, f"its store refuses it: {_describe(error)}")
     # Not EIO, which would be the disk's of the collection.
-    return StoreError(errno.ETIMEDOUT, f"its store gives no answer: {_describe(error)}, asked {attempts} times")
+    kind = StoreSilent if re.search(SILENCE, type(error).__name__) else StoreError
+    return kind(errno.ETIMEDOUT, f"its store gives no answer: {_describe(error)}, asked {attempts} times")
 
 
 def _describe(error: Exception) -> str:

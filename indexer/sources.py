@@ -16,14 +16,15 @@ import stat
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import accumulate, islice
 from pathlib import Path
 
 from indexer.errors import SourceError
 from indexer.kinds import FOLDER, LIST, SHARD, read_list, recognise
 from indexer.layout import LARGEST, clamp_time, is_collection
-from indexer.members import Known, find_shard, list_members, stat_file
-from indexer.remote import Stamp, StoreError, list_remote, read_remote, stat_remote
+from indexer.members import Known, find_cause, find_shard, list_members, stat_file
+from indexer.remote import Stamp, StoreError, StoreSilent, list_remote, read_remote, stat_remote
 from indexer.shards import SHARD_SUFFIX
 from indexer.urls import is_remote, resolve, spell
 from seer_model.errors import PictureError
@@ -141,10 +142,10 @@ class Walk:
 
     def _look_into_list(self, source: Path) -> Iterator[FoundFile]:
         missing = found = 0
-        paths = list_named([source])
+        paths, stat_one = list_named([source]), partial(_stat, silent=set())
         with ThreadPoolExecutor(ASKED_AT_ONCE, thread_name_prefix="listing") as threads:
             while page := list(islice(paths, ASKED_AHEAD)):
-                for path, stamp in zip(page, threads.map(_stat, page), strict=True):
+                for path, stamp in zip(page, threads.map(stat_one, page), strict=True):
                     if self._is_left_out(source.parent, path):
                         self.ignored += 1
                     elif isinstance(stamp, Exception):
@@ -295,10 +296,15 @@ def _note(path: str, stamp: os.stat_result | Stamp) -> FoundFile:
     return FoundFile(path, stamp.st_size, clamp_time(stamp.st_mtime_ns), stamp.st_ino & LARGEST)
 
 
-def _stat(path: str) -> os.stat_result | Stamp | Exception:
+def _stat(path: str, silent: set[Path]) -> os.stat_result | Stamp | Exception:
+    """The stamp, or why there is none. `silent`: stores that gave no answer; others there are not waited for."""
+    store = Path(*Path(path).parts[:2])
+    if store in silent:
+        return StoreSilent(errno.ETIMEDOUT, "its store gave no answer a moment ago")
     try:
         status = stat_file(path)
     except (OSError, PictureError) as error:
+        silent |= {store} if isinstance(find_cause(error), StoreSilent) else set()
         return error
     is_file = isinstance(status, Stamp) or stat.S_ISREG(status.st_mode)
     return status if is_file else PictureError("It is no regular file.")

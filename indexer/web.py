@@ -51,7 +51,8 @@ def _get(system: Any, name: str, enough: int, headers: dict[str, str]) -> tuple[
 
 async def _read(system: Any, name: str, enough: int, headers: dict[str, str]) -> tuple[int, bytearray]:
     session, options = await system.set_session(), dict(system.kwargs)
-    headers = {**options.pop("headers", {}), **headers}
+    # Compressed on the way, parts would be those of something else.
+    headers = {**options.pop("headers", {}), "Accept-Encoding": "identity", **headers}
     data = bytearray()
     async with session.get(system.encode_url(name), headers=headers, **options) as answer:
         system._raise_not_found_for_status(answer, name)

@@ -208,7 +208,7 @@ def test_a_store_that_lets_no_node_in_is_no_reason_of_files(
     monkeypatch.setattr(fetching, "MOST_IN_VAIN", 6)
     with monkeypatch.context() as patch:
         refused = PermissionError(13, "its store lets nobody in")
-        patch.setattr(members, "read_remote", lambda *_: (_ for _ in ()).throw(refused))
+        patch.setattr(members, "read_at_most", lambda *_: (_ for _ in ()).throw(refused))
         with pytest.raises(SourceError, match="A store does not answer, or lets nobody in: s3://pictures/a/"):
             spread(tmp_path / "there", Path("s3://pictures/a"))
     assert spread(tmp_path / "there").images == 9

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from benchmarks.browser import BROWSERS, SHELL
 from indexer.collection import Collection, ImageKind
 from indexer.survey import survey_collection
 from tests.indexer.making import build
@@ -44,7 +45,7 @@ def main(out: Path, pages: Path | None = None) -> None:
         content_hash = find_hash(home / "place", QUERY)
         process, server = start_server(home, "ui", "--collection", str(home / "place"), "--port", "0")
         try:
-            with open_browser(find_browser()) as browser:
+            with open_browser(find_browser((SHELL, *BROWSERS))) as browser:
                 take_all(browser, server, content_hash, home)
                 if pages is not None:
                     take_every_page(browser, server, content_hash, pages)
