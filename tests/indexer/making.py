@@ -1,5 +1,7 @@
 """Making pictures and collections for tests."""
 
+from functools import lru_cache
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +15,24 @@ from indexer.settings import BuildSettings
 def draw(path: Path, seed: int, **options: object) -> Path:
     """Save a picture of soft random colours; equal seeds give equal pixels."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    cells = np.random.default_rng(seed).integers(20, 236, (6, 7, 3), dtype=np.uint8)
-    Image.fromarray(cells).resize((140, 120), Image.Resampling.BICUBIC).save(path, **options)
+    if options:
+        _draw(seed).save(path, **options)
+    else:
+        path.write_bytes(_encode(seed, path.suffix.lower()))
     return path
+
+
+@lru_cache(maxsize=1000)
+def _encode(seed: int, suffix: str) -> bytes:
+    # A tenth of what the tests of builds take would go into compressing the same pictures.
+    stream = BytesIO()
+    _draw(seed).save(stream, Image.registered_extensions()[suffix])
+    return stream.getvalue()
+
+
+def _draw(seed: int) -> Image.Image:
+    cells = np.random.default_rng(seed).integers(20, 236, (6, 7, 3), dtype=np.uint8)
+    return Image.fromarray(cells).resize((140, 120), Image.Resampling.BICUBIC)
 
 
 def build(place: Path, *pictures: Path, watchers=None, **settings: object) -> BuildReport:

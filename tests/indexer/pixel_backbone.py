@@ -34,7 +34,8 @@ class PixelBackbone:
 
     def embed(self, pixels: list) -> np.ndarray:
         """(B, 192) float32, rows of length 1, or NaNs."""
-        cells = np.stack(pixels).reshape(-1, 8, 28, 8, 28, 3).mean(axis=(2, 4)).reshape(len(pixels), -1)
+        blocks = np.stack(pixels).reshape(-1, 8, 28, 8, 28, 3)
+        cells = (blocks.sum(axis=2, dtype=np.uint32).sum(axis=3) / 28**2).reshape(len(pixels), -1)
         lengths = np.linalg.norm(cells, axis=1, keepdims=True)
         return np.where(lengths > 0, cells / np.where(lengths > 0, lengths, 1), np.nan).astype(np.float32)
 
