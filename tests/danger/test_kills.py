@@ -14,7 +14,7 @@ from tests.indexer.making import build, draw
 pytestmark = pytest.mark.usefixtures("by_pixels", "in_one_process")
 
 SEED = 20
-KILLS, LONG_KILLS = 30, 300
+KILLS, LONG_KILLS = 50, 300
 PICTURES = 40
 KILLED = 9
 

@@ -399,10 +399,8 @@ def run_with_queue(
         run(output, CALM_WITH_QUEUE, ranks=ranks, watchers=stop_after(count), resume=resume or place > 0, **how)
 
 
-@pytest.mark.parametrize(
-    ("first", "is_sharded"),
-    [pytest.param(1, False, id="filling"), pytest.param(3, True, id="full, sharded", marks=pytest.mark.long)],
-)
+@pytest.mark.long
+@pytest.mark.parametrize(("first", "is_sharded"), [(1, False), (3, True)], ids=["filling", "full, sharded"])
 def test_two_ranks_take_up_the_queues_of_both(tmp_path, first, is_sharded):
     whole, pieces, other = (tmp_path / f"{name}.safetensors" for name in ("whole", "pieces", "other"))
     run_in_two_ranks(run_with_queue, whole, is_sharded, (99,))

@@ -148,7 +148,9 @@ def wait_for_one_that_is_silent(ranks: Ranks, folder: str, in_group: bool) -> st
     return "nothing was said"
 
 
-@pytest.mark.parametrize("in_group", [False, True], ids=["of all", "of a group"])
+@pytest.mark.parametrize(
+    "in_group", [pytest.param(False, id="of all", marks=pytest.mark.long), pytest.param(True, id="of a group")]
+)
 def test_patience_with_a_silent_rank_ends_with_a_sentence(tmp_path, in_group):
     said, nothing = run_in_two_ranks(wait_for_one_that_is_silent, str(tmp_path), in_group)
     assert re.search(r"Rank 0 of 2 .* waited 2 seconds for it: Timed out .*\. What was saved stays\. .*--resume", said)

@@ -142,6 +142,7 @@ def test_a_new_answer_begins_at_its_top(visit: Visit, gallery: Gallery):
     visit.wait_until("document.querySelector('[data-testid=stMain]').scrollTop === 0")
 
 
+@pytest.mark.long
 def test_a_link_opens_the_same_page_in_another_browser(visit: Visit, browser, gallery: Gallery):
     visit.open()
     visit.search_on(gallery, "picture-05.jpg")
@@ -157,6 +158,7 @@ def test_a_link_opens_the_same_page_in_another_browser(visit: Visit, browser, ga
     other.context.close()
 
 
+@pytest.mark.long
 def test_a_file_name_runs_nothing_and_links_nowhere(visit: Visit, gallery: Gallery):
     for name in HOSTILE_NAMES:
         visit.open()
