@@ -151,12 +151,12 @@ class _Check:
             yield Problem(part="files", text=f"{spell(folder)} cannot be looked through at present.")
         for path, known, found in self._look_at_files(away, listed):
             store = Path(*Path(path).parts[:2])
-            absence = explain_absence(found) if isinstance(found, Exception) else None
-            if isinstance(found, Exception) and isinstance(find_cause(found), StoreSilent) and store not in away:
+            is_unread = isinstance(found, Exception)
+            cause, absence = (find_cause(found), explain_absence(found)) if is_unread else (None, None)
+            if isinstance(cause, StoreSilent) and store not in away:
                 # Of the others there it would say the same, after as long a wait.
                 away.append(store)
-                reason = find_cause(found).strerror
-                yield Problem(part="files", text=f"{spell(store)} cannot be asked at present: {reason}.")
+                yield Problem(part="files", text=f"{spell(store)} cannot be asked at present: {cause.strerror}.")
             missing += absence == Absence.GONE
             changed += absence == Absence.CHANGED or (absence is None and found != known)
             unread += absence == Absence.AWAY and store not in away

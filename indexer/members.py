@@ -65,7 +65,7 @@ class Contents:
         self._known: dict[str, tuple[Stamp, dict[str, Place]]] = {}
         self._asked: dict[str, tuple[float, Stamp]] = {}
         self._reading: dict[str, threading.Lock] = {}
-        self._failed: dict[str, tuple[float, Exception]] = {}
+        self._failed: dict[tuple[str, str], tuple[float, Exception]] = {}
 
     def stat(self, shard: Path) -> Stamp:
         """A shard's own stamp; of one elsewhere that of a moment ago will do. Raises: PictureError, OSError."""
@@ -81,14 +81,15 @@ class Contents:
 
     def _try(self, shard: Path, read: Callable[[Path], Answer]) -> Answer:
         """What it reads; or how that failed a moment ago: each of a shard's members would wait for the same answer."""
-        until, error = self._failed.get(str(shard), (0.0, None))
+        key = (read.__name__, str(shard))
+        until, error = self._failed.get(key, (0.0, None))
         if error and time.monotonic() < until:
             raise error.with_traceback(None)
         try:
             return read(shard)
         except (StoreError, SourceError) as error:
             if is_remote(shard):
-                self._failed[str(shard)] = time.monotonic() + FAILED_SECONDS, error
+                self._failed[key] = time.monotonic() + FAILED_SECONDS, error
             raise
 
     def read(self, shard: Path) -> tuple[Stamp, dict[str, Place]]:

@@ -228,14 +228,9 @@ def test_pictures_may_move_into_a_bucket(by_pixels: None, bucket: ObjectStore, d
 def test_a_shard_in_a_bucket_is_read_by_stretches(
     by_pixels: None, store: ObjectStore, drawn: dict[str, bytes], tmp_path: Path
 ):
-    buffer = BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as tar:
-        for name, data in sorted({**drawn, "notes.json": b"{}" * 999}.items()):
-            told = tarfile.TarInfo(name)
-            told.size = len(data)
-            tar.addfile(told, BytesIO(data))
-    store.put("shards/x.TAR", buffer.getvalue())
-    (tmp_path / "x.tar").write_bytes(buffer.getvalue())
+    whole = pack(dict(sorted({**drawn, "notes.json": b"{}" * 999}.items())))
+    store.put("shards/x.TAR", whole)
+    (tmp_path / "x.tar").write_bytes(whole)
     build(tmp_path / "there", Path("s3://pictures/shards/x.TAR"))
     build(tmp_path / "here", tmp_path / "x.tar")
     assert read_rows(tmp_path / "there") == read_rows(tmp_path / "here") and store.seen["GET"] <= 4
@@ -253,14 +248,14 @@ def test_a_shard_in_a_bucket_is_read_by_stretches(
     assert store.seen["GET"] == 1 and store.seen["HEAD"] <= 3
     # Written anew while it is read: what came is nobody's.
     tasks = [DecodeTask(f"s3:/pictures/shards/x.TAR/{name}") for name in sorted(drawn)]
-    whole, real = buffer.getvalue(), shards.read_remote
+    real = shards.read_remote
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(shards, "read_remote", lambda *asked: store.put("shards/x.TAR", whole + b"!") or real(*asked))
         assert {task.reason for task in fetch_ahead(tasks)} == {
             "The shard changed while it was read; the next build tries again."
         }
     # Cut short on its way there: nothing of it is believed, and what was known stays.
-    store.put("shards/x.TAR", buffer.getvalue()[:5000])
+    store.put("shards/x.TAR", whole[:5000])
     assert build(tmp_path / "there").images == 9
 
 
