@@ -19,6 +19,8 @@ class Nodes:
     def __init__(self, count: int, cpus: int) -> None:
         # Before it is loaded.
         os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "fatal"}
+        # Five answers must be missing before a node counts as lost; each is asked for so long after the last.
+        os.environ |= {"RAY_health_check_period_ms": "500"}
         from ray.cluster_utils import Cluster
 
         self._cpus = cpus

@@ -154,6 +154,8 @@ def _import_ray() -> Any:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # Its core writes of what it mends by itself into the middle of our lines.
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    # Nor what its nodes tell of each other: that goes to where our answer is, whatever `log_to_driver` says.
+    os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", "^")
     try:
         import ray
         import ray.data
