@@ -95,15 +95,12 @@ class Cluster:
         Raises: what the stages do; DeviceError if the cluster is lost.
         """
         self._free_device()
+        decoders, embedders = min(self.plan.decoders, len(rows)), min(self.plan.embedders, len(rows))
         made = self._ray.data.from_items(rows, override_num_blocks=len(rows))
         # So little is asked for that Ray would start a process for nearly every shard, each of which loads it anew.
-        made = made.map(read_files, num_cpus=READING_CPUS, concurrency=self.plan.decoders)
-        made = made.map(
-            DecodeFiles, fn_constructor_args=[decoding, 1], num_cpus=DECODING_CPUS, **self._pool(self.plan.decoders)
-        )
-        made = made.map(
-            EmbedFiles, fn_constructor_args=[embedding], **self._need_device(), **self._pool(self.plan.embedders)
-        )
+        made = made.map(read_files, num_cpus=READING_CPUS, concurrency=decoders)
+        made = made.map(DecodeFiles, fn_constructor_args=[decoding, 1], num_cpus=DECODING_CPUS, **self._pool(decoders))
+        made = made.map(EmbedFiles, fn_constructor_args=[embedding], **self._need_device(), **self._pool(embedders))
         with _explain_loss(self._ray):
             yield from made.iter_rows()
 

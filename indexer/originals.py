@@ -16,7 +16,7 @@ from indexer.catalog_reader import CatalogReader, ImageDetails
 from indexer.decode import hash_content, read_whole
 from indexer.errors import SourceError
 from indexer.members import UNREAD, Stamp, find_cause, stat_file
-from indexer.remote import StoreSilent
+from indexer.remote import StoreSilent, give_up_sooner
 from indexer.shards import HEADER_ERRORS
 from indexer.urls import is_remote
 from seer_model.errors import PictureError
@@ -71,7 +71,8 @@ class Originals:
         if now < self._left_alone.get(store, 0.0):
             raise StoreSilent(errno.ETIMEDOUT, "its store gave no answer a moment ago")
         try:
-            return self._read_anew(path)
+            with give_up_sooner():
+                return self._read_anew(path)
         except UNREAD as error:
             if isinstance(find_cause(error), StoreSilent):
                 # At least as long as it took to know: a page is not to wait most of the time.

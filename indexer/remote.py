@@ -12,7 +12,8 @@ import random
 import re
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import datetime
 from email.utils import parsedate_to_datetime
@@ -30,6 +31,8 @@ from indexer.web import SCHEMES, ask_info, is_web, read_bounded, read_part
 
 ATTEMPTS, FIRST_SECONDS, MOST_SECONDS = 6, 0.5, 30.0
 """How often a store is asked, how long it is waited at first, twice as long each time, and how long for one answer."""
+ATTEMPTS_FOR_A_LOOK = 2
+"""How often while a person waits, who can look again."""
 CONNECTIONS = 32
 MOST_SYSTEMS = 64
 """Hosts whose connections are kept."""
@@ -49,6 +52,7 @@ TAGS = ("ETag", "etag", "md5Hash", "generation", "checksum", "blob_id", "oid", "
 
 Answer = TypeVar("Answer")
 log = logging.getLogger(__name__)
+_attempts: ContextVar[int] = ContextVar("attempts", default=ATTEMPTS)
 
 
 class StoreError(OSError):
@@ -68,6 +72,16 @@ class Stamp:
     """0: its store does not say."""
     st_ino: int
     """Another one where the content is another: of its store's ETag or version."""
+
+
+@contextmanager
+def give_up_sooner() -> Iterator[None]:
+    """Meanwhile stores are asked less often by this thread: somebody waits."""
+    before = _attempts.set(ATTEMPTS_FOR_A_LOOK)
+    try:
+        yield
+    finally:
+        _attempts.reset(before)
 
 
 def list_remote(root: Path) -> Iterator[tuple[str, Stamp | None]]:
@@ -227,14 +241,17 @@ def _read_time(told: object) -> int:
 
 def _persist(path: str | Path, ask: Callable[[], Answer]) -> Answer:
     """What a store answers, in the end."""
-    for attempt in range(1, ATTEMPTS + 1):
+    attempts = _attempts.get()
+    for attempt in range(1, attempts + 1):
         try:
             return ask()
         except FINAL as error:
             raise _reword(error) from None
         except Exception as error:  # noqa: BLE001 - each store's library has errors of its own.
-            if _is_final(error) or attempt == ATTEMPTS:
-                raise _explain(error, attempt) from None
+            if _is_final(error):
+                raise _explain_refusal(error) from None
+            if attempt == attempts:
+                raise _explain_silence(error, attempt) from None
             log.debug("%s: %s; asked again", _name(path), _describe(error))
             time.sleep(min(FIRST_SECONDS * 2 ** (attempt - 1) * random.uniform(0.5, 1.0), MOST_SECONDS))
     raise AssertionError("unreachable")
@@ -261,13 +278,15 @@ def _lacks_credentials(error: Exception) -> bool:
     return bool(re.search("Credential|ProfileNotFound|TokenRetrieval", type(error).__name__))
 
 
-def _explain(error: Exception, attempts: int) -> OSError:
+def _explain_refusal(error: Exception) -> OSError:
     if _lacks_credentials(error) or getattr(error, "status", None) in (401, 403):
         return PermissionError(
             errno.EACCES, "no credentials were found where this store's own programs look for them (docs/scale.md)"
         )
-    if attempts < ATTEMPTS:
-        return OSError(errno.EINVAL, f"its store refuses it: {_describe(error)}")
+    return OSError(errno.EINVAL, f"its store refuses it: {_describe(error)}")
+
+
+def _explain_silence(error: Exception, attempts: int) -> StoreError:
     # Not EIO, which would be the disk's of the collection.
     kind = StoreSilent if re.search(SILENCE, type(error).__name__) else StoreError
     return kind(errno.ETIMEDOUT, f"its store gives no answer: {_describe(error)}, asked {attempts} times")

@@ -257,7 +257,7 @@ HARMLESS_CALLS = {
     *("namedtuple", "field", "re.compile", "logging.getLogger", "struct.Struct", "struct.calcsize", "timedelta"),
     *("Path", "PurePosixPath", "partial", "property", "itemgetter", "attrgetter", "MappingProxyType", "np.dtype"),
     *("click.option", "click.argument", "click.Choice", "click.Path", "click.IntRange", "click.FloatRange"),
-    *("click.File", "click.DateTime"),
+    *("ContextVar", "click.File", "click.DateTime"),
     *("threading.Lock", "threading.RLock", "threading.local", "enum.auto", "auto", "groupby"),
     *("st.App", "Middleware"),  # what a server is handed: nothing runs before it starts
 }

@@ -37,7 +37,7 @@ def test_build_prints_what_it_did_and_json_when_asked(place: Path, pictures: Pat
     assert first.exit_code == 0
     assert "9 images can be searched (9 embedded" in first.stdout
     assert "1 file cannot be searched" in first.stdout
-    told = json.loads(run("build", "--collection", place, "--json").stdout.splitlines()[-1])
+    told = json.loads(run("build", "--collection", place, "--json").stdout)
     assert told | {"seconds": 0, "images_per_second": 0} == {
         "schema_version": 1, "found": 10, "ignored": 0, "unreadable": 0, "embedded": 0, "unchanged": 9, "moved": 0,
         "removed": 0, "failed": 1, "pending": 0, "images": 9, "generation": "000001", "unmatched": [],
@@ -218,7 +218,7 @@ def test_ctrl_c_keeps_the_batch_in_hand_and_the_next_build_goes_on(place: Path, 
     _, said = build.communicate(timeout=60)
     assert build.returncode == 130, said
     assert "Run again to go on" in said and "Traceback" not in said
-    told = json.loads(run("build", "--collection", place, "--json").stdout.splitlines()[-1])
+    told = json.loads(run("build", "--collection", place, "--json").stdout)
     assert 0 < told["embedded"] < 400
     assert (told["images"], told["pending"]) == (400, 0)
 

@@ -76,7 +76,7 @@ class Driver:
     def hear_out(self) -> dict:
         """Its report, when it has come to the end."""
         answer, told = self._process.communicate(timeout=PATIENCE_SECONDS)
-        assert self._process.returncode == 0, told
+        assert self._process.returncode == 0 and "Warning" not in told, told
         return json.loads(answer)
 
 

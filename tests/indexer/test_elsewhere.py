@@ -171,6 +171,11 @@ def test_an_original_elsewhere_travels_once_and_a_store_without_an_answer_is_lef
         assert collection.find_absence(image) == Absence.CHANGED
         bucket.remove(key)
         assert collection.find_absence(image) == Absence.GONE
+        bucket.fail = {"error": 1.0}
+        bucket.seen.clear()
+        assert collection.find_absence(other) == Absence.AWAY
+        assert bucket.seen.total() == remote.ATTEMPTS_FOR_A_LOOK, "somebody waits"
+        bucket.fail = {}
         bucket.is_gone = True
         assert collection.find_absence(other) == Absence.AWAY
         bucket.seen.clear()

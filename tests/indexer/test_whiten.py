@@ -58,7 +58,7 @@ def test_another_readout_of_the_same_file_is_another_space_for_a_collection(pict
     assert found.startswith("1.000") and "3.png" in found
     before = json.loads(run("status", "--collection", place, "--json").stdout)
     assert (before["model"], before["dimension"]) == (f"{tiny}#rmac", 64)
-    again = json.loads(run("build", "--collection", place, "--model", f"{tiny}#gem", "--json").stdout.splitlines()[-1])
+    again = json.loads(run("build", "--collection", place, "--model", f"{tiny}#gem", "--json").stdout)
     assert again["embedded"] == PICTURES, "rows of two readouts stand in one store"
 
 
