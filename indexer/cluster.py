@@ -10,9 +10,10 @@ Rule: paths and settings go to the cluster, names of shards come back; the colle
 
 import logging
 import os
+import socket
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -40,6 +41,10 @@ IN_FLIGHT = 2
 """Shards with each actor: one in hand, one waiting."""
 HERE = "local"
 """Ray's word for a cluster that is started on this computer, and ends with its driver."""
+LISTENER_SECONDS = 10.0
+"""How long the address of a cluster is waited for."""
+TRIES = "RAY_gcs_server_port_wait_time_s"
+"""Ray's name in the environment for how often it speaks to one; where it starts one itself, for something else."""
 MOST_DEATHS = 8
 """Of actors and nodes over one shard, before it is given up."""
 
@@ -168,10 +173,12 @@ def _connect(ray: Any, address: str | None) -> None:
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
     address = address or os.environ.get("RAY_ADDRESS")
     try:
-        with _muted():
+        if address:
+            _require_listener(address)
+        with _muted(), _tried_once() if address else nullcontext():
             # Not one that somebody else has started here meanwhile.
             ray.init(address or HERE, include_dashboard=None if address else False, **quiet)
-    except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         where = f"at {address}" if address else "on this computer"
         raise SettingsError(
             f"There is no Ray cluster {where} ({_take_first_line(error)}). Start one with `ray start --head`, give "
@@ -179,6 +186,26 @@ def _connect(ray: Any, address: str | None) -> None:
         ) from error
     for name in ("ray", "ray.data"):
         logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def _require_listener(address: str) -> None:
+    """Ray itself would try for a quarter of an hour, without a word. Raises: OSError if nobody is there."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdecimal():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=LISTENER_SECONDS).close()
+
+
+@contextmanager
+def _tried_once() -> Iterator[None]:
+    """Who is there and is no Ray cluster is spoken to for 40 s, not twenty times as long."""
+    if TRIES in os.environ:
+        yield
+        return
+    os.environ[TRIES] = "1"
+    try:
+        yield
+    finally:
+        del os.environ[TRIES]
 
 
 @contextmanager

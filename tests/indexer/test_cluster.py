@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tarfile
@@ -15,8 +16,10 @@ import numpy as np
 import pytest
 
 from indexer import parts
+from indexer.cluster import Cluster
 from indexer.collection import Collection
 from indexer.vectors import Store, StoreWriter
+from seer_model.errors import SettingsError
 from tests.conftest import REPOSITORY, fail_in_ci_else_skip
 from tests.indexer.making import build
 from tests.indexer.making_rows import draw_embeddings
@@ -147,6 +150,18 @@ def test_killed_drivers_and_nodes_leave_the_rows_of_a_build_at_home(nodes: Nodes
     assert report["embedded"] <= FEW - SHARD_FILES
     build(tmp_path / "here", few, batch_size=None)
     assert_same(there, tmp_path / "here")
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Of Ray, about itself.
+@pytest.mark.parametrize("scheme", ["", "ray://"])
+def test_an_address_where_nobody_is_is_said_at_once(scheme: str, monkeypatch: pytest.MonkeyPatch):
+    import ray
+
+    monkeypatch.setattr(ray, "init", lambda *_, **__: pytest.fail("Ray tries for a quarter of an hour"))
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"{scheme}127.0.0.1:{taken.getsockname()[1]}"
+    with pytest.raises(SettingsError, match=f"no Ray cluster at {address} .*refused.*ray start --head"):
+        Cluster(address, "cpu")
 
 
 def test_parts_of_an_index_are_made_on_the_nodes_as_they_are_here(
