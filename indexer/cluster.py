@@ -185,7 +185,7 @@ def _connect(ray: Any, address: str | None) -> None:
             "its address, or leave --address out: then one is started here."
         ) from error
     for name in ("ray", "ray.data"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+        _keep_off_terminal(logging.getLogger(name))
 
 
 def _require_listener(address: str) -> None:
@@ -193,6 +193,14 @@ def _require_listener(address: str) -> None:
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if host and port.isdecimal():
         socket.create_connection((host.strip("[]"), int(port)), timeout=LISTENER_SECONDS).close()
+
+
+def _keep_off_terminal(logger: logging.Logger) -> None:
+    """What it tells of failures goes to Ray's own files; a person gets a sentence of ours."""
+    logger.setLevel(logging.ERROR)
+    for handler in logger.handlers:
+        if isinstance(handler, logging.StreamHandler) and not isinstance(handler, logging.FileHandler):
+            handler.setLevel(logging.CRITICAL)
 
 
 @contextmanager

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from indexer import parts
-from indexer.cluster import Cluster
+from indexer.cluster import MOST_DEATHS, Cluster
 from indexer.collection import Collection
 from indexer.vectors import Store, StoreWriter
 from seer_model.errors import SettingsError
@@ -81,6 +81,12 @@ class Driver:
         answer, told = self._process.communicate(timeout=PATIENCE_SECONDS)
         assert self._process.returncode == 0 and "Warning" not in told, told
         return json.loads(answer)
+
+    def hear_of_failure(self) -> str:
+        """What it says on standard error when it has failed."""
+        answer, told = self._process.communicate(timeout=PATIENCE_SECONDS)
+        assert (self._process.returncode, answer) == (1, ""), told
+        return told
 
 
 @pytest.fixture(scope="module")
@@ -148,6 +154,19 @@ def test_killed_drivers_and_nodes_leave_the_rows_of_a_build_at_home(nodes: Nodes
     assert (report["found"], report["failed"], report["pending"]) == (FEW, 0, 0)
     # Of the second shard the rows may be there, and its files not recorded yet.
     assert report["embedded"] <= FEW - SHARD_FILES
+    build(tmp_path / "here", few, batch_size=None)
+    assert_same(there, tmp_path / "here")
+
+
+@pytest.mark.long
+def test_a_shard_that_kills_whoever_takes_it_ends_the_build_in_a_sentence(nodes: Nodes, few: Path, tmp_path: Path):
+    there, deaths = tmp_path / "there", tmp_path / "deaths"
+    told = Driver(nodes, there, str(few), DEADLY="040.jpg", DEATHS=str(deaths)).hear_of_failure()
+    last = told.splitlines()[-1]
+    assert last.startswith("seer: The cluster lost what it had in hand (") and "Traceback" not in told, told
+    assert len(deaths.read_text()) == 1 + MOST_DEATHS
+    report = Driver(nodes, there).hear_out()
+    assert (report["found"], report["failed"], report["pending"]) == (FEW, 0, 0)
     build(tmp_path / "here", few, batch_size=None)
     assert_same(there, tmp_path / "here")
 
