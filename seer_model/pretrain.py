@@ -40,6 +40,8 @@ GRACE_SHARE = 0.2
 """Part of the run in which the loss may still be that of a blind guess."""
 CROPS_TO_WHITEN = 4096
 """Where the recipe asks for none and the model that the run goes on from has a whitening: it must not lose it."""
+LOOK_SECONDS = 30.0
+"""A look comes by then where steps are slow: who watches hears of them, and a checkpoint is not late."""
 RESUME = "The run's last checkpoint is whole: --resume fits the layer again."
 
 
@@ -229,7 +231,7 @@ class _Run:
             rate = find_rate(step - 1, self.plan.steps, self.settings.optimizer) * self.plateau.factor
             interval.add(self.learner.step(batch.pictures, batch.aspects, step - 1, rate))
             is_over = self._is_over(step)
-            if step % self.options.look_every_steps == 0 or is_over:
+            if is_over or self._is_time_to_look(step, interval):
                 self._look(step, rate, interval, feed)
                 interval = _Interval(time.monotonic(), feed.waited_seconds)
                 if not is_over and self._is_time_to_save():
@@ -245,6 +247,13 @@ class _Run:
             time.monotonic() - self.started > self.options.piece_seconds
         )
         return self.ranks.any_over(self.watchers.should_stop() or is_late)
+
+    def _is_time_to_look(self, step: int, interval: _Interval) -> bool:
+        if step % self.options.look_every_steps == 0:
+            return True
+        # A rate that follows the losses changes when they are looked at: that must not hang on the time.
+        is_late = time.monotonic() - interval.started >= LOOK_SECONDS
+        return self.ranks.any_over(is_late and self.settings.optimizer.schedule == "cosine")
 
     def _is_time_to_save(self) -> bool:
         return self.ranks.any_over(time.monotonic() - self.saved_at >= self.options.save_every_seconds)

@@ -323,6 +323,19 @@ def poison(monkeypatch: pytest.MonkeyPatch, at: int) -> None:
     monkeypatch.setattr(Learner, "_update", poisoned)
 
 
+@pytest.mark.parametrize("schedule", ["cosine", "constant"])
+def test_slow_steps_are_told_and_saved_one_by_one_unless_the_rate_hangs_on_when(tmp_path, monkeypatch, schedule):
+    monkeypatch.setattr(pretraining, "LOOK_SECONDS", 0.0)
+    told, saved = [], []
+    monkeypatch.setattr(RunFolder, "save", lambda _, step: saved.append(step.step))
+    recipe = RECIPE if schedule == "cosine" else ON_A_PLATEAU
+    options, watchers = RunOptions(look_every_steps=3, save_every_seconds=0), RunWatchers(on_figures=told.append)
+    run(tmp_path / "m.safetensors", recipe, options=options, watchers=watchers)
+    looks = range(1, STEPS + 1) if schedule == "cosine" else [*range(3, STEPS, 3), STEPS]
+    assert [figures.step for figures in told] == [*looks]
+    assert saved[: len(looks) - 1] == [*looks][:-1]
+
+
 @pytest.mark.parametrize("at", [3, 4, STEPS])
 def test_a_run_with_nan_in_its_weights_stops_and_saves_nothing_more(tmp_path, monkeypatch, at):
     # Looked at and saved after steps 2, 4, ...: of a weight that breaks in step 4 the loss of step 4 knows nothing.
