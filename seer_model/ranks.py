@@ -171,7 +171,9 @@ def join_ranks(
         backend = "cpu:gloo,cuda:nccl"
     patience = timedelta(seconds=patience_seconds)
     try:
-        dist.init_process_group(backend, init_method=rendezvous, rank=ranks.rank, world_size=count, timeout=patience)
+        store = _find_kept_store(patience) if rendezvous == "env://" else None
+        where = {"init_method": rendezvous} if store is None else {"store": store}
+        dist.init_process_group(backend, rank=ranks.rank, world_size=count, timeout=patience, **where)
         yield ranks
     except RuntimeError as error:
         if not _is_of_peers(error):
@@ -180,6 +182,20 @@ def join_ranks(
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()
+
+
+def _find_kept_store(patience: timedelta) -> "dist.Store | None":
+    """What torchrun keeps while it starts the ranks of one computer again: addresses of those that died stand there.
+
+    Returns: a part of it for this start alone; None where each start has a store of its own anyway.
+    """
+    is_kept = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == str(True)
+    # A node that is started again counts its own starts, so that several would not agree.
+    if not is_kept or os.environ.get("LOCAL_WORLD_SIZE") != os.environ["WORLD_SIZE"]:
+        return None
+    place = os.environ["MASTER_ADDR"], _read_environment("MASTER_PORT")
+    store = dist.TCPStore(*place, is_master=False, timeout=patience)
+    return dist.PrefixStore(f"start {os.environ.get('TORCHELASTIC_RESTART_COUNT')}", store)
 
 
 def _is_of_peers(error: RuntimeError) -> bool:

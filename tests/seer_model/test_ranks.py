@@ -174,22 +174,28 @@ def test_a_run_has_the_name_that_torchrun_was_given(monkeypatch, given, launch):
 # --- torchrun ----------------------------------------------------------------------------------------------------
 
 MEETING = """
-import pathlib, sys, torch
+import os, pathlib, sys, time, torch
 from seer_model.ranks import join_ranks
+start, rank = os.environ["TORCHELASTIC_RESTART_COUNT"], os.environ["RANK"]
+if start == "1" and rank == "1":
+    time.sleep(2)  # Until the other has looked for it, and found where it was.
 with join_ranks("cpu") as ranks:
     total = ranks.sum_over(torch.ones(1)).item()
     pathlib.Path(sys.argv[1], f"{ranks.rank} of {ranks.count}").write_text(str(total))
+    if start == "0" and rank == "1":
+        os._exit(1)
+    ranks.sum_over(torch.ones(1))
 assert not torch.distributed.is_initialized()
 """
 
 
-def test_torchrun_starts_ranks_that_meet(tmp_path):
+def test_torchrun_starts_ranks_that_meet_and_meet_again_when_one_has_died(tmp_path):
     script, answers = tmp_path / "meet.py", tmp_path / "answers"
     script.write_text(MEETING)
     answers.mkdir()
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
     done = subprocess.run(
-        [*torchrun, str(script), str(answers)],
+        [*torchrun, "--max-restarts", "1", str(script), str(answers)],
         env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"},
         capture_output=True, text=True, timeout=120,
     )  # fmt: skip
