@@ -40,8 +40,8 @@ def publish(address: str, index: str, folder: Path | None, niceness: int, as_jso
     """
     place = find_collection(folder)
     give_way(niceness)
-    stopping = watch_interrupt("Stopping after the batch in hand")
+    stopping = watch_interrupt("Stopping after what is in hand")
     with stopping as should_stop, show_progress() as on_progress:
         report = publish_collection(place, address, index=index, on_progress=on_progress, should_stop=should_stop)
     click.echo(json.dumps(report.describe()) if as_json else show_publication(report))
-    sys.exit(INTERRUPTED if report.pending else 0)
+    sys.exit(INTERRUPTED if report.recall is None else 0)

@@ -27,6 +27,7 @@ from indexer.collection import Answer, Collection, Filter, Query, Region, Term, 
 from indexer.decode import read_whole
 from indexer.errors import QueryError
 from indexer.filters import FORMATS, SHAPES
+from indexer.generations import read_current
 from indexer.layout import find_collection
 from indexer.texts import describe_answer, describe_count, escape, escape_path, show_path
 from seer_model.errors import PictureError
@@ -163,11 +164,22 @@ def search(
     """
     _require_fitting(queries, minus, region, listed)
     with Collection(find_collection(folder), device=device, search_engine=search_engine) as collection:
+        if search_engine:
+            _tell_what_waits(collection)
         say = partial(_say, collection, as_json=as_json, **_make_wish(collection, **wish))
         if listed is not None:
             sys.exit(_search_each(collection, listed, say, as_json))
         terms = [_make_term(collection, one, 1, region) for one in queries]
         say(Query(*terms, *(_make_term(collection, one, -1) for one in minus)))
+
+
+def _tell_what_waits(collection: Collection) -> None:
+    """Of a search engine that was not given the newest generation."""
+    there, here = collection.read_generation(), read_current(collection.folder)
+    if there != here:
+        click.echo(
+            f"It answers from generation {there}, and {here} is here: seer publish lets it find what is new.", err=True
+        )
 
 
 def _require_fitting(

@@ -141,11 +141,12 @@ class Collection:
             at_least: leave out what is less similar than this cosine.
             at_most: leave out what is more similar. Every row is compared then.
             where: which images may be answered; ranks are counted among them.
-            is_exact: compare with every row that may be answered, whatever the generation's index is.
+            is_exact: compare with every row that may be answered, as is done for what is only unlike pictures, too.
         Raises: PictureError if bytes are no picture; CollectionEmpty; FingerprintMismatch; CollectionDamaged;
             QueryError if an image is not (or no longer) searchable, no image passes the filter, or a value is no good;
             EngineError.
         """
+        is_exact = is_exact or query.is_unlike_alone
         wish = Wish(count=count, first=first, at_least=at_least, at_most=at_most, where=where, is_exact=is_exact)
         try:
             return self._answer(query, wish)

@@ -15,7 +15,7 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -36,7 +36,7 @@ from indexer.settings import require
 from indexer.snapshot import SMALL_BYTES, Snapshot
 
 SCHEMA_VERSION = 1
-DEFAULT_INDEX = "HNSW"
+DEFAULT_INDEX, NOT_OF_LITE = "HNSW", "DISKANN"
 BATCH_BYTES, BATCH_ROWS = 16 << 20, 4096
 """Of embeddings that are sent at a time: a cluster takes 64 MB in one message, and paths come along."""
 QUERIES, ASKED_AT_ONCE = 400, 25
@@ -97,18 +97,25 @@ def publish_collection(
         closing(CatalogReader(collection / CATALOG)) as catalog,
         closing(Milvus(where, makes_file=True)) as milvus,
     ):
-        work = _Publication(Snapshot(collection, open_generation(collection)), catalog, milvus, index)
+        work = _Publication(collection.resolve(), catalog, milvus, index)
         return work.run(on_progress, should_stop, started)
 
 
 class _Publication:
     """One run."""
 
-    def __init__(self, snapshot: Snapshot, catalog: CatalogReader, milvus: Milvus, index: str) -> None:
-        self.snapshot, self._catalog, self._milvus = snapshot, catalog, milvus
+    def __init__(self, folder: Path, catalog: CatalogReader, milvus: Milvus, index: str) -> None:
+        self._folder, self._catalog, self._milvus = folder, catalog, milvus
+        self.snapshot = snapshot = Snapshot(folder, open_generation(folder))
         manifest = snapshot.generation.manifest
+        require(
+            not (milvus.is_lite and index == NOT_OF_LITE),
+            f"--index is {index}, which milvus-lite does not make; allowed are "
+            f"{', '.join(name for name in INDEXES if name != NOT_OF_LITE)}.",
+        )
         self.facts = {
             "schema_version": SCHEMA_VERSION,
+            "collection": str(folder),
             "generation": snapshot.generation.name,
             **{name: manifest[name] for name in ("checksum", "created_at", "fingerprint")},
             "store": snapshot.number,
@@ -128,10 +135,10 @@ class _Publication:
     ) -> PublicationReport:
         """Write what is missing, measure, switch."""
         before = self._find_before()
-        found = self._open()
-        written, pending = self._write(on_progress, should_stop) if found.measured is None else (0, 0)
-        measured, removed = found.measured, []
-        if not pending:
+        measured = self._find_measured()
+        written, pending = self._write(on_progress, should_stop) if measured is None else (0, 0)
+        removed: list[str] = []
+        if not pending and not (measured is None and should_stop()):
             if measured is None:
                 on_progress(Progress("indexing and measuring"))
                 measured = self._complete()
@@ -155,12 +162,29 @@ class _Publication:
     def _find_before(self) -> str | None:
         """The version that answers now. Raises: EngineError if the alias is somebody else's."""
         name, target = self._milvus.address.name, self._milvus.find_target()
-        is_foreign = name in self._milvus.list_names() if target is None else self._milvus.find(target) is None
-        if is_foreign:
+        before = target and self._milvus.find(target)
+        if before is None and (target is not None or name in self._milvus.list_names()):
             raise EngineError(
-                f"{name} at {self._milvus.address} names something that seer did not make. Choose another NAME."
+                f"{name} at {self._milvus.address} names something that seer did not make, or that is damaged. Choose "
+                "another NAME, or remove it there."
+            )
+        other = Path(before.facts.get("collection", self.facts["collection"])) if before else None
+        # One that was moved is at home in one place only.
+        if other and (other / CATALOG).is_file() and not other.samefile(self._folder):
+            raise EngineError(
+                f"{self._milvus.address} answers for the collection in {other}, which would lose it. Choose another "
+                f"NAME, as in {replace(self._milvus.address, name=f'{name}_2')}"
             )
         return target
+
+    def _find_measured(self) -> dict | None:
+        """What was measured of the version, if it is whole still; None where it is to be written to."""
+        found = self._open()
+        if found.measured is None or self._milvus.count(self.name) != self.facts["rows"]:
+            return None
+        if self.facts["rows"]:
+            self._search(self.snapshot.store.read_embeddings(np.arange(1)), 1)
+        return found.measured
 
     def _open(self) -> Version:
         """The version to write to; what was begun of another making under its name is removed."""

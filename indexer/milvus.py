@@ -34,6 +34,8 @@ TOKEN = "MILVUS_TOKEN"
 """The variable with USER:PASSWORD, or a key."""
 FORMS = "milvus://HOST[:PORT]/NAME, or FILE.db for milvus-lite"
 SUFFIX = ".db"
+LITE_HAS = "databases"
+"""In the folder that a file of milvus-lite is."""
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,199}")
 """Milvus's rule for names, with room for what a version's is told apart by."""
 CONNECT_SECONDS, ASK_SECONDS, WORK_SECONDS = 5.0, 10.0, 600.0
@@ -93,7 +95,7 @@ def read_address(text: str, default: str) -> Address:
     """What a person typed. `default`: from which a name is made where none is given. Raises: EngineError."""
     name = re.sub(r"[^A-Za-z0-9_]", "_", default)[:200]
     name = name if NAME.fullmatch(name) else f"seer_{name}"[:200]
-    if "://" not in text and text.endswith(SUFFIX):
+    if "://" not in text and text.rstrip("/").endswith(SUFFIX):
         return Address(uri=os.path.abspath(text), name=name)
     parts = urlsplit(text)
     if parts.scheme not in ("milvus", "milvus+https") or parts.query or parts.fragment:
@@ -146,9 +148,9 @@ class Milvus:
     def __init__(self, address: Address, *, makes_file: bool = False) -> None:
         self.address = address
         self._client = _connect(address, makes_file)
-        self._is_lite = "lite" in self._ask("get_server_version", seconds=CONNECT_SECONDS)
+        self.is_lite = "lite" in self._ask("get_server_version", seconds=CONNECT_SECONDS)
         # milvus-lite takes no other; a cluster keeps rows as the store has them.
-        self._kind, self._number = ("FLOAT_VECTOR", np.float32) if self._is_lite else ("FLOAT16_VECTOR", np.float16)
+        self._kind, self._number = ("FLOAT_VECTOR", np.float32) if self.is_lite else ("FLOAT16_VECTOR", np.float16)
 
     def close(self) -> None:
         """Give the connection back."""
@@ -315,8 +317,28 @@ def _require_lite(file: Path, makes_file: bool) -> None:
     if not file.exists():
         if not makes_file:
             raise EngineError(f"There is no {file}. Run seer publish --to {file}, or name another file.")
-        # It is a folder, and holds what the collection does: paths, and what pictures are like.
+        _make_private(file)
+    elif not _is_of_lite(file):
+        raise EngineError(f"{file} is no database of milvus-lite. Name another file.")
+
+
+def _make_private(file: Path) -> None:
+    """It is a folder, and holds what the collection does: paths, and what pictures are like."""
+    try:
         file.mkdir(mode=PRIVATE)
+    except OSError as error:
+        raise EngineError(
+            f"{file} cannot be made ({error.strerror}). Allow writing in {file.parent}, or name another file."
+        ) from error
+
+
+def _is_of_lite(file: Path) -> bool:
+    try:
+        found = os.listdir(file)
+    except OSError as error:
+        raise EngineError(f"{file} is no database of milvus-lite that can be read ({error.strerror}).") from error
+    # An empty one is what a run that was stopped early has left.
+    return not found or LITE_HAS in found
 
 
 def _list_errors() -> tuple[type[Exception], ...]:
@@ -345,16 +367,17 @@ def _make_error(address: Address, code: object, text: str) -> EngineError:
         return EngineNotLoaded(f"Milvus at {address} has not loaded what it was asked for ({text[:200]}).")
     if "Open local milvus failed" in text:
         return EngineUnreachable(
-            f"{address.uri} cannot be opened: milvus-lite serves one process at a time, and another has it; or it is "
-            "something else. End that process (a page, perhaps), or run milvus-lite server --data-dir "
+            f"{address.uri} cannot be opened: milvus-lite serves one process at a time, and another has it; or it may "
+            "not be written. End that process (a page, perhaps), or run milvus-lite server --data-dir "
             f"{address.uri} and let both ask milvus://127.0.0.1:{PORT}/{address.name}"
         )
     if _is_unreachable(code, text):
         return EngineUnreachable(
-            f"Milvus does not answer at {address} ({text[:200]}). See that it runs and can be reached; without "
-            "--search-engine the index of this collection answers."
+            f"Milvus does not answer at {address} ({text[:200]}). See that it runs and can be reached. What was "
+            "published stays; without --search-engine the index of this collection answers."
         )
-    return EngineError(f"Milvus at {address} refuses ({text[:400]}).")
+    way = f" If {address.uri} is damaged, remove it and run seer publish." if address.is_file else ""
+    return EngineError(f"Milvus at {address} refuses ({text[:400]}).{way}")
 
 
 def _is_unreachable(code: object, text: str) -> bool:

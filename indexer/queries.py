@@ -65,6 +65,11 @@ class Query:
         (first, *more) = self.terms
         return not more and first.weight > 0 and first.region is None and not isinstance(first.picture, np.ndarray)
 
+    @property
+    def is_unlike_alone(self) -> bool:
+        """Whether it only says what answers must not be like: it lies where no image is, and no index was measured."""
+        return all(term.weight < 0 for term in self.terms)
+
 
 def combine(embeddings: Sequence[np.ndarray], weights: Sequence[float], dimension: int) -> np.ndarray:
     """The weighted sum of embeddings of any length, each brought to length 1 first.

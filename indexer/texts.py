@@ -80,9 +80,10 @@ def show_graph(report: GraphReport) -> str:
 def show_publication(report: PublicationReport) -> str:
     """What a publication in another search engine did, in a line."""
     took = f"in {show_duration(report.seconds)}"
-    if report.pending:
-        return f"{report.written:,} rows written {took}; {report.pending:,} are left: run seer publish again to go on."
-    done = f"{report.written:,} rows written {took}" if report.written else "nothing was left to do"
+    if report.recall is None:
+        left = f"{report.pending:,} are left" if report.pending else "their index is"
+        return f"{report.written:,} rows written {took}; {left}: run seer publish again to go on."
+    done = f"{report.written:,} rows written {took}" if report.written else "no row was left to write"
     return (
         f"{report.engine} answers with generation {report.generation}, {show_count(report.rows, 'row')}: "
         f"{report.index}, recall {report.recall:.3f} with {report.candidates} candidates ({done})."

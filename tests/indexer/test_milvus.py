@@ -1,5 +1,6 @@
 """Search in Milvus: a generation published there answers as the rows here do, whatever comes between."""
 
+import errno
 import json
 import os
 import shutil
@@ -22,6 +23,7 @@ from indexer.collection import Collection, Filter, ImageKind, Query, Term
 from indexer.engine_publish import publish_collection
 from indexer.errors import EngineError, EngineMismatch, EngineMissing, EngineUnreachable
 from indexer.milvus import Milvus, read_address
+from seer_model.errors import SettingsError
 from tests.indexer import pixel_backbone
 from tests.indexer.making import build, draw
 from tests.indexer.making_engines import build_mixed, find_port, let_go, make_mixed, start_server
@@ -99,6 +101,7 @@ def show(answer) -> list[tuple[int, str]]:
         ("milvus:///data/a b.db/x", "/data/a b.db", "", "x"),
         ("milvus:///data/a.db", "/data/a.db", "", "my_photos"),
         ("/data/a.db", "/data/a.db", "", "my_photos"),
+        ("/data/a.db/", "/data/a.db", "", "my_photos"),
     ],
 )
 def test_an_address_is_a_server_or_a_file_and_is_read_again_from_what_it_is_shown_as(text, uri, database, name):
@@ -439,6 +442,96 @@ def test_a_name_that_is_somebody_elses_is_refused_before_anything_is_written(mad
     with pytest.raises(EngineError, match="seer did not make"):
         publish_collection(made, engine)
     assert len(client.list_collections()) == 1
+
+
+def test_a_name_that_another_collection_answers_to_is_refused_unless_it_has_moved(
+    made: Path, engine: str, tmp_path: Path
+):
+    other = tmp_path / "other"
+    shutil.copytree(made, other)
+    publish_collection(other, engine)
+    with pytest.raises(EngineError, match=f"answers for the collection in {other}, .* as in {engine}_2$"):
+        publish_collection(made, engine)
+    assert publish_collection(other, engine).written == 0
+    other.rename(tmp_path / "elsewhere")
+    assert publish_collection(made, engine).written == 60
+
+
+def test_rows_that_are_gone_there_are_written_again(made: Path, engine: str):
+    version = publish_collection(made, engine).version
+    writer = Milvus(read_address(engine, ""))
+    writer._client.delete(version, filter="row >= 20")
+    assert writer.count(version) == 20
+    assert publish_collection(made, engine).written == 60  # A batch of which a part is gone.
+    assert writer.count(version) == 60
+
+
+def test_a_version_that_does_not_answer_is_not_called_whole(made: Path, engine: str, monkeypatch):
+    publish_collection(made, engine)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise EngineError("it is damaged")
+
+    monkeypatch.setattr(Milvus, "search", refuse)
+    with pytest.raises(EngineError, match="it is damaged"):
+        publish_collection(made, engine)
+
+
+def test_milvus_lite_is_not_asked_for_an_index_that_it_does_not_make(made: Path, engine: str, tmp_path: Path):
+    with pytest.raises(SettingsError, match="which milvus-lite does not make; allowed are HNSW, HNSW_SQ, FLAT"):
+        publish_collection(made, engine, index="DISKANN")
+    assert Milvus(read_address(engine, "")).list_names() == []
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_what_is_no_database_is_refused_and_left_as_it_is(made: Path, tmp_path: Path, kind: str):
+    file = tmp_path / "photos.db"
+    if kind == "file":
+        file.write_text("own")
+    else:
+        draw(file / "own.png", 1)
+    before = sorted([file, *file.rglob("*")])
+    for command in (["publish", "--to"], ["search", "image:1", "--search-engine"]):
+        refused = CliRunner().invoke(cli, [*command, str(file), "--collection", str(made)])
+        assert refused.exit_code == 1 and refused.stderr.startswith(f"seer: {file} is no database of milvus-lite")
+    assert sorted([file, *file.rglob("*")]) == before
+
+
+def test_a_folder_that_nobody_may_write_in_is_what_is_named(made: Path, tmp_path: Path, monkeypatch):
+    file, mkdir = tmp_path / "shut" / "engine.db", Path.mkdir
+    file.parent.mkdir()
+
+    def refuse(path: Path, *arguments: object, **options: object) -> None:
+        if path == file:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        mkdir(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    with pytest.raises(EngineError, match=f"{file} cannot be made .Permission denied.. Allow writing in {file.parent}"):
+        publish_collection(made, f"milvus://{file}/own")
+
+
+def test_stopped_before_it_measures_it_does_not_switch(made: Path, engine: str):
+    stopped = publish_collection(made, engine, should_stop=lambda: True)
+    assert (stopped.written, stopped.pending, stopped.recall) == (60, 0, None)
+    assert Milvus(read_address(engine, "")).find_target() is None
+    done = publish_collection(made, engine)
+    assert (done.written, done.recall is None) == (0, False)
+
+
+def test_who_asks_what_is_older_than_the_collection_is_told(own: Path, engine: str, tmp_path: Path):
+    publish_collection(own, engine)
+    search = ["search", "image:1", "--collection", str(own), "--search-engine", engine, "--exact"]
+    assert CliRunner().invoke(cli, search).stderr == ""
+    build_mixed(own, tmp_path / "pictures", 1, first=200)
+    told = "It answers from generation 000001, and 000002 is here: seer publish lets it find what is new.\n"
+    assert CliRunner().invoke(cli, search).stderr == told
+
+
+def test_what_is_only_unlike_a_picture_is_compared_with_every_row(asked: Collection):
+    unlike, both = Query(Term(1, weight=-1)), Query(Term(2), Term(1, weight=-1))
+    assert asked.find(unlike).is_exact and not asked.find(both).is_exact
+    assert show(asked.find(unlike)) == show(asked.find(unlike, is_exact=True))
 
 
 def test_the_command_says_what_it_did_and_goes_on(made: Path, engine: str):
