@@ -13,14 +13,22 @@ from indexer.cli_upkeep import collection_option, give_way, json_option, nice_op
 from indexer.engine_publish import DEFAULT_INDEX, publish_collection
 from indexer.interrupts import INTERRUPTED, watch_interrupt
 from indexer.layout import find_collection
-from indexer.milvus import FORMS, INDEXES
+from indexer.milvus import FORMS, INDEXES, read_address
 from indexer.terminal import show_progress
 from indexer.texts import show_publication
 
 VARIABLE = "SEER_SEARCH_ENGINE"
 
+
+def _require_address(_: click.Context, __: click.Parameter, text: str | None) -> str | None:
+    # Now, and not on the page.
+    if text:
+        read_address(text, "collection")
+    return text
+
+
 engine_option = click.option(
-    "--search-engine", metavar="URL", envvar=VARIABLE,
+    "--search-engine", metavar="URL", envvar=VARIABLE, callback=_require_address,
     help=f"Ask Milvus for candidates, where seer publish has put them: {FORMS}.",
 )  # fmt: skip
 

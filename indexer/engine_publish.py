@@ -201,6 +201,7 @@ class _Publication:
         missing = self._list_missing()
         left, written = sum(last - first for first, last, _ in missing), 0
         self._milvus.release(self.name)
+        on_progress(Progress("publishing", 0, left))
         for first, last, is_new in missing:
             self._write_batch(first, last, is_new=is_new)
             written += last - first

@@ -171,7 +171,7 @@ def show_line(progress: Progress, seconds: float) -> str:
     left = (
         f", {show_duration(seconds / progress.done * (progress.total - progress.done))} left" if progress.done else ""
     )
-    return f"{show_stage(progress)} {show_done(progress)} {show_rate(progress, seconds)}{left}"
+    return " ".join(filter(None, (show_stage(progress), show_done(progress), show_rate(progress, seconds)))) + left
 
 
 def show_stage(progress: Progress) -> str:

@@ -37,7 +37,10 @@ class OptimizerSettings:
 
     def __post_init__(self) -> None:
         if not 0 < self.rate < math.inf or min(self.warmup_start_rate, self.final_rate, self.weight_decay) < 0:
-            raise SettingsError(f"Rates and weight decay must not be negative, the rate above 0: {self}.")
+            raise SettingsError(
+                f"rate {self.rate} must be above 0, warmup_start_rate {self.warmup_start_rate}, final_rate "
+                f"{self.final_rate} and weight_decay {self.weight_decay} 0 or more."
+            )
         if not 0 <= self.warmup_share < 1 or not 0 <= self.momentum < 1:
             raise SettingsError(f"warmup_share {self.warmup_share} and momentum {self.momentum} must lie in [0, 1).")
         if self.schedule not in ("cosine", "constant") or self.plateau_steps < 1:

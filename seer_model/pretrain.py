@@ -40,6 +40,8 @@ GRACE_SHARE = 0.2
 """Part of the run in which the loss may still be that of a blind guess."""
 CROPS_TO_WHITEN = 4096
 """Where the recipe asks for none and the model that the run goes on from has a whitening: it must not lose it."""
+LEAST_PICTURES = 2
+"""A batch of one has nothing to tell its picture from."""
 LOOK_SECONDS = 30.0
 """A look comes by then where steps are slow: who watches hears of them, and a checkpoint is not late."""
 RESUME = "The run's last checkpoint is whole: --resume fits the layer again."
@@ -356,13 +358,18 @@ def make_plan(pile: Pile, settings: PretrainSettings, ranks: Ranks) -> Plan:
     Raises: SettingsError when a batch is larger than the pile or does not split over the ranks.
     """
     pictures = len(pile)
+    if pictures < LEAST_PICTURES:
+        raise SettingsError(f"There are {pictures} pictures to learn from; give {LEAST_PICTURES} or more.")
     if settings.batch_size > pictures:
         raise SettingsError(
             f"A batch has {settings.batch_size} pictures, and there are {pictures}. "
             f"Use --batch-size {pictures} or less."
         )
     if settings.batch_size % ranks.count:
-        raise SettingsError(f"A batch of {settings.batch_size} does not split over {ranks.count} ranks evenly.")
+        raise SettingsError(
+            f"A batch of {settings.batch_size} does not split over {ranks.count} ranks evenly. "
+            f"Use a multiple of {ranks.count}."
+        )
     steps = max(1, round(settings.epochs * (pictures // settings.batch_size)))
     return Plan(
         pictures=pictures,

@@ -90,6 +90,11 @@ def test_a_folder_without_a_collection_is_refused_before_the_server_starts(tmp_p
     assert f"There is no collection in {tmp_path}" in ended.stderr
 
 
+def test_what_is_no_search_engine_is_refused_before_the_server_starts(gallery: Gallery):
+    done = run("ui", "--collection", str(gallery.place), "--port", "0", "--search-engine", "example.org")
+    assert done.returncode == 1 and "example.org names no search engine; allowed are" in done.stderr
+
+
 def test_of_several_collections_the_first_by_name_is_shown(seer_home: Path, tmp_path: Path):
     for seed, name in enumerate(("second", "first")):
         draw(tmp_path / name / "a.png", seed)
