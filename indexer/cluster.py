@@ -95,9 +95,9 @@ class Cluster:
         return self._wait_for(self._embedder.embed.remote(pixels))
 
     def run(self, rows: list[Row], decoding: DecodeSettings, embedding: Embedding) -> Iterator[Row]:
-        """Carry shards through all stages, and tell each in order once it is written.
+        """Carry shards through all stages, and tell each in order once it is written, or has failed (`require_made`).
 
-        Raises: what the stages do; DeviceError if the cluster is lost.
+        Raises: DeviceError if the cluster is lost.
         """
         self._free_device()
         decoders, embedders = min(self.plan.decoders, len(rows)), min(self.plan.embedders, len(rows))
@@ -248,8 +248,9 @@ def _take_first_line(error: BaseException) -> str:
 
 
 def _find_user_error(error: BaseException | None) -> UserError | None:
+    # The innermost: what Ray makes of one is one as well, with a traceback for its text.
+    found = None
     while error is not None:
-        if isinstance(error, UserError):
-            return error
+        found = error if isinstance(error, UserError) else found
         error = getattr(error, "cause", None) or error.__cause__
-    return None
+    return found

@@ -12,19 +12,28 @@ import os
 import uuid
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
 
 from indexer.cluster import Cluster
-from indexer.cluster_stages import DECODING, NETWORK, READING, UNANSWERED, Embedding, Row, make_row
+from indexer.cluster_stages import DECODING, NETWORK, READING, UNANSWERED, Embedding, Row, make_row, require_made
 from indexer.decode import DecodeSettings, DecodeTask
 from indexer.fetching import InVain, find_place, list_tasks
 from indexer.fleet import About, Fleet
 from indexer.layout import OUTPUTS
-from indexer.output_shards import TOKEN, OutputShard, list_shards, name_shard, read_shard, remove_aside, remove_shard
+from indexer.output_shards import (
+    TOKEN,
+    OutputShard,
+    explain_outputs,
+    list_shards,
+    name_shard,
+    read_shard,
+    remove_aside,
+    remove_shard,
+)
 from indexer.parts import PartTask
 from indexer.recording import Recorder, Sinks
 from indexer.report import Progress, Watchers
@@ -115,7 +124,7 @@ class ClusterPipeline:
     def _make(self, shards: list[_Shard]) -> Iterator[tuple[_Shard, OutputShard]]:
         """Shards in order, those that are there as they are, the others from the cluster."""
         outputs = self._embedding.outputs
-        with _explain_store(outputs):
+        with explain_outputs(outputs):
             there = list_shards(outputs)
             whole = {one.name for one in shards if one.name in there and self._is_whole(one.name)}
         missing = [make_row(place, one.name, one.tasks) for place, one in enumerate(shards) if one.name not in whole]
@@ -131,13 +140,14 @@ class ClusterPipeline:
         return shard is not None and all(file.content_hash for file in shard.files)
 
     def _count(self, row: Row) -> None:
+        require_made(row)
         for stage in (READING, DECODING, NETWORK):
             self._busy[stage] += row[stage] / self._cluster.plan.count(stage)
         # Each node has seen its own shards alone.
         self._in_vain.count(row[UNANSWERED], row["files"], row["last"])
 
     def _read(self, name: str) -> OutputShard:
-        with _explain_store(self._embedding.outputs):
+        with explain_outputs(self._embedding.outputs):
             shard = read_shard(self._embedding.outputs, name)
         if shard is None:
             raise SettingsError(
@@ -208,25 +218,13 @@ def open_spread(collection: Path, settings: BuildSettings, how: dict, stack: Exi
     return Spread(cluster, replace(embedding, fingerprint=about.fingerprint, how=how), about)
 
 
-@contextmanager
-def _explain_store(outputs: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if not is_remote(outputs):
-            raise
-        raise SettingsError(
-            f"{spell(outputs)}, where the nodes leave what they make, cannot be used ({error.strerror or error}). What "
-            "was recorded is kept; run again when it can, or give another place with --outputs."
-        ) from error
-
-
 def _open_outputs(outputs: Path) -> str:
     """Make a folder for shards ready, and leave a file in it by which the nodes know it. Returns: that one's name."""
     token = f"{uuid.uuid4().hex}{TOKEN}"
     if not is_remote(outputs):
-        make_folder(outputs)
-        (outputs / token).touch()
+        with explain_outputs(outputs):
+            make_folder(outputs)
+            (outputs / token).touch()
     return token
 
 

@@ -11,7 +11,9 @@ import pickle
 import socket
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import cached_property, wraps
 from pathlib import Path
 from typing import Any
 
@@ -21,17 +23,22 @@ from indexer.decode import VANISHED, DecodedFile, DecodePool, DecodeSettings, De
 from indexer.errors import SourceError
 from indexer.fetching import describe, fetch_ahead
 from indexer.fleet import About
-from indexer.output_shards import OutputShard, write_shard
+from indexer.output_shards import OutputShard, explain_outputs, write_shard
 from indexer.urls import is_remote
-from seer_model.errors import DeviceError, SettingsError
+from seer_model.errors import DeviceError, SettingsError, UserError
 
 READING, DECODING, NETWORK = "reading", "decoding", "the network"
 """The stages, by the names that a person is told."""
 UNANSWERED = "unanswered"
 """Of a row: files about which their store said nothing on this node; `files` has how many there are."""
 
+FAILURE = "failure"
+"""Of a row: what the person can put right, pickled, once a stage has raised that; the stages after it pass it on. An
+engine would hand on no more than the text of it."""
+
 Row = dict[str, Any]
 """One shard on its way: `number`, `name`, `payload`, and the seconds that each stage took."""
+Stage = Callable[..., Row]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,13 +62,34 @@ class Embedding:
 
 def make_row(number: int, name: str, tasks: list) -> Row:
     """A shard before the first stage."""
-    return {"number": number, "name": name, "payload": pickle.dumps(tasks)}
+    return {"number": number, "name": name, "payload": pickle.dumps(tasks), FAILURE: b""}
 
 
+def require_made(row: Row) -> None:
+    """Raise what a stage did. Raises: UserError."""
+    if row[FAILURE]:
+        raise pickle.loads(row[FAILURE])
+
+
+def _hand_on_failure(stage: Stage) -> Stage:
+    @wraps(stage)
+    def carry_out(*arguments: Any) -> Row:
+        *_, row = arguments
+        if row[FAILURE]:
+            return row
+        try:
+            return stage(*arguments)
+        except UserError as error:
+            return {**row, "payload": b"", FAILURE: pickle.dumps(error)}
+
+    return carry_out
+
+
+@_hand_on_failure
 def read_files(row: Row) -> Row:
     """The first stage: the bytes of the files, or why there are none.
 
-    Raises: SourceError if a picture folder is not there on this node, or a store does not answer.
+    Fails: SourceError if a picture folder is not there on this node, or a store does not answer.
     """
     started = time.perf_counter()
     tasks = list(fetch_ahead(pickle.loads(row["payload"]), is_all=True))
@@ -92,52 +120,65 @@ class DecodeFiles:
     def __init__(self, settings: DecodeSettings, workers: int) -> None:
         self._pool = DecodePool(settings, workers)
 
+    @_hand_on_failure
     def __call__(self, row: Row) -> Row:
         started = time.perf_counter()
         return _hand_on(row, list(self._pool.decode(pickle.loads(row["payload"]))), DECODING, started)
 
 
 class Embedder:
-    """The backbone on one device of a node, opened once.
+    """The backbone on one device of a node, opened once, when it is first needed.
 
-    Raises: what `open_backbone` does; DeviceError if the model is another one on this node.
+    Raises, whatever is asked of it: what `open_backbone` does; DeviceError if the model is another one on this node.
     """
 
     def __init__(self, embedding: Embedding) -> None:
+        # Nothing that may fail: of an actor that never came to be an engine does not say why.
+        self._embedding = embedding
+
+    @cached_property
+    def _opened(self) -> tuple[About, Callable]:
         # Imported here: the other stages must not wait for torch.
         from indexer.embed import open_lane
 
-        self.about, self.lane = open_lane(embedding.model, embedding.device, embedding.how, embedding.threads)
-        if embedding.fingerprint not in (None, self.about.fingerprint):
+        embedding = self._embedding
+        about, lane = open_lane(embedding.model, embedding.device, embedding.how, embedding.threads)
+        if embedding.fingerprint not in (None, about.fingerprint):
             raise DeviceError(
                 f"{embedding.model} is another model on the node {socket.gethostname()} than elsewhere in the cluster. "
                 "Put the same file there; what was embedded is kept."
             )
+        return about, lane
 
     def describe(self) -> About:
         """What a build must know of it."""
-        return self.about
+        return self._opened[0]
 
     def embed(self, pixels: list[np.ndarray]) -> tuple[np.ndarray, list[bool]]:
-        """As a `Lane`, for pictures that belong to no shard."""
-        return self.lane(pixels)
+        """As a `Lane`; also for pictures that belong to no shard."""
+        return self._opened[1](pixels)
 
 
 class EmbedFiles:
     """The third stage: the backbone, and the finished shard.
 
-    Raises: what `Embedder` does; SettingsError if the place of the shards is another one on this node.
+    Fails: as `Embedder`; SettingsError if the place of the shards cannot be used, or is another one on this node.
     """
 
     def __init__(self, embedding: Embedding) -> None:
-        _require_same_place(embedding)
         self._embedder, self._embedding = Embedder(embedding), embedding
+        # Before there is work, so that nothing waits for it; what is wrong is said of the first shard.
+        with suppress(UserError):
+            self._embedder.describe()
 
+    @_hand_on_failure
     def __call__(self, row: Row) -> Row:
-        started = time.perf_counter()
+        started, outputs = time.perf_counter(), self._embedding.outputs
+        _require_same_place(self._embedding)
         files: list[DecodedFile] = pickle.loads(row["payload"])
-        shard = embed_files(files, self._embedder.lane, self._embedding.together)
-        write_shard(self._embedding.outputs, row["name"], shard)
+        shard = embed_files(files, self._embedder.embed, self._embedding.together)
+        with explain_outputs(outputs):
+            write_shard(outputs, row["name"], shard)
         return _hand_on(row, None, NETWORK, started)
 
 

@@ -14,7 +14,7 @@ import json
 import os
 import uuid
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -24,8 +24,9 @@ from safetensors.numpy import load, save
 
 from indexer.decode import DecodedFile, DecodeTask
 from indexer.remote import list_remote, read_remote, remove_remote, write_remote
-from indexer.urls import is_remote
+from indexer.urls import is_remote, spell
 from seer_model.durable import make_folder, write_durably
+from seer_model.errors import SettingsError
 
 SUFFIX, TOKEN = ".safetensors", ".here"
 """Of a shard; of a file by which nodes know that a folder is the same everywhere."""
@@ -52,6 +53,18 @@ def name_shard(tasks: list[DecodeTask], made_by: dict) -> str:
     files = [(task.path, task.size_bytes, task.mtime_ns, task.inode) for task in tasks]
     told = json.dumps({"version": VERSION, "files": files, **made_by}, sort_keys=True)
     return hashlib.sha256(told.encode()).hexdigest()[:40]
+
+
+@contextmanager
+def explain_outputs(outputs: Path) -> Iterator[None]:
+    """Turn what the place of the shards refuses into a SettingsError that names it."""
+    try:
+        yield
+    except OSError as error:
+        raise SettingsError(
+            f"{spell(outputs)}, where the nodes leave what they make, cannot be used ({error.strerror or error}). What "
+            "was recorded is kept; run again when it can, or give another place with --outputs."
+        ) from error
 
 
 def write_shard(outputs: Path, name: str, shard: OutputShard) -> None:

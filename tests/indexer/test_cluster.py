@@ -171,6 +171,12 @@ def test_a_shard_that_kills_whoever_takes_it_ends_the_build_in_a_sentence(nodes:
     assert_same(there, tmp_path / "here")
 
 
+def test_what_a_node_refuses_is_said_as_at_home(nodes: Nodes, few: Path, tmp_path: Path):
+    told = Driver(nodes, tmp_path / "there", str(few), "--model", "nothing-of-this-name").hear_of_failure()
+    assert told.splitlines()[-1].startswith("seer: There is no model 'nothing-of-this-name'"), told
+    assert "Traceback" not in told
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Of Ray, about itself.
 @pytest.mark.parametrize("scheme", ["", "ray://"])
 def test_an_address_where_nobody_is_is_said_at_once(scheme: str, monkeypatch: pytest.MonkeyPatch):

@@ -1,6 +1,7 @@
 """The embedding job as a cluster does it, without one: output shards, what is left of them, and what a catalog makes
 of them. The engine itself is tested in `test_cluster`."""
 
+import errno
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,7 +24,7 @@ from indexer.layout import CATALOG
 from indexer.output_shards import OutputShard, decode_shard, encode_shard, name_shard, read_shard, write_shard
 from indexer.report import BuildReport, Watchers
 from indexer.settings import BuildSettings
-from seer_model.errors import SettingsError
+from seer_model.errors import DeviceError, SettingsError, UserError
 from tests.indexer.making import build, draw, draw_pile
 from tests.indexer.object_store import ObjectStore
 
@@ -51,7 +52,10 @@ class HereCluster:
         for row in rows:
             if len(self.made) == self.fail_at:
                 raise KeyboardInterrupt
-            row = embed(decode(read_files(row)))
+            try:
+                row = embed(decode(read_files(row)))
+            except UserError:
+                raise DeviceError("an engine hands on no more than a text") from None
             self.made.append(row["name"])
             yield row
 
@@ -270,6 +274,35 @@ def test_a_folder_that_is_not_everywhere_is_not_taken_for_an_empty_one(
     with Collection(tmp_path / "there") as collection:
         assert not [one for one in collection.list_unsearchable() if "vanished" in one.reason]
     assert spread(tmp_path / "there").images == 9
+
+
+@pytest.mark.parametrize("stage", ["read", "decode", "embed"])
+def test_what_a_stage_refuses_is_handed_on_past_the_others_and_said_as_it_was(
+    cluster: type[HereCluster], pile: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str
+):
+    def refuse(*_: object, **__: object) -> None:
+        raise SourceError("It says why.")
+
+    inside = {"read": "fetch_ahead", "decode": "DecodePool.decode", "embed": "embed_files"}[stage]
+    with monkeypatch.context() as patch, pytest.raises(SourceError, match="^It says why.$"):
+        patch.setattr(f"indexer.cluster_stages.{inside}", refuse)
+        spread(tmp_path / "there", pile)
+    assert spread(tmp_path / "there").images == 9
+
+
+@pytest.mark.parametrize("kind", ["file", "full"])
+def test_a_place_for_shards_that_cannot_be_used_is_what_is_named(
+    cluster: type[HereCluster], pile: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+):
+    outputs = tmp_path / "outputs"
+    if kind == "file":
+        outputs.touch()
+    else:
+        full = OSError(errno.ENOSPC, "No space left on device")
+        monkeypatch.setattr("indexer.cluster_stages.write_shard", lambda *_: (_ for _ in ()).throw(full))
+    why = {"file": "File exists", "full": "No space left on device"}[kind]
+    with pytest.raises(SettingsError, match=f"{outputs}.*cannot be used .{why}.. .*--outputs"):
+        spread(tmp_path / "there", pile, outputs=str(outputs))
 
 
 def _require_elsewhere(embedding: Embedding, folder: Path) -> None:
