@@ -36,7 +36,7 @@ from indexer.marks_upkeep import examine_marks, name_aside, save_readable
 from indexer.members import find_cause, stat_file
 from indexer.originals import Absence, explain_absence
 from indexer.publish import OnStep, publish_store
-from indexer.remote import StoreSilent
+from indexer.remote import StoreSilent, give_up_sooner
 from indexer.schema import tell_damage
 from indexer.settings import BuildSettings
 from indexer.sources import ASKED_AT_ONCE, Walk
@@ -294,7 +294,8 @@ class _Check:
             max_megapixels=told["max_megapixels"],
             thumbnail_px=told["thumbnail_px"],
         )
-        decoded = decode_file(DecodeTask(path), how)
+        with give_up_sooner():
+            decoded = decode_file(DecodeTask(path), how)
         if decoded.pixels is None:
             return f"cannot be read any more: {decoded.reason}"
         if decoded.content_hash != content_hash:

@@ -4,6 +4,7 @@ Rule: a command parses, calls one function, prints. What the person can put righ
 """
 
 import json
+import logging
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -42,6 +43,8 @@ class CommandGroup(click.Group):
         """As click's own, with our exit statuses: 0 done, 1 to be put right, 2 wrong usage, 130 interrupted."""
         if not standalone_mode:
             return super().main(*args, standalone_mode=False, **kwargs)
+        # Else Python prints warnings of what has no log yet.
+        logging.getLogger("indexer").addHandler(logging.NullHandler())
         try:
             status = super().main(*args, standalone_mode=False, **kwargs)
         except UserError as error:

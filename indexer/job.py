@@ -110,6 +110,8 @@ class _Build:
             found=self.catalog.count_files(),
             ignored=walk.ignored,
             unreadable=len(walk.unreadable),
+            unreadable_because=walk.because,
+            absent=walk.absent,
             embedded=self.tally.embedded,
             unchanged=self.catalog.count_unchanged(self.store) - self.tally.embedded - self.tally.moved.total(),
             moved=self.tally.moved.total(),
@@ -161,6 +163,8 @@ class _Build:
             require_listing(source)
         known = self.catalog.list_folders()
         missing = [folder for folder in known if not is_source(folder)]
+        for folder in filter(os.path.lexists, missing):
+            recognise(folder)  # It is there, and says itself what has become of it: nothing was removed.
         if missing and not self.settings.accept_removals:
             raise SourceError(explain_missing_folder(missing[0]))
         for folder in missing:

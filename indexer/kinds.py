@@ -3,6 +3,7 @@
 Rule: on a disk a source is known by its first bytes, whatever it is called; behind a URL by its suffix.
 """
 
+import shlex
 import stat
 from collections.abc import Iterator
 from io import StringIO
@@ -16,11 +17,11 @@ from seer_model.formats import sniff_format
 
 HEAD_BYTES = 4096
 PACKED = {
-    b"\x1f\x8b": "gzip -d",
-    b"BZh": "bzip2 -d",
-    b"\xfd7zXZ\0": "xz -d",
-    b"\x28\xb5\x2f\xfd": "zstd -d",
-    b"PK\3\4": "unzip",
+    b"\x1f\x8b": "gzip -dc {name} > plain.tar",
+    b"BZh": "bzip2 -dc {name} > plain.tar",
+    b"\xfd7zXZ\0": "xz -dc {name} > plain.tar",
+    b"\x28\xb5\x2f\xfd": "zstd -dc {name} > plain.tar",
+    b"PK\3\4": "unzip -d pictures {name}, and give that folder",
 }
 """First bytes of a compressed file -> what unpacks it."""
 FOLDER, SHARD, LIST = "folder", "shard", "list"
@@ -73,7 +74,7 @@ def read_list(source: Path) -> Iterator[str]:
             raise SourceError(f"Line {number} of {spell(source)} is no text. {HOW_TO_GIVE}")
         if line.lower().endswith(SHARD_SUFFIX):
             raise SourceError(
-                f"Line {number} of {spell(source)} names a shard. Give shards as sources, or their folder."
+                f"Line {number} of {spell(source)} names a shard. Give shards themselves as sources."
             )
         if line and not line.startswith("#"):
             yield line
@@ -84,7 +85,7 @@ def _require_text(source: Path, head: bytes) -> None:
         if head.startswith(magic):
             raise SourceError(
                 f"{source} is compressed; pictures are read from their place in a shard, so it must be a plain tar. "
-                f"Unpack it first: {unpack} {source.name}"
+                f"Unpack it first: {unpack.format(name=shlex.quote(source.name))}"
             )
     if sniff_format(head) is not None:
         raise SourceError(f"{source} is a single picture. {HOW_TO_GIVE}")

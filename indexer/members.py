@@ -234,7 +234,7 @@ def _list_places(shard: Path) -> dict[str, Place]:
         parts = [part for part in name.split("/") if part not in ("", ".")]
         # A name that leads out of the shard would be another file's.
         if parts and ".." not in parts:
-            places.setdefault("/".join(parts), place)
+            places["/".join(parts)] = place  # Of several of one name the last, as whatever unpacks them has it.
     return places
 
 

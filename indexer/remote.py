@@ -29,8 +29,10 @@ from indexer.layout import LARGEST, clamp_time
 from indexer.urls import is_remote, make_url, read_scheme
 from indexer.web import SCHEMES, ask_info, is_web, read_bounded, read_part
 
-ATTEMPTS, FIRST_SECONDS, MOST_SECONDS = 6, 0.5, 30.0
+ATTEMPTS, FIRST_SECONDS, ANSWER_SECONDS = 6, 0.5, 15.0
 """How often a store is asked, how long it is waited at first, twice as long each time, and how long for one answer."""
+LAST_SECONDS = 45.0
+"""After so long it is not asked once more."""
 ATTEMPTS_FOR_A_LOOK = 2
 """How often while a person waits, who can look again."""
 CONNECTIONS = 32
@@ -187,7 +189,7 @@ def _choose(scheme: str) -> dict:
         import aiohttp
 
         # Of waiting, not of a whole file: a large one may take longer than that.
-        waiting = aiohttp.ClientTimeout(total=None, sock_connect=MOST_SECONDS, sock_read=MOST_SECONDS)
+        waiting = aiohttp.ClientTimeout(total=None, sock_connect=ANSWER_SECONDS, sock_read=ANSWER_SECONDS)
         return {"client_kwargs": {"timeout": waiting}}
     if scheme not in ("s3", "s3a"):
         return {}
@@ -241,7 +243,7 @@ def _read_time(told: object) -> int:
 
 def _persist(path: str | Path, ask: Callable[[], Answer]) -> Answer:
     """What a store answers, in the end."""
-    attempts = _attempts.get()
+    attempts, started = _attempts.get(), time.monotonic()
     for attempt in range(1, attempts + 1):
         try:
             return ask()
@@ -250,10 +252,10 @@ def _persist(path: str | Path, ask: Callable[[], Answer]) -> Answer:
         except Exception as error:  # noqa: BLE001 - each store's library has errors of its own.
             if _is_final(error):
                 raise _explain_refusal(error) from None
-            if attempt == attempts:
+            if attempt == attempts or time.monotonic() - started > LAST_SECONDS:
                 raise _explain_silence(error, attempt) from None
             log.debug("%s: %s; asked again", _name(path), _describe(error))
-            time.sleep(min(FIRST_SECONDS * 2 ** (attempt - 1) * random.uniform(0.5, 1.0), MOST_SECONDS))
+            time.sleep(min(FIRST_SECONDS * 2 ** (attempt - 1) * random.uniform(0.5, 1.0), ANSWER_SECONDS))
     raise AssertionError("unreachable")
 
 

@@ -25,13 +25,17 @@ class Progress:
 
 @dataclass(frozen=True, kw_only=True)
 class BuildReport:
-    """What a build did. All but `embedded`, `images` and `unreadable` count files: found = unchanged + moved + failed +
-    pending + those whose content was embedded."""
+    """What a build did. All but `embedded`, `images`, `unreadable` and `absent` count files: found = unchanged +
+    moved + failed + pending + those whose content was embedded."""
 
     found: int
     ignored: int
     unreadable: int
     """Files and folders that may not be looked at, so that nobody knows what they hold."""
+    unreadable_because: str
+    """Why not, of the first of them; empty where there is none."""
+    absent: int
+    """Files that a list names and that are not there."""
     embedded: int
     unchanged: int
     moved: int

@@ -25,7 +25,7 @@ from indexer.kinds import FOLDER, LIST, SHARD, read_list, recognise
 from indexer.layout import LARGEST, clamp_time, is_collection
 from indexer.members import Known, find_cause, find_shard, list_members, stat_file
 from indexer.remote import Stamp, StoreError, StoreSilent, list_remote, read_remote, stat_remote
-from indexer.shards import SHARD_SUFFIX
+from indexer.shards import SHARD_SUFFIX, make_printable
 from indexer.urls import is_remote, resolve, spell
 from seer_model.errors import PictureError
 from seer_model.formats import PICTURE_SUFFIXES, sniff_format
@@ -67,6 +67,10 @@ class Walk:
     """Globs of `exclude` that something was passed over for."""
     unreadable: list[str] = field(default_factory=list)
     """Files and folders that may not be looked at: nothing is known of what they hold."""
+    because: str = ""
+    """Why not, of the first of them."""
+    absent: int = 0
+    """Files that lists name and that are not there."""
     mounts: list[str] = field(default_factory=list)
     """Folders that are disks of their own."""
     shards: list[str] = field(default_factory=list)
@@ -112,8 +116,7 @@ class Walk:
         try:
             yield from look(source)
         except (SourceError, PictureError, OSError) as error:
-            log.warning("%s: %s", spell(source), getattr(error, "strerror", None) or error)
-            self.unreadable.append(str(source))
+            self._note_unreadable(str(source), error)
 
     def _look_into_shard(self, shard: Path) -> Iterator[FoundFile]:
         known = self.list_known(shard) if is_remote(shard) else []
@@ -132,8 +135,7 @@ class Walk:
             while page := list(islice(listed, ASKED_AHEAD)):
                 for (path, _), stamp in zip(page, threads.map(_look_at_elsewhere, page), strict=True):
                     if isinstance(stamp, OSError):
-                        log.warning("%s: %s", spell(path), stamp.strerror or stamp)
-                        self.unreadable.append(path)
+                        self._note_unreadable(path, stamp)
                     elif stamp is None or self._is_hidden(root, path) or self._is_left_out(root, path):
                         self.ignored += 1
                         self.shards += [path] if path.lower().endswith(SHARD_SUFFIX) else []
@@ -163,12 +165,17 @@ class Walk:
         """Returns: whether what a list names is gone, and not only away with its disk."""
         is_gone = isinstance(error, FileNotFoundError) and (is_remote(path) or os.path.isdir(os.path.dirname(path)))
         if is_gone:
-            log.warning("%s is on a list and not there", spell(path))
-            self.ignored += 1
+            log.warning("%s is on a list and not there", make_printable(spell(path)))
+            self.absent += 1
         else:
-            log.warning("%s: %s", spell(path), getattr(error, "strerror", None) or error)
-            self.unreadable.append(path)
+            self._note_unreadable(path, error)
         return is_gone
+
+    def _note_unreadable(self, path: str, error: Exception) -> None:
+        told = getattr(error, "strerror", None) or str(error)
+        log.warning("%s: %s", make_printable(spell(path)), told)
+        self.unreadable.append(path)
+        self.because = self.because or told
 
     def _is_hidden(self, root: Path, path: str) -> bool:
         *folders, name = path[len(str(root)) + 1 :].split("/")
@@ -192,8 +199,8 @@ class Walk:
                 return None
         except FileNotFoundError:
             return None
-        except OSError:
-            self.unreadable.append(entry.path)
+        except OSError as error:
+            self._note_unreadable(entry.path, error)
             return None
         return FoundFile(entry.path, status.st_size, clamp_time(status.st_mtime_ns), status.st_ino & LARGEST)
 
@@ -210,8 +217,8 @@ class Walk:
         try:
             with os.scandir(folder) as entries:
                 return sorted(entries, key=lambda entry: entry.name)
-        except OSError:
-            self.unreadable.append(folder)
+        except OSError as error:
+            self._note_unreadable(folder, error)
             return []
 
     def _is_skipped_folder(self, root: str, entry: os.DirEntry) -> bool:

@@ -38,7 +38,11 @@ def show_report(report: BuildReport, place: Path) -> str:
         )
     if report.unreadable:
         there = show_count(report.unreadable, "place")
-        lines.append(f"{there} could not be looked at (permission?); what is there cannot be found. See {place / LOG}")
+        why = f"({report.unreadable_because.rstrip('.')})"
+        lines.append(f"{there} could not be looked at {why}; what is known of it stays as it is. See {place / LOG}")
+    if report.absent:
+        there = f"{show_count(report.absent, 'file')} that lists name {'is' if report.absent == 1 else 'are'} not there"
+        lines.append(f"{there}; {place / LOG} names them.")
     if report.pending:
         lines.append(f"{show_count(report.pending, 'file')} still to be read; run again to go on.")
     if report.failed:

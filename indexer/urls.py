@@ -61,7 +61,10 @@ def _write(path: str | Path) -> str:
 
 
 def _refuse_secret(path: Path) -> None:
-    parts = urlsplit(make_url(path))
+    try:
+        parts = urlsplit(make_url(path))
+    except ValueError as error:
+        raise SourceError(f"{make_url(path)!r} is no URL ({error}). Check it.") from None
     if parts.scheme == "file":
         raise SourceError("Give a file or a folder of this computer by its path, without file://.")
     asked = re.split("[&;]", f"{parts.query}&{parts.fragment}")
@@ -69,6 +72,8 @@ def _refuse_secret(path: Path) -> None:
     # A name alone may be a token, where nobody has an account.
     is_named = parts.password is not None or (parts.username is not None and parts.scheme in ("http", "https"))
     if not (is_named or named):
+        if "#" in make_url(path) and parts.scheme in ("http", "https"):
+            raise SourceError(f"{make_url(path)!r} has a #, and no server is told what follows it. Write %23 for it.")
         return
     # The URL itself is not said again: this text may be kept.
     raise SourceError(

@@ -42,7 +42,7 @@ def test_build_prints_what_it_did_and_json_when_asked(place: Path, pictures: Pat
         "schema_version": 1, "found": 10, "ignored": 0, "unreadable": 0, "embedded": 0, "unchanged": 9, "moved": 0,
         "removed": 0, "failed": 1, "pending": 0, "images": 9, "generation": "000001", "unmatched": [],
         "chosen": "exact: there are few rows",
-        "seconds": 0, "images_per_second": 0,
+        "seconds": 0, "images_per_second": 0, "unreadable_because": "", "absent": 0,
     }  # fmt: skip
 
 

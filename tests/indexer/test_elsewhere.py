@@ -26,7 +26,7 @@ from indexer.fetching import fetch_ahead
 from indexer.remote import StoreError, list_remote, read_remote, stat_remote
 from indexer.settings import BuildSettings
 from indexer.sources import ASKED_AT_ONCE, Walk, resolve_folders
-from indexer.texts import show_path
+from indexer.texts import show_path, show_report
 from indexer.upkeep import forget_folder, relocate_folder
 from indexer.urls import is_remote, make_url, resolve
 from indexer.watch import follow_changes
@@ -286,7 +286,8 @@ def test_a_list_names_files_members_and_urls(
     listed = tmp_path / "some.lst"
     listed.write_text("\n".join(named))
     report = build(place, listed)
-    assert (report.found, report.images, report.ignored) == (4, 4, 1)
+    assert (report.found, report.images, report.ignored, report.absent) == (4, 4, 0, 1)
+    assert "1 file that lists name is not there; " in show_report(report, place)
     folder = tmp_path.resolve()
     assert list_paths(place) == [
         *(f"{folder}/{name}" for name in ("a/0.png", "a/x/1.png", "m.tar/deep/40.png")),
@@ -384,6 +385,23 @@ def test_a_url_that_cannot_be_looked_through_makes_no_collection(store: ObjectSt
     }.items():
         with pytest.raises(SourceError, match=reason):
             build(place, Path(url))
+
+
+@pytest.mark.parametrize(
+    ("url", "said"), [("http://[::1/x", "is no URL .Invalid IPv6 URL"), ("http://host/a#b.jpg", "Write %23 for it")]
+)
+def test_what_is_no_url_or_would_be_cut_short_is_refused(tmp_path: Path, place: Path, url: str, said: str):
+    (tmp_path / "some.lst").write_text(f"{url}\n")
+    for source in (Path(url), tmp_path / "some.lst"):
+        with pytest.raises(SourceError, match=said):
+            build(place, source)
+
+
+def test_a_store_is_not_asked_again_for_longer_than_it_has_time(bucket: ObjectStore, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(remote, "LAST_SECONDS", 0.0)
+    bucket.fail = {"error": 1.0}
+    with pytest.raises(StoreError, match="asked 1 times"):
+        remote.stat_remote(ROOT / "0.png")
 
 
 def test_no_secret_is_kept_or_said(

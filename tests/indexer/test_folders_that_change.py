@@ -233,7 +233,8 @@ def test_what_could_not_be_looked_at_is_counted_and_said(
     real = os.scandir
     monkeypatch.setattr(os, "scandir", lambda folder: _refuse() if str(folder).endswith("/a") else real(folder))
     told = run("build", pictures, "--collection", place)
-    assert f"1 place could not be looked at (permission?); what is there cannot be found. See {place}" in told.stdout
+    said = "1 place could not be looked at (Permission denied); what is known of it stays as it is."
+    assert f"{said} See {place}" in told.stdout
     report: BuildReport = build(place)
     assert (report.unreadable, report.found) == (1, 5)
 

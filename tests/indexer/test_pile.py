@@ -315,8 +315,8 @@ def test_what_is_no_source_is_refused_with_a_sentence(tmp_path: Path, shard: Pat
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "empty").mkdir()
     refused = {
-        write("s.tar.gz", gzip.compress(shard.read_bytes())): r"compressed.*gzip -d s\.tar\.gz",
-        write("s.tar", packed.getvalue()): r"compressed.*xz -d s\.tar",
+        write("s.tar.gz", gzip.compress(shard.read_bytes())): r"compressed.*gzip -dc s\.tar\.gz",
+        write("s.tar", packed.getvalue()): r"compressed.*xz -dc s\.tar",
         save(tmp_path / "one.png", 5): "single picture",
         write("list.bin", b"abc\0def"): "neither a tar shard .* nor UTF-8 text",
         write("list.txt", b"\n# nothing\n"): "no picture in .*list.txt",
