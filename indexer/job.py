@@ -112,6 +112,7 @@ class _Build:
             unreadable=len(walk.unreadable),
             unreadable_because=walk.because,
             absent=walk.absent,
+            shards=len(walk.shards),
             embedded=self.tally.embedded,
             unchanged=self.catalog.count_unchanged(self.store) - self.tally.embedded - self.tally.moved.total(),
             moved=self.tally.moved.total(),

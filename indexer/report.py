@@ -25,8 +25,8 @@ class Progress:
 
 @dataclass(frozen=True, kw_only=True)
 class BuildReport:
-    """What a build did. All but `embedded`, `images`, `unreadable` and `absent` count files: found = unchanged +
-    moved + failed + pending + those whose content was embedded."""
+    """What a build did. All but `embedded`, `images`, `unreadable`, `absent` and `shards` count files: found =
+    unchanged + moved + failed + pending + those whose content was embedded."""
 
     found: int
     ignored: int
@@ -36,6 +36,8 @@ class BuildReport:
     """Why not, of the first of them; empty where there is none."""
     absent: int
     """Files that a list names and that are not there."""
+    shards: int
+    """Tar shards that lie in folders; they count as ignored, too."""
     embedded: int
     unchanged: int
     moved: int

@@ -40,6 +40,9 @@ def show_report(report: BuildReport, place: Path) -> str:
         there = show_count(report.unreadable, "place")
         why = f"({report.unreadable_because.rstrip('.')})"
         lines.append(f"{there} could not be looked at {why}; what is known of it stays as it is. See {place / LOG}")
+    if report.shards:
+        them = "is passed over; give it as a source" if report.shards == 1 else "are passed over; give them as sources"
+        lines.append(f"{show_count(report.shards, 'tar shard')} in these folders {them}.")
     if report.absent:
         there = f"{show_count(report.absent, 'file')} that lists name {'is' if report.absent == 1 else 'are'} not there"
         lines.append(f"{there}; {place / LOG} names them.")

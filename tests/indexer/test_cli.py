@@ -43,6 +43,7 @@ def test_build_prints_what_it_did_and_json_when_asked(place: Path, pictures: Pat
         "removed": 0, "failed": 1, "pending": 0, "images": 9, "generation": "000001", "unmatched": [],
         "chosen": "exact: there are few rows",
         "seconds": 0, "images_per_second": 0, "unreadable_because": "", "absent": 0,
+        "shards": 0,
     }  # fmt: skip
 
 

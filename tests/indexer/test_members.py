@@ -16,6 +16,7 @@ from indexer.errors import SourceError
 from indexer.kinds import is_source
 from indexer.members import list_members, read_member, stat_file
 from indexer.sources import Walk, resolve_folders
+from indexer.texts import show_report
 from indexer.upkeep import relocate_folder
 from seer_model.errors import PictureError
 from tests.indexer.making import build, draw
@@ -165,6 +166,14 @@ def test_a_shard_that_changes_while_it_is_read_is_not_believed(
     monkeypatch.undo()
     assert read_member(f"{shard}/00.png")[0] == drawn["00.png"]
     assert stat_file(f"{shard}/00.png").st_mtime_ns == 2 * 10**18
+
+
+def test_shards_in_a_folder_are_told(by_pixels: None, tmp_path: Path, drawn: dict[str, bytes], place: Path):
+    draw(tmp_path / "pictures" / "1.png", 1)
+    for told in ("1 tar shard in these folders is passed over", "2 tar shards in these folders are passed over"):
+        pack(tmp_path / "pictures" / f"{told[0]}.tar", drawn)
+        report = build(place, tmp_path / "pictures")
+        assert report.found == 1 and told in show_report(report, place)
 
 
 def test_a_shard_that_has_become_something_else_says_so_and_its_pictures_stay(
