@@ -41,6 +41,7 @@ IN_FLIGHT = 2
 """Shards with each actor: one in hand, one waiting."""
 HERE = "local"
 """Ray's word for a cluster that is started on this computer, and ends with its driver."""
+MOST_PORT = 65_535
 LISTENER_SECONDS = 10.0
 """How long the address of a cluster is waited for."""
 TRIES = "RAY_gcs_server_port_wait_time_s"
@@ -172,6 +173,7 @@ def _import_ray() -> Any:
 def _connect(ray: Any, address: str | None) -> None:
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
     address = address or os.environ.get("RAY_ADDRESS")
+    address = None if address == HERE else address
     try:
         if address:
             _require_listener(address)
@@ -189,9 +191,11 @@ def _connect(ray: Any, address: str | None) -> None:
 
 
 def _require_listener(address: str) -> None:
-    """Ray itself would try for a quarter of an hour, without a word. Raises: OSError if nobody is there."""
+    """Ray itself would try for a quarter of an hour, without a word. Raises: OSError, ValueError if nobody is there."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if host and port.isdecimal():
+        if int(port) > MOST_PORT:
+            raise ValueError(f"ports end at {MOST_PORT}")
         socket.create_connection((host.strip("[]"), int(port)), timeout=LISTENER_SECONDS).close()
 
 

@@ -231,6 +231,6 @@ def _open_outputs(outputs: Path) -> str:
 def _close_outputs(outputs: Path, token: str) -> None:
     """Take that file away, and our own folder if nothing is left in it."""
     if not is_remote(outputs):
-        (outputs / token).unlink(missing_ok=True)
         with suppress(OSError):
+            (outputs / token).unlink(missing_ok=True)
             outputs.rmdir()

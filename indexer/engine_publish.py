@@ -11,6 +11,7 @@ Rule: the alias names nothing that was not counted and measured.
 
 import hashlib
 import json
+import os
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -169,8 +170,7 @@ class _Publication:
                 "another NAME, or remove it there."
             )
         other = Path(before.facts.get("collection", self.facts["collection"])) if before else None
-        # One that was moved is at home in one place only.
-        if other and (other / CATALOG).is_file() and not other.samefile(self._folder):
+        if other and _is_anothers(other, self._folder):
             raise EngineError(
                 f"{self._milvus.address} answers for the collection in {other}, which would lose it. Choose another "
                 f"NAME, as in {replace(self._milvus.address, name=f'{name}_2')}"
@@ -180,7 +180,11 @@ class _Publication:
     def _find_measured(self) -> dict | None:
         """What was measured of the version, if it is whole still; None where it is to be written to."""
         found = self._open()
-        if found.measured is None or self._milvus.count(self.name) != self.facts["rows"]:
+        if found.measured is None:
+            return None
+        if self._milvus.count(self.name) != self.facts["rows"]:
+            # Else a run that is stopped before it measures would leave one that seems whole.
+            self._milvus.tell(self.name, None)
             return None
         if self.facts["rows"]:
             self._search(self.snapshot.store.read_embeddings(np.arange(1)), 1)
@@ -229,6 +233,11 @@ class _Publication:
         """Count, let the index be made, measure. Returns: what was measured."""
         self._milvus.settle(self.name, VECTOR)
         found = self._milvus.count(self.name)
+        if found > self.facts["rows"]:
+            raise EngineError(
+                f"{self.name} at {self._milvus.address} has {found:,} rows where {self.facts['rows']:,} are here: "
+                "somebody else has written to it. Remove it there, or choose another NAME."
+            )
         if found != self.facts["rows"]:
             raise EngineError(
                 f"{self.name} at {self._milvus.address} has {found:,} rows where {self.facts['rows']:,} were written; "
@@ -292,6 +301,17 @@ class _Publication:
         for name in older:
             self._milvus.drop(name)
         return older
+
+
+def _is_anothers(place: Path, own: Path) -> bool:
+    """Whether another collection lies there. One that has moved is at home in one place only."""
+    try:
+        os.stat(place / CATALOG)
+        return not place.samefile(own)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True  # It is there, and shut.
 
 
 def _cut(queries: np.ndarray) -> Iterator[np.ndarray]:

@@ -148,7 +148,7 @@ class EngineSnapshots:
     def _look(self) -> None:
         self._milvus = self._milvus or Milvus(self._address)
         target = self._milvus.find_target()
-        # A version is never written to again once the alias has named it.
+        # A version is not written to again once the alias has named it, unless rows of it are lost.
         if self._snapshot is None or target != self._snapshot.version.name:
             self._take(target and self._milvus.find(target))
 

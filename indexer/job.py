@@ -34,7 +34,7 @@ from indexer.errors import (
     explain_refusal,
 )
 from indexer.hold import hold
-from indexer.kinds import LIST, is_source, recognise
+from indexer.kinds import LIST, is_missing, recognise
 from indexer.layout import CATALOG, PRIVATE, STORES, THUMBNAILS, name_store, require_own_place
 from indexer.pipeline import Pipeline, Sinks
 from indexer.publish import DEMANDS, publish_store
@@ -112,7 +112,7 @@ class _Build:
             unreadable=len(walk.unreadable),
             unreadable_because=walk.because,
             absent=walk.absent,
-            shards=len(walk.shards),
+            shards=len({*walk.shards}.difference(map(str, walk.folders))),
             embedded=self.tally.embedded,
             unchanged=self.catalog.count_unchanged(self.store) - self.tally.embedded - self.tally.moved.total(),
             moved=self.tally.moved.total(),
@@ -148,8 +148,6 @@ class _Build:
         full = () if self.settings.accept_removals else {*self.catalog.list_folders(), *self.catalog.list_mounts()}
         has_lists = any(recognise(folder) == LIST for folder in folders)
         gone = self.catalog.record_walk(found, walk.unreadable, full, exclude, walk.mounts, has_lists)
-        for unreadable in walk.unreadable:
-            log.warning("%s may not be looked at; what is known of it stays as it is", unreadable)
         if self.settings.retry_failed:
             self.catalog.retry_failed()
         # A library that has been installed since is reason enough.
@@ -163,9 +161,7 @@ class _Build:
         for source in added:
             require_listing(source)
         known = self.catalog.list_folders()
-        missing = [folder for folder in known if not is_source(folder)]
-        for folder in filter(os.path.lexists, missing):
-            recognise(folder)  # It is there, and says itself what has become of it: nothing was removed.
+        missing = [folder for folder in known if is_missing(folder)]
         if missing and not self.settings.accept_removals:
             raise SourceError(explain_missing_folder(missing[0]))
         for folder in missing:

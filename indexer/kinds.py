@@ -3,6 +3,7 @@
 Rule: on a disk a source is known by its first bytes, whatever it is called; behind a URL by its suffix.
 """
 
+import os
 import shlex
 import stat
 from collections.abc import Iterator
@@ -51,6 +52,16 @@ def recognise(source: Path) -> str:
         raise SourceError(f"There is no {source}. Check the name, or mount the disk that it is on.") from error
     except OSError as error:
         raise SourceError(f"{source} cannot be read ({error.strerror or error}).") from error
+
+
+def is_missing(source: Path) -> bool:
+    """Whether a source of a collection is not there. Raises: SourceError if it is, and has become something else."""
+    try:
+        return not recognise(source)
+    except SourceError as error:
+        if not os.path.exists(source):
+            return True
+        raise SourceError(f"{error} Or take it out: seer forget {source}") from error
 
 
 def is_source(source: Path) -> bool:

@@ -34,8 +34,8 @@ TOKEN = "MILVUS_TOKEN"
 """The variable with USER:PASSWORD, or a key."""
 FORMS = "milvus://HOST[:PORT]/NAME, or FILE.db for milvus-lite"
 SUFFIX = ".db"
-LITE_HAS = "databases"
-"""In the folder that a file of milvus-lite is."""
+LITE_HAS = {"collections", "databases"}
+"""One at least is in the folder that a file of milvus-lite is."""
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,199}")
 """Milvus's rule for names, with room for what a version's is told apart by."""
 CONNECT_SECONDS, ASK_SECONDS, WORK_SECONDS = 5.0, 10.0, 600.0
@@ -97,7 +97,10 @@ def read_address(text: str, default: str) -> Address:
     name = name if NAME.fullmatch(name) else f"seer_{name}"[:200]
     if "://" not in text and text.rstrip("/").endswith(SUFFIX):
         return Address(uri=os.path.abspath(text), name=name)
-    parts = urlsplit(text)
+    try:
+        parts = urlsplit(text)
+    except ValueError:
+        raise EngineError(f"{_hide(text)} names no search engine; allowed are {FORMS}.") from None
     if parts.scheme not in ("milvus", "milvus+https") or parts.query or parts.fragment:
         raise EngineError(f"{_hide(text)} names no search engine; allowed are {FORMS}.")
     if "@" in parts.netloc:
@@ -238,8 +241,8 @@ class Milvus:
             time.sleep(LOOK_AGAIN_SECONDS)
         self.load(name)
 
-    def tell(self, name: str, measured: dict) -> None:
-        """Say how right a version's answers are: it is whole from now on."""
+    def tell(self, name: str, measured: dict | None) -> None:
+        """Say how right a version's answers are: it is whole from now on. None: it is not any more."""
         self._ask("alter_collection_properties", name, properties={MEASURED: json.dumps(measured)})
 
     def switch(self, name: str) -> None:
@@ -338,7 +341,7 @@ def _is_of_lite(file: Path) -> bool:
     except OSError as error:
         raise EngineError(f"{file} is no database of milvus-lite that can be read ({error.strerror}).") from error
     # An empty one is what a run that was stopped early has left.
-    return not found or LITE_HAS in found
+    return not found or not LITE_HAS.isdisjoint(found)
 
 
 def _list_errors() -> tuple[type[Exception], ...]:

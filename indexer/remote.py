@@ -32,7 +32,7 @@ from indexer.web import SCHEMES, ask_info, is_web, read_bounded, read_part
 ATTEMPTS, FIRST_SECONDS, ANSWER_SECONDS = 6, 0.5, 15.0
 """How often a store is asked, how long it is waited at first, twice as long each time, and how long for one answer."""
 LAST_SECONDS = 45.0
-"""After so long it is not asked once more."""
+"""After so long without a word it is not asked once more."""
 ATTEMPTS_FOR_A_LOOK = 2
 """How often while a person waits, who can look again."""
 CONNECTIONS = 32
@@ -252,7 +252,8 @@ def _persist(path: str | Path, ask: Callable[[], Answer]) -> Answer:
         except Exception as error:  # noqa: BLE001 - each store's library has errors of its own.
             if _is_final(error):
                 raise _explain_refusal(error) from None
-            if attempt == attempts or time.monotonic() - started > LAST_SECONDS:
+            is_late = _is_silence(error) and time.monotonic() - started > LAST_SECONDS
+            if attempt == attempts or is_late:
                 raise _explain_silence(error, attempt) from None
             log.debug("%s: %s; asked again", _name(path), _describe(error))
             time.sleep(min(FIRST_SECONDS * 2 ** (attempt - 1) * random.uniform(0.5, 1.0), ANSWER_SECONDS))
@@ -280,6 +281,10 @@ def _lacks_credentials(error: Exception) -> bool:
     return bool(re.search("Credential|ProfileNotFound|TokenRetrieval", type(error).__name__))
 
 
+def _is_silence(error: Exception) -> bool:
+    return bool(re.search(SILENCE, type(error).__name__))
+
+
 def _explain_refusal(error: Exception) -> OSError:
     if _lacks_credentials(error) or getattr(error, "status", None) in (401, 403):
         return PermissionError(
@@ -290,7 +295,7 @@ def _explain_refusal(error: Exception) -> OSError:
 
 def _explain_silence(error: Exception, attempts: int) -> StoreError:
     # Not EIO, which would be the disk's of the collection.
-    kind = StoreSilent if re.search(SILENCE, type(error).__name__) else StoreError
+    kind = StoreSilent if _is_silence(error) else StoreError
     return kind(errno.ETIMEDOUT, f"its store gives no answer: {_describe(error)}, asked {attempts} times")
 
 

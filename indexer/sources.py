@@ -138,7 +138,8 @@ class Walk:
                         self._note_unreadable(path, stamp)
                     elif stamp is None or self._is_hidden(root, path) or self._is_left_out(root, path):
                         self.ignored += 1
-                        self.shards += [path] if path.lower().endswith(SHARD_SUFFIX) else []
+                        is_shard = stamp is None and path.lower().endswith(SHARD_SUFFIX)
+                        self.shards += [path] if is_shard and not self._is_hidden(root, path) else []
                     else:
                         yield _note(path, stamp)
 

@@ -38,7 +38,7 @@ def show_report(report: BuildReport, place: Path) -> str:
         )
     if report.unreadable:
         there = show_count(report.unreadable, "place")
-        why = f"({report.unreadable_because.rstrip('.')})"
+        why = f"({escape(report.unreadable_because).rstrip('.')})"
         lines.append(f"{there} could not be looked at {why}; what is known of it stays as it is. See {place / LOG}")
     if report.shards:
         them = "is passed over; give it as a source" if report.shards == 1 else "are passed over; give them as sources"
@@ -88,7 +88,7 @@ def show_publication(report: PublicationReport) -> str:
     """What a publication in another search engine did, in a line."""
     took = f"in {show_duration(report.seconds)}"
     if report.recall is None:
-        left = f"{report.pending:,} are left" if report.pending else "their index is"
+        left = f"{report.pending:,} are left" if report.pending else "their index is left"
         return f"{report.written:,} rows written {took}; {left}: run seer publish again to go on."
     done = f"{report.written:,} rows written {took}" if report.written else "no row was left to write"
     return (

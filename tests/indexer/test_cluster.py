@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from indexer import parts
-from indexer.cluster import MOST_DEATHS, Cluster
+from indexer.cluster import MOST_DEATHS, TRIES, Cluster
 from indexer.collection import Collection
 from indexer.vectors import Store, StoreWriter
 from seer_model.errors import SettingsError
@@ -175,6 +175,19 @@ def test_what_a_node_refuses_is_said_as_at_home(nodes: Nodes, few: Path, tmp_pat
     told = Driver(nodes, tmp_path / "there", str(few), "--model", "nothing-of-this-name").hear_of_failure()
     assert told.splitlines()[-1].startswith("seer: There is no model 'nothing-of-this-name'"), told
     assert "Traceback" not in told
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("address", ["local", None])
+def test_a_cluster_that_is_started_here_has_the_time_that_it_needs(address: str, monkeypatch: pytest.MonkeyPatch):
+    import ray
+
+    asked = []
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(ray, "init", lambda *given, **_: asked.append((*given, os.environ.get(TRIES))))
+    monkeypatch.setattr(Cluster, "_make_plan", lambda *_: None)
+    Cluster(address, "cpu")
+    assert asked == [("local", None)]
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Of Ray, about itself.

@@ -397,9 +397,12 @@ def test_what_is_no_url_or_would_be_cut_short_is_refused(tmp_path: Path, place: 
             build(place, source)
 
 
-def test_a_store_is_not_asked_again_for_longer_than_it_has_time(bucket: ObjectStore, monkeypatch: pytest.MonkeyPatch):
+def test_a_store_that_says_nothing_is_not_asked_for_ever(bucket: ObjectStore, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(remote, "LAST_SECONDS", 0.0)
     bucket.fail = {"error": 1.0}
+    with pytest.raises(StoreError, match="asked 6 times"):
+        remote.stat_remote(ROOT / "0.png")
+    bucket.is_gone = True
     with pytest.raises(StoreError, match="asked 1 times"):
         remote.stat_remote(ROOT / "0.png")
 

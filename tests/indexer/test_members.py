@@ -174,6 +174,8 @@ def test_shards_in_a_folder_are_told(by_pixels: None, tmp_path: Path, drawn: dic
         pack(tmp_path / "pictures" / f"{told[0]}.tar", drawn)
         report = build(place, tmp_path / "pictures")
         assert report.found == 1 and told in show_report(report, place)
+    given = build(place, tmp_path / "pictures" / "1.tar", tmp_path / "pictures" / "2.tar")
+    assert given.shards == 0 and given.found == 1 + 2 * len(drawn)
 
 
 def test_a_shard_that_has_become_something_else_says_so_and_its_pictures_stay(

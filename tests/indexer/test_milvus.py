@@ -445,7 +445,7 @@ def test_a_name_that_is_somebody_elses_is_refused_before_anything_is_written(mad
 
 
 def test_a_name_that_another_collection_answers_to_is_refused_unless_it_has_moved(
-    made: Path, engine: str, tmp_path: Path
+    made: Path, engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     other = tmp_path / "other"
     shutil.copytree(made, other)
@@ -453,6 +453,9 @@ def test_a_name_that_another_collection_answers_to_is_refused_unless_it_has_move
     with pytest.raises(EngineError, match=f"answers for the collection in {other}, .* as in {engine}_2$"):
         publish_collection(made, engine)
     assert publish_collection(other, engine).written == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "stat", lambda path, **_: (_ for _ in ()).throw(PermissionError(errno.EACCES, "shut")))
+        assert engine_publish._is_anothers(other, made), "one that is shut is somebody's"
     other.rename(tmp_path / "elsewhere")
     assert publish_collection(made, engine).written == 60
 
@@ -462,8 +465,14 @@ def test_rows_that_are_gone_there_are_written_again(made: Path, engine: str):
     writer = Milvus(read_address(engine, ""))
     writer._client.delete(version, filter="row >= 20")
     assert writer.count(version) == 20
-    assert publish_collection(made, engine).written == 60  # A batch of which a part is gone.
-    assert writer.count(version) == 60
+    stopped = publish_collection(made, engine, should_stop=lambda: True)
+    assert (stopped.written, stopped.recall) == (60, None)  # A batch of which a part is gone.
+    assert writer.count(version) == 60 and writer.find(version).measured is None
+    done = publish_collection(made, engine)
+    assert done.written == 0 and writer.find(version).measured["recall"] == done.recall
+    writer._client.insert(version, [writer._client.get(version, 1)[0] | {"row": 60}])
+    with pytest.raises(EngineError, match="has 61 rows where 60 are here: somebody else has written to it"):
+        publish_collection(made, engine)
 
 
 def test_a_version_that_does_not_answer_is_not_called_whole(made: Path, engine: str, monkeypatch):
