@@ -202,9 +202,9 @@ def _require_listener(address: str) -> None:
 def _keep_off_terminal(logger: logging.Logger) -> None:
     """What it tells of failures goes to Ray's own files; a person gets a sentence of ours."""
     logger.setLevel(logging.ERROR)
-    for handler in logger.handlers:
-        if isinstance(handler, logging.StreamHandler) and not isinstance(handler, logging.FileHandler):
-            handler.setLevel(logging.CRITICAL)
+    files = [one for one in logger.handlers if type(one).__name__ == "SessionFileHandler"]
+    # Without any at all Python would print them.
+    logger.handlers = [*files, logging.NullHandler()]
 
 
 @contextmanager
