@@ -134,12 +134,12 @@ class Walk:
         with ThreadPoolExecutor(ASKED_AT_ONCE, thread_name_prefix="listing") as threads:
             while page := list(islice(listed, ASKED_AHEAD)):
                 for (path, _), stamp in zip(page, threads.map(_look_at_elsewhere, page), strict=True):
+                    is_unwanted = self._is_hidden(root, path) or self._is_left_out(root, path)
                     if isinstance(stamp, OSError):
                         self._note_unreadable(path, stamp)
-                    elif stamp is None or self._is_hidden(root, path) or self._is_left_out(root, path):
+                    elif stamp is None or is_unwanted:
                         self.ignored += 1
-                        is_shard = stamp is None and path.lower().endswith(SHARD_SUFFIX)
-                        self.shards += [path] if is_shard and not self._is_hidden(root, path) else []
+                        self.shards += [path] if path.lower().endswith(SHARD_SUFFIX) and not is_unwanted else []
                     else:
                         yield _note(path, stamp)
 

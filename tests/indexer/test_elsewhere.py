@@ -397,6 +397,12 @@ def test_what_is_no_url_or_would_be_cut_short_is_refused(tmp_path: Path, place: 
             build(place, source)
 
 
+def test_shards_below_a_prefix_are_told_unless_they_are_left_out(by_pixels: None, bucket: ObjectStore, place: Path):
+    for name in ("a/one.tar", "a/.hidden/two.tar", "a/out/three.tar"):
+        bucket.put(name, b"no matter")
+    assert build(place, ROOT, exclude=("out",)).shards == 1
+
+
 def test_a_store_that_says_nothing_is_not_asked_for_ever(bucket: ObjectStore, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(remote, "LAST_SECONDS", 0.0)
     bucket.fail = {"error": 1.0}
