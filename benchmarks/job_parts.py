@@ -160,7 +160,8 @@ class Decoding:
 
     def take_round(self, steps: int) -> Round:
         """As `Contender` has it: all files once."""
-        with closing(DecodePool(self._setting.make_decode_settings(self._how), self._setting.workers)) as pool:
+        settings = self._setting.make_decode_settings(self._how)
+        with closing(DecodePool(settings, self._setting.workers, len(self._tasks))) as pool:
             for _ in pool.decode(self._tasks[: WARMING_EACH * (self._setting.workers or count_cores())]):
                 pass
             started = time.perf_counter()

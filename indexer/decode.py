@@ -21,14 +21,17 @@ from indexer.members import MAX_FILE_BYTES, Known, read_elsewhere, read_member, 
 from indexer.remote import Stamp
 from indexer.shards import Place
 from indexer.urls import is_remote
-from indexer.workers import DIED, Limits, Workers
+from indexer.workers import DIED, Limits, Workers, count_cores
 from seer_model.errors import PictureError
 from seer_model.pictures import bound_memory, encode_thumbnail, open_picture
 from seer_model.preprocess import Preprocessing, prepare
 
 VANISHED = "The file vanished before it was read; the next build looks again."
-CHUNK, AHEAD_PER_WORKER = 4, 2
-"""Files that travel together, so that a worker rarely waits for the next one; and how many such are under way."""
+CHUNK, LARGE_CHUNK, AHEAD_PER_WORKER = 4, 16, 2
+"""Files that travel together, so that a worker rarely waits for the next one, and how many such are under way. Where
+many wait, more: this process is woken less often, and may have many workers to serve."""
+MANY_EACH = 64
+"""Files for each worker; with fewer, the last ones would lie with one worker while the others have nothing to do."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,14 +124,16 @@ def _decode(data: bytes, read: DecodedFile, settings: DecodeSettings) -> Decoded
 class DecodePool:
     """Worker processes that decode ahead of their reader by a bounded number of files."""
 
-    def __init__(self, settings: DecodeSettings, workers: int | None = None) -> None:
+    def __init__(self, settings: DecodeSettings, workers: int | None = None, total: int = 0) -> None:
+        """`workers`: None for one on each core. `total`: files that there are to decode, as far as it is known."""
         work = partial(decode_file, settings=settings)
+        is_many = total >= MANY_EACH * (workers or count_cores())
         self._pool = Workers(
             work,
             _give_up,
             preload=__name__,
             count=workers,
-            chunk=CHUNK,
+            chunk=LARGE_CHUNK if is_many else CHUNK,
             ahead=AHEAD_PER_WORKER,
             limits=choose_limits(settings),
         )

@@ -268,7 +268,7 @@ class _Build:
         if self.spread:
             pipeline = self.spread.make_pipeline(sinks, decoding, together, self.watchers)
         else:
-            pool = self.stack.enter_context(closing(DecodePool(decoding, self.settings.workers)))
+            pool = self.stack.enter_context(closing(DecodePool(decoding, self.settings.workers, total)))
             pipeline = Pipeline(sinks, self.fleet.lanes, together, pool, self.watchers)
         self.tally = pipeline.tally
         self.is_stopped = not pipeline.run(total)

@@ -29,7 +29,7 @@ def tmp_path(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 class DecodeHere:
     """As `indexer.decode.DecodePool`, without processes: some tests build hundreds of times."""
 
-    def __init__(self, settings: DecodeSettings, workers: int | None = None) -> None:
+    def __init__(self, settings: DecodeSettings, workers: int | None = None, total: int = 0) -> None:
         self._settings = settings
 
     def decode(self, tasks: Iterable[DecodeTask]) -> Iterator[DecodedFile]:

@@ -42,7 +42,7 @@ class _DecodeHere:
     read: list[str]
     """The files that the latest build has read."""
 
-    def __init__(self, settings: DecodeSettings, workers: int | None = None) -> None:
+    def __init__(self, settings: DecodeSettings, workers: int | None = None, total: int = 0) -> None:
         self._settings, _DecodeHere.read = settings, []
 
     def decode(self, tasks: Iterable[DecodeTask]) -> Iterator[DecodedFile]:
