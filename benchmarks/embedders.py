@@ -26,11 +26,13 @@ from seer_model.preprocess import PREPROCESSINGS
 from seer_model.regnet import ARCHITECTURES, Block, RegNet
 from seer_model.zoo import FoundModel, find_model
 
-OURS = "ours"
+OURS, COMPILED = "ours", "ours, compiled"
 FITTED, FITTED_PX = 8, 128
 """Pictures, and their side, that the normalisations of random weights are fitted to."""
 LEAD_STEPS = 3
 """Untimed, in the beginning of a round."""
+FILLED = 1 << 22
+"""Numbers of the block that weights are cut from which nobody is compared by."""
 AGREEMENT = 0.999
 """The least cosine with our embedding of the same picture."""
 
@@ -48,6 +50,10 @@ class Setting:
     """None: what the Backbone chooses."""
     rounds: int = 5
     steps: int = 10
+    is_alone: bool = False
+    """Without the peers, and with weights that are made in seconds; to draw the largest network's takes minutes."""
+    is_compiled: bool = False
+    """Ours takes part by `torch.compile`, too."""
 
 
 @dataclass(kw_only=True)
@@ -65,6 +71,8 @@ class Outcome:
     """The mean cosine of our embeddings of different pictures: what an agreement of 0.999 is worth."""
     absent: dict[str, str] = field(default_factory=dict)
     """Peer -> why it did not take part."""
+    memory: dict[str, int] = field(default_factory=dict)
+    """Bytes on a GPU: of ours at rest, and at most while it embeds."""
 
 
 class Runner:
@@ -87,25 +95,43 @@ class Runner:
         return Round(images=steps * self._images, seconds=read_clock(self._device) - started)
 
 
-def open_network(setting: Setting) -> tuple[Checkpoint, Backbone]:
-    """The weights, and ours as a build opens it.
+def open_network(setting: Setting, **more: object) -> tuple[Checkpoint, Backbone]:
+    """The weights, and ours as a build opens it; `more` of `BackboneSettings`.
 
     Raises: SettingsError, ModelError, CheckpointError, DeviceError.
     """
-    precision = choose_precision(setting.precision, setting.device)
     if setting.model in ARCHITECTURES:
         found = FoundModel(name=f"RegNetY-{setting.model}, random weights", path=Path(), entry=None)
-        checkpoint = draw_checkpoint(setting.model)
+        checkpoint = (fill_checkpoint if setting.is_alone else draw_checkpoint)(setting.model)
     else:
         found = find_model(setting.model)
         checkpoint = read_checkpoint(found.path)
     how = BackboneSettings(
         device=str(setting.device),
-        precision=precision,
-        batch_size=setting.batch_size,
+        precision=choose_precision(setting.precision, setting.device),
         preprocessing=found.preprocessing,
+        **{"batch_size": setting.batch_size, **more},
     )
     return checkpoint, Backbone(found, checkpoint, setting.device, how)
+
+
+@torch.no_grad()
+def fill_checkpoint(size: str) -> Checkpoint:
+    """Random weights in half precision, in seconds: all from one drawn block, each as large as it should be."""
+    with torch.device("meta"):
+        network = RegNet(ARCHITECTURES[size])
+    block = torch.randn(FILLED, generator=torch.Generator().manual_seed(0))
+    trunk = {key: fill(block, weight, key) for key, weight in drop_counters(network.state_dict()).items()}
+    return Checkpoint(architecture=ARCHITECTURES[size], trunk=trunk, heads={}, layout="drawn")
+
+
+def fill(block: Tensor, like: Tensor, key: str) -> Tensor:
+    """A kernel as ReLUs want it; a normalisation that changes nothing, or, where a block ends, lets little by."""
+    if like.ndim < 2:
+        value = 0.0 if key.endswith(("bias", "running_mean")) else 0.2 if ".c.norm.weight" in key else 1.0
+        return torch.full(like.shape, value)
+    scaled = (block * (2 / like[0].numel()) ** 0.5).half()
+    return scaled.repeat(-(-like.numel() // len(block)))[: like.numel()].view(like.shape)
 
 
 @torch.no_grad()
@@ -154,13 +180,34 @@ def compete(setting: Setting, tell: Callable[[str], None] = lambda text: None) -
     side_px = how.crop_px or how.resize_px
     pixels = torch.from_numpy(draw_pictures(backbone.batch_size, side_px)).to(device)
     work = Work(flops=count_flops(checkpoint.architecture, side_px), batch_size=backbone.batch_size)
-    rows = backbone.embed_ready(pixels)
+    memory, rows = measure_memory(device, lambda: backbone.embed_ready(pixels))
     gemm = Gemm(device, PRECISIONS[backbone.settings.precision], work)
-    outcome = Outcome(backbone=backbone, flops=work.flops, gemm=gemm, rounds={}, apart=measure_apart(rows))
-    peers = admit_peers(outcome, checkpoint, pixels, rows, tell)
-    ours = Runner(OURS, lambda: backbone.embed_ready(pixels), len(pixels), device)
-    outcome.rounds = race([ours, gemm, *peers], rounds=setting.rounds, steps=setting.steps, tell=tell)
+    outcome = Outcome(
+        backbone=backbone, flops=work.flops, gemm=gemm, rounds={}, apart=measure_apart(rows), memory=memory
+    )
+    ours = [Runner(OURS, lambda: backbone.embed_ready(pixels), len(pixels), device)]
+    if setting.is_compiled:
+        ours.append(prepare_compiled(setting, outcome, pixels, rows))
+    peers = [] if setting.is_alone else admit_peers(outcome, checkpoint, pixels, rows, tell)
+    outcome.rounds = race([*ours, gemm, *peers], rounds=setting.rounds, steps=setting.steps, tell=tell)
     return outcome
+
+
+def measure_memory(device: torch.device, embed: Callable[[], Tensor]) -> tuple[dict[str, int], Tensor]:
+    """What a GPU holds before and, at most, while a batch is embedded, in bytes; nothing on a CPU. And the rows."""
+    if device.type != "cuda":
+        return {}, embed()
+    torch.cuda.reset_peak_memory_stats(device)
+    resting, rows = torch.cuda.memory_allocated(device), embed()
+    torch.cuda.synchronize(device)
+    return {"resting": resting, "most": torch.cuda.max_memory_allocated(device)}, rows
+
+
+def prepare_compiled(setting: Setting, outcome: Outcome, pixels: Tensor, rows: Tensor) -> Runner:
+    """Ours with the same weights and batch, compiled, which takes minutes."""
+    _, compiled = open_network(setting, is_compiled=True, batch_size=len(pixels))
+    outcome.agreement[COMPILED] = measure_agreement(rows, compiled.embed_ready(pixels))
+    return Runner(COMPILED, lambda: compiled.embed_ready(pixels), len(pixels), pixels.device)
 
 
 def admit_peers(

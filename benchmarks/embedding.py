@@ -25,6 +25,8 @@ from seer_model.regnet import name_architecture
 @click.option("--batch-size", type=click.IntRange(1), help="For all; what the backbone chooses if left out.")
 @click.option("--rounds", type=click.IntRange(1), default=5, show_default=True)
 @click.option("--steps", type=click.IntRange(1), default=10, show_default=True, help="Timed batches in a round.")
+@click.option("--alone", "is_alone", is_flag=True, help="Without the peers; weights are drawn in seconds.")
+@click.option("--compiled", "is_compiled", is_flag=True, help="Ours takes part by torch.compile, too: minutes more.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON with all rounds.")
 def main(as_json: bool, device: str, **given: object) -> None:
     """Measure our network beside those of other libraries, with the same weights."""
@@ -54,6 +56,7 @@ def measure(setting: Setting) -> dict:
         "agreement": outcome.agreement,
         "apart": outcome.apart,
         "absent": outcome.absent,
+        "memory": outcome.memory,
         "rounds": {name: [one.describe() for one in rounds] for name, rounds in outcome.rounds.items()},
         "images_per_second": {name: summarise(rounds) for name, rounds in outcome.rounds.items()},
         "ratios": {name: asdict(ratio) for name, ratio in find_ratios(outcome).items()},
@@ -74,6 +77,7 @@ def show_report(report: dict) -> str:
         f"{report['flops_per_image'] / 1e9:,.2f} GFLOP a picture",
         show_machine(report["machine"]),
         f"GEMM {' x '.join(map(str, gemm['size']))}: {gemm['flops_per_second'] / 1e12:,.3f} TFLOP/s",
+        *show_memory(report["memory"]),
         f"Different pictures have a cosine of {report['apart']:.3f} on average",
         *(f"  {name:<36} cosine with ours {least:.6f} or more" for name, least in report["agreement"].items()),
         *(f"  {name:<36} absent: {reason}" for name, reason in report["absent"].items()),
@@ -82,6 +86,12 @@ def show_report(report: dict) -> str:
         *(show_ratio(name, ratio) for name, ratio in report["ratios"].items()),
     ]
     return "\n".join(lines)
+
+
+def show_memory(memory: dict[str, int]) -> list[str]:
+    """One line on a GPU, none on a CPU."""
+    told = {name: f"{size / 1e9:,.2f} GB" for name, size in memory.items()}
+    return [f"Memory of the GPU: {told['resting']} before a batch, {told['most']} at most within it"] if told else []
 
 
 if __name__ == "__main__":

@@ -221,7 +221,7 @@ class Backbone:
 
     def _embed_batch(self, pixels: list[np.ndarray]) -> np.ndarray:
         batch = self._take_buffer((self.batch_size, *pixels[0].shape))
-        batch.numpy()[: len(pixels)] = pixels
+        np.stack(pixels, out=batch.numpy()[: len(pixels)])
         return self.embed_ready(batch.to(self._device, non_blocking=True))[: len(pixels)].cpu().numpy()
 
     def _take_buffer(self, shape: tuple[int, ...]) -> torch.Tensor:

@@ -6,6 +6,8 @@ A picture is squeezed to a square; its aspect, width over height, undoes that. C
 product with two matrices for each crop (antialiased bilinear, as Pillow resizes with a box); the colour distortion is
 one affine map of RGB for each crop; the blur is a product again. So nothing is done picture by picture.
 
+Shapes: R = n * B crops, n of each of B pictures; crop r is of picture r mod B.
+
 Rule: nothing here draws. A crop is decided by a row of `CHANCES` uniform numbers, so that it does not matter which
 device, rank or run cuts it.
 Source: SwAV, arXiv:2006.09882, appendix; numbers in VISSL's `data/ssl_transforms`.
@@ -13,6 +15,7 @@ Source: SwAV, arXiv:2006.09882, appendix; numbers in VISSL's `data/ssl_transform
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -29,6 +32,8 @@ CANDIDATES = 10
 """Boxes tried before the largest one in the middle is taken."""
 CHANCES = 2 * CANDIDATES + 15
 """Uniform numbers in [0, 1) that decide one crop."""
+BLUR = CHANCES - 2
+"""The one that decides whether it is blurred."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,25 +73,32 @@ class CropKind:
 def cut_crops(
     pictures: Tensor, aspects: Tensor, chances: Tensor, kind: CropKind, *, mean: Tensor, std: Tensor
 ) -> Tensor:
-    """Cut one crop out of each picture and distort it.
+    """Cut crops of one kind out of pictures and distort them: n of each picture, as many as there are chances for.
 
     Args:
         pictures: (B, 3, S, S) uint8 on the training device, squeezed to squares.
         aspects: (B,) float32 on the CPU, width / height before the squeeze.
-        chances: (B, CHANCES) float32 on the CPU, uniform in [0, 1).
+        chances: (n * B, CHANCES) float32 on the CPU, uniform in [0, 1); crop r is of picture r mod B.
         mean, std: (3,) on the device, of RGB in 0..1.
-    Returns: float32 (B, 3, side_px, side_px), normalised.
+    Returns: float32 (n * B, 3, side_px, side_px), normalised.
     """
     pixels, device = pictures.shape[-1], pictures.device
-    drawn = _read_chances(chances, kind)
-    boxes = choose_boxes(aspects, drawn, kind)
-    rows = _weigh_pixels(boxes[:, 1], boxes[:, 3], kind.side_px, pixels, device)
-    columns = _weigh_pixels(boxes[:, 0], boxes[:, 2], kind.side_px, pixels, device)
-    columns = torch.where(drawn.is_flipped.to(device)[:, None, None], columns.flip(1), columns)
+    # Chosen before they are sent: to count them there, the device would have to be waited for.
+    blurred = send((chances[:, BLUR] < kind.blur).nonzero()[:, 0], device)
+    drawn = _read_chances(send(chances, device), kind)
+    boxes = choose_boxes(send(aspects.repeat(len(chances) // len(pictures)), device), drawn, kind)
+    rows = _weigh_pixels(boxes[:, 1], boxes[:, 3], kind.side_px, pixels)
+    columns = _weigh_pixels(boxes[:, 0], boxes[:, 2], kind.side_px, pixels)
+    columns = torch.where(drawn.is_flipped[:, None, None], columns.flip(1), columns)
     crops = _resample(pictures, rows, columns)
     _distort_colours(crops, drawn)
-    _blur(crops, drawn.sigmas)
+    _blur(crops, blurred, drawn.sigmas)
     return (crops - mean[:, None, None]) / std[:, None, None]
+
+
+def send(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor of the CPU on a device, whose work that is under way is not waited for."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,22 +106,22 @@ class Drawn:
     """What the chances mean for one kind of crop; one row for each crop."""
 
     areas: Tensor
-    """(B, CANDIDATES), as shares of the picture's."""
+    """(R, CANDIDATES), as shares of the picture's."""
     ratios: Tensor
-    """(B, CANDIDATES), width / height."""
+    """(R, CANDIDATES), width / height."""
     places: Tensor
-    """(B, 2): 0 puts the box at the left, the top; 1 at the right, the bottom."""
+    """(R, 2): 0 puts the box at the left, the top; 1 at the right, the bottom."""
     is_flipped: Tensor
     factors: Tensor
-    """(B, 3) of brightness, contrast, saturation."""
+    """(R, 3) of brightness, contrast, saturation."""
     turns: Tensor
-    """(B,) of hue, in whole turns."""
+    """(R,) of hue, in whole turns."""
     order: Tensor
-    """(B, 4): in which these four are applied."""
+    """(R, 4): in which these four are applied."""
     is_jittered: Tensor
     is_grey: Tensor
     sigmas: Tensor
-    """(B,) of the blur, in pixels; 0: none."""
+    """(R,) of the blur, in pixels; 0: none."""
 
 
 def _read_chances(chances: Tensor, kind: CropKind) -> Drawn:
@@ -138,7 +150,7 @@ def _spread(chances: Tensor, low: float, high: float) -> Tensor:
 def choose_boxes(aspects: Tensor, drawn: Drawn, kind: CropKind) -> Tensor:
     """The first box of the drawn areas and ratios that lies inside its picture, else the largest in the middle.
 
-    Returns: (B, 4) in 0..1 of the picture's width or height: left, top, width, height.
+    Returns: (R, 4) in 0..1 of the picture's width or height: left, top, width, height.
     """
     # The picture is `aspect` wide and 1 high.
     areas = drawn.areas * aspects[:, None]
@@ -157,22 +169,24 @@ def _find_largest(aspects: Tensor, kind: CropKind) -> Tensor:
     return torch.stack([(ratios / aspects).clamp(max=1), (aspects / ratios).clamp(max=1)], 1)
 
 
-def _weigh_pixels(starts: Tensor, lengths: Tensor, side: int, pixels: int, device: torch.device) -> Tensor:
-    """(B, side, pixels): what each pixel of a line gives to each pixel of the crop; a tent as wide as the step."""
-    starts, steps = starts.to(device) * pixels, lengths.to(device) * pixels / side
-    centres = starts[:, None] + steps[:, None] * (torch.arange(side, device=device) + 0.5)
-    distances = torch.arange(pixels, device=device) + 0.5 - centres[..., None]
+def _weigh_pixels(starts: Tensor, lengths: Tensor, side: int, pixels: int) -> Tensor:
+    """(R, side, pixels): what each pixel of a line gives to each pixel of the crop; a tent as wide as the step."""
+    starts, steps = starts * pixels, lengths * pixels / side
+    centres = starts[:, None] + steps[:, None] * (torch.arange(side, device=starts.device) + 0.5)
+    distances = torch.arange(pixels, device=starts.device) + 0.5 - centres[..., None]
     weights = (1 - distances.abs() / steps.clamp(min=1)[:, None, None]).clamp(min=0)
     return weights / weights.sum(2, keepdim=True)
 
 
 def _resample(pictures: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """(B, 3, S, S) uint8 -> float32 (B, 3, side, side) in 0..1."""
+    """(B, 3, S, S) uint8 -> float32 (n * B, 3, side, side) in 0..1."""
     count, channels, _, pixels = pictures.shape
     side = rows.shape[1]
     lines = pictures.float().div_(255).reshape(count, channels * pixels, pixels)
-    narrow = torch.bmm(lines, columns.transpose(1, 2)).view(count, channels, pixels, side)
-    return torch.matmul(rows[:, None], narrow)
+    # All crops of one picture side by side: the picture is gone through once.
+    across = columns.view(-1, count, side, pixels).permute(1, 3, 0, 2).reshape(count, pixels, -1)
+    narrow = torch.bmm(lines, across).view(count, channels, pixels, -1, side).permute(3, 0, 1, 2, 4)
+    return torch.matmul(rows[:, None], narrow.reshape(len(rows), channels, pixels, side))
 
 
 def _distort_colours(crops: Tensor, drawn: Drawn) -> None:
@@ -187,46 +201,52 @@ def _distort_colours(crops: Tensor, drawn: Drawn) -> None:
 
 
 def _compose_colours(means: Tensor, drawn: Drawn) -> tuple[Tensor, Tensor]:
-    """(B, 3, 3) and (B, 3): the affine map of each crop, whose mean colour is in `means` (B, 3)."""
+    """(R, 3, 3) and (R, 3): the affine map of each crop, whose mean colour is in `means` (R, 3)."""
     device, count = means.device, len(means)
-    grey, one = torch.tensor(GREY, device=device), torch.eye(3, device=device)
-    order, lifts = drawn.order.to(device), (1 - drawn.factors[:, 1]).to(device)
-    operations = _list_operations(drawn).to(device)
-    matrices, shifts = one.repeat(count, 1, 1), torch.zeros(count, 3, device=device)
-    for which in order.unbind(1):
-        operation = operations[torch.arange(count, device=device), which]
+    one, grey = _put_constants(device)[:2]
+    lifts, operations = 1 - drawn.factors[:, 1], _list_operations(drawn)
+    matrices, shifts, each = one.repeat(count, 1, 1), torch.zeros_like(means), torch.arange(count, device=device)
+    for which in drawn.order.unbind(1):
+        operation = operations[each, which]
         mean_grey = (torch.einsum("bij,bj->bi", matrices, means) + shifts) @ grey
         lift = torch.where(which == CONTRAST, lifts * mean_grey, 0.0)
         matrices, shifts = operation @ matrices, torch.einsum("bij,bj->bi", operation, shifts) + lift[:, None]
-    is_jittered, is_grey = drawn.is_jittered.to(device)[:, None], drawn.is_grey.to(device)[:, None]
+    is_jittered, is_grey = drawn.is_jittered[:, None], drawn.is_grey[:, None]
     matrices, shifts = torch.where(is_jittered[..., None], matrices, one), torch.where(is_jittered, shifts, 0.0)
     to_grey = torch.where(is_grey[..., None], grey.expand(3, 3), one)
     return to_grey @ matrices, torch.einsum("bij,bj->bi", to_grey, shifts)
 
 
 def _list_operations(drawn: Drawn) -> Tensor:
-    """(B, 4, 3, 3): brightness, contrast but for its shift, saturation, hue."""
-    one, to_grey = torch.eye(3), torch.tensor(GREY).expand(3, 3)
+    """(R, 4, 3, 3): brightness, contrast but for its shift, saturation, hue."""
+    one, grey = _put_constants(drawn.factors.device)[:2]
     brightness, contrast, saturation = (factor[:, None, None] for factor in drawn.factors.unbind(1))
-    saturate = saturation * one + (1 - saturation) * to_grey
+    saturate = saturation * one + (1 - saturation) * grey.expand(3, 3)
     return torch.stack([brightness * one, contrast * one, saturate, _turn_hue(drawn.turns)], 1)
 
 
 def _turn_hue(turns: Tensor) -> Tensor:
-    """(B,) parts of a turn -> (B, 3, 3): RGB turned about the grey axis, luma kept."""
-    axes = torch.tensor(YIQ)
+    """(R,) parts of a turn -> (R, 3, 3): RGB turned about the grey axis, luma kept."""
+    one, _, axes, back = _put_constants(turns.device)
     cos, sin = (2 * math.pi * turns).cos(), (2 * math.pi * turns).sin()
-    turn = torch.eye(3).repeat(len(turns), 1, 1)
+    turn = one.repeat(len(turns), 1, 1)
     turn[:, 1, 1], turn[:, 1, 2], turn[:, 2, 1], turn[:, 2, 2] = cos, -sin, sin, cos
-    return torch.linalg.inv(axes) @ turn @ axes
+    return back @ turn @ axes
 
 
-def _blur(crops: Tensor, sigmas: Tensor) -> None:
-    """Blur with a Gaussian, in place."""
-    chosen = sigmas.nonzero()[:, 0]
-    places = torch.arange(crops.shape[-1])
+@lru_cache(maxsize=8)
+def _put_constants(device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """On a device: the unit matrix, GREY, YIQ and its inverse; sent once, as the device is waited for."""
+    with torch.inference_mode(False):
+        axes = torch.tensor(YIQ)
+        constants = torch.eye(3), torch.tensor(GREY), axes, torch.linalg.inv(axes)
+        return tuple(constant.to(device) for constant in constants)
+
+
+def _blur(crops: Tensor, chosen: Tensor, sigmas: Tensor) -> None:
+    """Blur those that are chosen, by their numbers, with a Gaussian, in place."""
+    places = torch.arange(crops.shape[-1], device=crops.device)
     distances = (places[:, None] - places).square()
     weights = (distances / (-2 * sigmas[chosen].square()[:, None, None])).exp()
-    weights = (weights / weights.sum(2, keepdim=True)).to(crops.device)[:, None]
-    chosen = chosen.to(crops.device)
+    weights = (weights / weights.sum(2, keepdim=True))[:, None]
     crops[chosen] = weights @ crops[chosen] @ weights.transpose(2, 3)

@@ -35,7 +35,7 @@ from seer_model.sharding import (
     replicate,
     scatter_optimizer,
     shard,
-    whole_norm,
+    whole_norms,
 )
 from seer_model.swav import Head, Queue, assign_crops, group_by_side, swapped_loss
 from seer_model.sync_norm import synchronise_norms
@@ -89,7 +89,7 @@ class Learner:
         student.to(self.device)
         if not is_sharded:
             self._network = replicate(student, ranks)
-        self.optimizer = Larc(student.parameters(), settings.optimizer, measure=whole_norm)
+        self.optimizer = Larc(student.parameters(), settings.optimizer, measure=whole_norms)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=settings.precision == "fp16")
         self.queue = _make_queue(settings, ranks)
         how = PREPROCESSINGS["vissl"]
@@ -109,27 +109,28 @@ class Learner:
         with torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None):
             queued = queue.rows if queue is not None and queue.is_full else None
             projections, scores, queued_scores = self._network(group_by_side(crops), queued)
-        scores = scores.view(len(crops), len(pictures), -1)
+        scores = scores.view(self.settings.count_crops(), len(pictures), -1)
         assignments = assign_crops(
             scores, self.settings.swav, queued_scores, sum_over=self.ranks.sum_over, max_over=self.ranks.max_over
         )
         if queue is not None:
-            queue.push(projections.view(len(crops), len(pictures), -1)[: len(assignments)])
+            queue.push(projections.view(*scores.shape[:2], -1)[: len(assignments)])
         loss = swapped_loss(scores, assignments, temperature=self.settings.swav.temperature)
         self._update(loss, step, rate)
         return StepFigures(loss=loss.detach(), choices=assignments.argmax(2).flatten())
 
     def _cut(self, pictures: Tensor, aspects: Tensor, step: int) -> list[Tensor]:
-        kinds = [kind for kind in self.settings.crops for _ in range(kind.count)]
+        """Crops (count * b, 3, side, side) of each kind."""
         mine = slice(self.ranks.rank * len(pictures), (self.ranks.rank + 1) * len(pictures))
         # Every rank draws for the whole batch and takes its rows.
-        shape = (len(kinds), len(pictures) * self.ranks.count, CHANCES)
+        shape = (self.settings.count_crops(), len(pictures) * self.ranks.count, CHANCES)
         chances = torch.rand(shape, generator=_seed_generator(self.settings.seed, step))[:, mine]
+        rows = chances.split([kind.count for kind in self.settings.crops])
         crops = (
-            cut_crops(pictures, aspects, rows, kind, mean=self._mean, std=self._std)
-            for kind, rows in zip(kinds, chances, strict=True)
+            cut_crops(pictures, aspects, of_kind.flatten(0, 1), kind, mean=self._mean, std=self._std)
+            for kind, of_kind in zip(self.settings.crops, rows, strict=True)
         )
-        return [crop.contiguous(memory_format=torch.channels_last) for crop in crops]
+        return [of_kind.contiguous(memory_format=torch.channels_last) for of_kind in crops]
 
     def _update(self, loss: Tensor, step: int, rate: float) -> None:
         for group in self.optimizer.param_groups:

@@ -5,12 +5,13 @@ Source: LARC, arXiv:1708.03888, as apex states it; schedules: SEER, arXiv:2103.0
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 from seer_model.errors import SettingsError
 
@@ -47,6 +48,20 @@ class OptimizerSettings:
             raise SettingsError(f"The schedule is {self.schedule!r}; allowed are cosine and constant, with a plateau.")
 
 
+@torch.no_grad()
+def measure_lengths(tensors: Sequence[Tensor]) -> Tensor:
+    """The L2 norms of n tensors, or of this rank's parts of them: (n,) float32 or finer."""
+    parts = [take_part(tensor) for tensor in tensors]
+    # Squares of float16 overflow from 256 on.
+    dtype = torch.promote_types(parts[0].dtype, torch.float32)
+    return torch.stack(torch._foreach_norm(parts, 2, dtype=dtype))
+
+
+def take_part(tensor: Tensor) -> Tensor:
+    """What of a tensor lies on this rank: all of it, or a part that changes with it."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
 class Larc(torch.optim.SGD):
     """SGD in which each parameter's gradient is scaled to the parameter's own length.
 
@@ -59,9 +74,9 @@ class Larc(torch.optim.SGD):
         parameters: Iterable[Tensor],
         settings: OptimizerSettings,
         *,
-        measure: Callable[[Tensor], Tensor] = torch.linalg.vector_norm,
+        measure: Callable[[Sequence[Tensor]], Tensor] = measure_lengths,
     ) -> None:
-        """`measure` gives the length of a whole tensor, also of one that is spread over ranks."""
+        """`measure` gives the lengths of n whole tensors, (n,), also of those that are spread over ranks."""
         super().__init__(parameters, lr=settings.rate, momentum=settings.momentum)
         self._decay, self._measure = settings.weight_decay, measure
 
@@ -69,17 +84,21 @@ class Larc(torch.optim.SGD):
     def step(self, closure: None = None) -> None:
         """Scale the gradients, in place, and take SGD's step."""
         for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    self._scale(parameter, parameter.grad)
+            moved = [parameter for parameter in group["params"] if parameter.grad is not None]
+            if moved:
+                self._scale(moved, [parameter.grad for parameter in moved])
         super().step(closure)
 
-    def _scale(self, parameter: Tensor, gradient: Tensor) -> None:
-        length, steepness = self._measure(parameter), self._measure(gradient)
-        trust = TRUST * length / (steepness + self._decay * length + TINY)
-        # No branch on the numbers: on a GPU that would wait for the device once for each parameter.
-        is_moving = (length > 0) & (steepness > 0)
-        gradient.add_(parameter * torch.where(is_moving, self._decay, 0.0)).mul_(torch.where(is_moving, trust, 1.0))
+    def _scale(self, parameters: list[Tensor], gradients: list[Tensor]) -> None:
+        """All at once: one by one a GPU spends its time on the start of some twenty kernels for each parameter."""
+        lengths, steepness = self._measure(parameters), self._measure(gradients)
+        trust = TRUST * lengths / (steepness + self._decay * lengths + TINY)
+        # No branch on the numbers, for which a GPU would have to be waited for. A gradient of zero stays zero, decay
+        # and all; a parameter of zero has no decay.
+        trust = torch.where(lengths > 0, trust, 1.0).where(steepness > 0, 0.0)
+        parts = [take_part(gradient) for gradient in gradients]
+        torch._foreach_add_(parts, [take_part(parameter) for parameter in parameters], alpha=self._decay)
+        torch._foreach_mul_(parts, list(trust.unbind()))
 
 
 def find_rate(step: int, steps: int, settings: OptimizerSettings) -> float:

@@ -21,6 +21,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 from seer_model.errors import CheckpointError
+from seer_model.optimizer import measure_lengths
 from seer_model.ranks import Ranks
 from seer_model.regnet import RegNet
 
@@ -220,11 +221,6 @@ def _fill(target: Tensor, whole: Tensor | None, ranks: Ranks) -> None:
 # --- norms over parts --------------------------------------------------------------------------------------------
 
 
-def whole_norm(tensor: Tensor) -> Tensor:
-    """The L2 norm of a tensor, of all its parts where it is sharded: float32 or finer, (); collective where it is."""
-    return whole_norms([tensor])[0] if isinstance(tensor, DTensor) else _norm_of_part(tensor.detach())
-
-
 @torch.no_grad()
 def whole_norms(tensors: Sequence[Tensor]) -> Tensor:
     """The L2 norms of many tensors, plain or sharded, with one message between ranks for all of them.
@@ -233,7 +229,7 @@ def whole_norms(tensors: Sequence[Tensor]) -> Tensor:
         tensors: n parameters or gradients on one device; those that are sharded are so over the same ranks.
     Returns: (n,) float32 or finer, the same on every rank.
     """
-    norms = [_norm_of_part(tensor) for tensor in tensors]
+    norms = list(measure_lengths(tensors).unbind())
     sharded = [place for place, tensor in enumerate(tensors) if isinstance(tensor, DTensor)]
     if sharded:
         squares = torch.stack([norms[place] for place in sharded]).square()
@@ -241,9 +237,3 @@ def whole_norms(tensors: Sequence[Tensor]) -> Tensor:
         for place, norm in zip(sharded, squares.sqrt(), strict=True):
             norms[place] = norm
     return torch.stack(norms)
-
-
-def _norm_of_part(tensor: Tensor) -> Tensor:
-    part = tensor.to_local() if isinstance(tensor, DTensor) else tensor
-    # Squares of float16 overflow from 256 on.
-    return torch.linalg.vector_norm(part, dtype=torch.promote_types(part.dtype, torch.float32))

@@ -234,4 +234,4 @@ def group_by_side(crops: Sequence[Tensor]) -> list[Tensor]:
             groups[-1].append(crop)
         else:
             groups.append([crop])
-    return [torch.cat(group) for group in groups]
+    return [torch.cat(group) if len(group) > 1 else group[0] for group in groups]

@@ -1,4 +1,4 @@
-"""What every test stands on: a home of its own, no network, and the photos beside the repository.
+"""What every test stands on: a home of its own, no network, a device, and the photos beside the repository.
 
 Rule: a test never touches the person's own collections and models, and never leaves this computer.
 """
@@ -10,6 +10,8 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.device import VARIABLE
 
 pytest_plugins = ["tests.danger.tally"]
 
@@ -23,6 +25,17 @@ PHOTOS = REPOSITORY.parent / "shared" / "data" / "photos"
 def pytest_addoption(parser: pytest.Parser) -> None:
     """The flag for what takes longer than a suite that is run at every change may."""
     parser.addoption("--long", action="store_true", help="longer versions of the tests of danger, and the marked ones")
+    parser.addoption(
+        "--device", choices=["cpu", "cuda", "pretended"], default="cpu", help="where the tests of the network run"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Before any test is read: those that ask for a device ask `tests.device`."""
+    chosen = config.getoption("--device")
+    os.environ[VARIABLE] = "cpu" if chosen == "cpu" else "cuda"
+    if chosen == "cpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # Also where there is one: the same tests everywhere.
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -78,6 +91,18 @@ def given_way(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     given = []
     monkeypatch.setattr(os, "nice", given.append)
     return given
+
+
+@pytest.fixture(scope="session", autouse=True)
+def pretended(request: pytest.FixtureRequest) -> Iterator[None]:
+    """With `--device pretended`, a GPU that is none."""
+    if request.config.getoption("--device") != "pretended":
+        yield
+        return
+    from tests.pretended_gpu import pretend_gpu
+
+    with pretend_gpu():
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -82,14 +82,14 @@ LADDERS = {
         {"backbone", "learner", "feed", "vigil", "run_folder", "board"},
         {"presets", "readout"},
         {"whitening"},  # fitted on crops as the recipe says, read by the readout
-        {"swav", "crops", "optimizer", "orders", "poolings", "attribution"},
+        {"swav", "crops", "orders", "poolings", "attribution"},
         {"checkpoint"},  # builds the network that a file describes
         {"download"},  # the bytes of one file from elsewhere
         {"zoo", "weight_files"},  # names and places of models; the bytes of one file
         {"key_tables"},
         # How a network is trained where memory is short, is saved by several ranks, and infers on a CPU.
         {"recompute", "sharding", "parts", "packing"},
-        {"regnet", "sync_norm"},
+        {"regnet", "sync_norm", "optimizer"},
         {"preprocess", "squares", "shots"},
         {"pictures"},
         {"formats", "extra_decoders"},  # what bytes are; how what Pillow does not know is read

@@ -12,6 +12,7 @@ from indexer.aside import prepare_picture
 from indexer.embed import Backbone, embed_prepared, open_backbone
 from indexer.errors import QueryError
 from seer_model.errors import PictureError
+from tests.device import DEVICE
 
 UNDONE_BY = {
     1: None,
@@ -28,7 +29,7 @@ UNDONE_BY = {
 
 @pytest.fixture(scope="module")
 def backbone() -> Backbone:
-    return open_backbone(device="cpu", batch_size=1)
+    return open_backbone(device=DEVICE, batch_size=1)
 
 
 def embed(backbone: Backbone, data: bytes, max_megapixels: float = 200) -> np.ndarray:

@@ -9,6 +9,7 @@ from seer_model.backbone import open_backbone
 from seer_model.checkpoint import write_checkpoint
 from seer_model.outputs import POOLINGS
 from seer_model.poolings import normalise, pool_maps
+from tests.device import DEVICE
 from tests.seer_model import making_weights as making
 
 
@@ -43,7 +44,7 @@ def test_a_place_where_nothing_is_matches_nothing():
 
 def test_a_backbone_compares_places_and_changes_nothing_about_its_embeddings(tmp_path):
     write_checkpoint(making.make_checkpoint(), tmp_path / "tiny.safetensors")
-    backbone = open_backbone(str(tmp_path / "tiny.safetensors"), device="cpu", batch_size=1)
+    backbone = open_backbone(str(tmp_path / "tiny.safetensors"), device=DEVICE, batch_size=1)
     picture = np.random.default_rng(0).integers(0, 256, (224, 224, 3), dtype=np.uint8)
     before = backbone.embed([picture])
     places = backbone.find_matching_places(picture, before[0])

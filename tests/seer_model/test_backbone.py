@@ -17,6 +17,7 @@ from seer_model.devices import list_devices, read_cuda_version
 from seer_model.errors import CheckpointError, DeviceError, ModelMissing, ModelUnknown, SettingsError
 from seer_model.preprocess import PREPROCESSINGS
 from seer_model.zoo import BUNDLED_WEIGHTS, MODELS
+from tests.device import DEVICE
 from tests.seer_model import making_weights as making
 
 
@@ -29,7 +30,7 @@ def weights_path(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def backbone(weights_path) -> Backbone:
-    return open_backbone(str(weights_path), device="cpu", batch_size=4)
+    return open_backbone(str(weights_path), device=DEVICE, batch_size=4)
 
 
 def draw_pictures(count: int, *, height: int = 64, width: int = 64, seed: int = 0) -> list[np.ndarray]:
@@ -60,7 +61,7 @@ def test_rows_are_those_of_the_network_as_it_was_read(backbone, weights_path):
 
 @pytest.mark.parametrize("model", ["tiny", "seer-mini"])
 def test_a_row_depends_on_its_picture_only_to_the_last_bit(model, weights_path):
-    backbone = open_backbone(str(weights_path) if model == "tiny" else model, device="cpu", batch_size=4)
+    backbone = open_backbone(str(weights_path) if model == "tiny" else model, device=DEVICE, batch_size=4)
     one, *others = draw_pictures(9, height=96, width=96)
     alone = backbone.embed([one])[0]
     for place in range(9):
@@ -107,13 +108,13 @@ def test_a_row_that_cannot_be_brought_to_length_1_is_not_a_number(value, tmp_pat
         checkpoint.trunk[f"stages.3.0.{part}.norm.weight"].fill_(0)
         checkpoint.trunk[f"stages.3.0.{part}.norm.bias"].fill_(value)
     write_checkpoint(checkpoint, tmp_path / "model.safetensors")
-    rows = open_backbone(str(tmp_path / "model.safetensors"), device="cpu").embed(draw_pictures(2))
+    rows = open_backbone(str(tmp_path / "model.safetensors"), device=DEVICE).embed(draw_pictures(2))
     assert np.isnan(rows).all()
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_half_precision_gives_nearly_the_same_rows(precision, backbone, weights_path):
-    other = open_backbone(str(weights_path), device="cpu", precision=precision, batch_size=4)
+    other = open_backbone(str(weights_path), device=DEVICE, precision=precision, batch_size=4)
     pictures = draw_pictures(4)
     cosines = (other.embed(pictures) * backbone.embed(pictures)).sum(1)
     assert float(cosines.min()) > 0.999
@@ -129,7 +130,7 @@ def test_an_open_backbone_does_without_its_file(save, tmp_path):
     if not sys.platform.startswith("linux"):
         pytest.skip("what a process has mapped can be listed on Linux only")
     path = making.SAVERS[save][0](making.make_checkpoint(), tmp_path / "weights.file")
-    backbone = open_backbone(str(path), device="cpu")
+    backbone = open_backbone(str(path), device=DEVICE)
     assert str(path) not in Path("/proc/self/maps").read_text()
     before = backbone.embed(draw_pictures(1))
     os.truncate(path, 0)
@@ -154,7 +155,7 @@ def test_pictures_and_weights_have_one_memory_layout(backbone, weights_path, mon
     inputs = []
     watch_network(backbone, monkeypatch, inputs.append)
     backbone.embed(draw_pictures(1))
-    network = _prepare_network(read_checkpoint(weights_path), torch.device("cpu"), torch.float32)
+    network = _prepare_network(read_checkpoint(weights_path), torch.device(DEVICE), torch.float32)
     weights = [weight for weight in network.parameters() if weight.ndim == 4]
     assert weights and all(tensor.is_contiguous(memory_format=torch.channels_last) for tensor in [*inputs, *weights])
 
@@ -164,16 +165,16 @@ def test_pictures_and_weights_have_one_memory_layout(backbone, weights_path, mon
 
 def test_equal_fingerprints_mean_comparable_rows(backbone, weights_path, tmp_path):
     for options in ({"batch_size": 2}, {"precision": "bf16"}):
-        assert open_backbone(str(weights_path), device="cpu", **options).fingerprint == backbone.fingerprint
+        assert open_backbone(str(weights_path), device=DEVICE, **options).fingerprint == backbone.fingerprint
     making.save_vissl(read_checkpoint(weights_path), tmp_path / "vissl.torch")
-    assert open_backbone(str(tmp_path / "vissl.torch"), device="cpu").fingerprint == backbone.fingerprint
+    assert open_backbone(str(tmp_path / "vissl.torch"), device=DEVICE).fingerprint == backbone.fingerprint
 
 
 def test_weights_kept_in_half_precision_give_the_rows_of_their_fingerprint(tmp_path):
     half = {key: weight.bfloat16() for key, weight in making.make_checkpoint().trunk.items()}
     for name, trunk in (("half", half), ("whole", {key: weight.float() for key, weight in half.items()})):
         write_checkpoint(Checkpoint(architecture=making.TINY, trunk=trunk, heads={}, layout="made"), tmp_path / name)
-    first, other = (open_backbone(str(tmp_path / name), device="cpu") for name in ("half", "whole"))
+    first, other = (open_backbone(str(tmp_path / name), device=DEVICE) for name in ("half", "whole"))
     assert first.fingerprint == other.fingerprint
     assert np.array_equal(first.embed(draw_pictures(2)), other.embed(draw_pictures(2)))
 
@@ -186,18 +187,19 @@ def test_another_weight_is_another_fingerprint(key, backbone, weights_path, tmp_
     trunk = checkpoint.trunk | {key: changed}
     changed_path = tmp_path / "changed.safetensors"
     write_checkpoint(Checkpoint(architecture=making.TINY, trunk=trunk, heads={}, layout="made"), changed_path)
-    assert open_backbone(str(changed_path), device="cpu").fingerprint != backbone.fingerprint
+    assert open_backbone(str(changed_path), device=DEVICE).fingerprint != backbone.fingerprint
 
 
 def test_another_preprocessing_is_another_fingerprint(weights_path):
-    prints = {open_backbone(str(weights_path), device="cpu", preprocessing=name).fingerprint for name in PREPROCESSINGS}
+    how = {"device": DEVICE}
+    prints = {open_backbone(str(weights_path), preprocessing=name, **how).fingerprint for name in PREPROCESSINGS}
     assert len(prints) == len(PREPROCESSINGS)
 
 
 def test_a_head_changes_nothing_that_the_rows_depend_on(backbone, weights_path, tmp_path):
     made = making.make_checkpoint(heads=making.make_projection_heads())
     write_checkpoint(made, tmp_path / "headed.safetensors")
-    assert open_backbone(str(tmp_path / "headed.safetensors"), device="cpu").fingerprint == backbone.fingerprint
+    assert open_backbone(str(tmp_path / "headed.safetensors"), device=DEVICE).fingerprint == backbone.fingerprint
 
 
 # The projection as the embedding
@@ -222,7 +224,7 @@ def headed(tmp_path_factory) -> tuple[Checkpoint, str]:
 
 def test_the_projection_of_a_published_file_makes_the_embedding(headed):
     checkpoint, path = headed
-    backbone, pictures = open_backbone(f"{path}#projection", device="cpu"), draw_pictures(3)
+    backbone, pictures = open_backbone(f"{path}#projection", device=DEVICE), draw_pictures(3)
     network = build_network(checkpoint).eval().double()
     how = PREPROCESSINGS["vissl"]
     for picture, row in zip(pictures, backbone.embed(pictures), strict=True):
@@ -237,18 +239,18 @@ def test_the_projection_of_a_published_file_makes_the_embedding(headed):
 
 def test_rows_of_the_projection_and_of_the_pooled_map_are_never_taken_for_comparable(headed, tmp_path):
     checkpoint, path = headed
-    pooled, projected = (open_backbone(path + end, device="cpu") for end in ("", "#projection"))
+    pooled, projected = (open_backbone(path + end, device=DEVICE) for end in ("", "#projection"))
     assert pooled.fingerprint != projected.fingerprint
     for key, is_seen in (("projection.3.weight", True), ("prototypes.0.weight", False)):
         heads = checkpoint.heads | {key: checkpoint.heads[key] + 1}
         other = making.save_vissl(making.make_checkpoint(heads=heads), tmp_path / "other.torch")
-        found = open_backbone(f"{other}#projection", device="cpu").fingerprint
+        found = open_backbone(f"{other}#projection", device=DEVICE).fingerprint
         assert (found != projected.fingerprint) == is_seen
 
 
 def test_a_model_without_a_projection_says_that_it_has_none(weights_path):
     with pytest.raises(CheckpointError, match="no projection.*leave #projection out"):
-        open_backbone(f"{weights_path}#projection", device="cpu")
+        open_backbone(f"{weights_path}#projection", device=DEVICE)
 
 
 # The bundled model
@@ -260,7 +262,7 @@ MOST_BYTES = 24_000_000
 
 
 def test_the_bundled_model_is_the_one_that_collections_were_made_with():
-    backbone = open_backbone(device="cpu")
+    backbone = open_backbone(device=DEVICE)
     assert backbone.fingerprint == FINGERPRINT
     entry = MODELS["seer-mini"]
     assert (backbone.dimension, backbone.preprocessing.name) == (entry.dimension, entry.preprocessing)
@@ -272,14 +274,14 @@ def test_the_bundled_weights_are_small_and_bring_a_whitening_and_the_heads_to_go
     assert {key.split(".")[0] for key in checkpoint.heads} == {"whitening", "projection", "prototypes"}
     kernels = {weight.dtype for weight in (checkpoint.trunk | checkpoint.heads).values() if weight.ndim > 1}
     assert kernels == {torch.float16}
-    assert open_backbone(device="cpu").describe()["output"] == "res4-res5-gem3-whitened-l2"
-    assert open_backbone("seer-mini#projection", device="cpu").dimension == 128
+    assert open_backbone(device=DEVICE).describe()["output"] == "res4-res5-gem3-whitened-l2"
+    assert open_backbone("seer-mini#projection", device=DEVICE).dimension == 128
 
 
 def test_an_installation_without_the_bundled_weights_says_so(tmp_path, monkeypatch):
     monkeypatch.setattr("seer_model.zoo.BUNDLED_WEIGHTS", tmp_path / "gone.safetensors")
     with pytest.raises(ModelMissing, match="Install seer again"):
-        open_backbone(device="cpu")
+        open_backbone(device=DEVICE)
 
 
 def test_the_bundled_model_finds_copies_of_photos(photos_folder):
@@ -291,7 +293,7 @@ def test_the_bundled_model_finds_copies_of_photos(photos_folder):
     from seer_model.pictures import open_picture
     from seer_model.preprocess import prepare
 
-    backbone = open_backbone(device="cpu")
+    backbone = open_backbone(device=DEVICE)
     short_side_px = backbone.preprocessing.short_side_px
 
     def read(data: bytes) -> np.ndarray:
@@ -341,7 +343,7 @@ def test_a_device_that_is_not_there_is_a_sentence(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(DeviceError, match="no CUDA device that torch can use"):
         open_backbone(device="cuda")
-    assert choose_device("auto") == torch.device("cpu")
+    assert choose_device("auto") == torch.device(DEVICE)
     assert len(list_devices()) == 1
     monkeypatch.setattr(torch.version, "cuda", "12.8")
     assert read_cuda_version() == "12.8"

@@ -12,11 +12,12 @@ import torch
 
 from seer_model.errors import PileError, SettingsError
 from seer_model.feed import Feed, Plan
+from tests.device import DEVICE
 from tests.seer_model.making_piles import MadePile, read_number
 
 SIDE = 8
 ROOMY = 10**9
-CPU = torch.device("cpu")
+CPU = torch.device(DEVICE)
 
 
 @pytest.fixture(autouse=True)

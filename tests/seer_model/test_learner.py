@@ -14,9 +14,10 @@ from seer_model.learner import Learner, StepFigures, _split_batches, fit_group, 
 from seer_model.presets import PretrainSettings
 from seer_model.ranks import Ranks
 from seer_model.swav import SwavSettings
+from tests.device import DEVICE
 from tests.seer_model import making_weights as making
 
-ALONE = Ranks(device=torch.device("cpu"))
+ALONE = Ranks(device=torch.device(DEVICE))
 RECIPE = PretrainSettings(
     architecture="200MF",
     crops=(CropKind(count=2, side_px=32, scale=(0.5, 1.0)), CropKind(count=1, side_px=16, scale=(0.1, 0.5))),
@@ -171,11 +172,11 @@ def test_crops_are_drawn_by_seed_and_step():
         return start_learner(recipe, ALONE, source=making.make_checkpoint())._cut(draw_pictures(), torch.ones(8), step)
 
     crops = cut(RECIPE, 3)
-    assert [tuple(crop.shape) for crop in crops] == [(8, 3, 32, 32)] * 2 + [(8, 3, 16, 16)]
+    assert [tuple(of_kind.shape) for of_kind in crops] == [(2 * 8, 3, 32, 32), (8, 3, 16, 16)]
     assert all(map(torch.equal, crops, cut(RECIPE, 3)))
     for other in (cut(RECIPE, 4), cut(replace(RECIPE, seed=1), 3)):
         assert not any(map(torch.equal, crops, other))
-    assert not torch.equal(crops[0], crops[1])
+    assert not torch.equal(*crops[0].chunk(2))
 
 
 def test_each_rank_cuts_its_part_of_the_batch():
@@ -183,8 +184,8 @@ def test_each_rank_cuts_its_part_of_the_batch():
     expected = whole._cut(pictures, torch.ones(8), 3)
     for rank in range(2):
         whole.ranks, mine = replace(ALONE, rank=rank, count=2), slice(4 * rank, 4 * rank + 4)
-        for crop, crops in zip(whole._cut(pictures[mine], torch.ones(4), 3), expected, strict=True):
-            torch.testing.assert_close(crop, crops[mine])
+        for of_kind, all_of_kind in zip(whole._cut(pictures[mine], torch.ones(4), 3), expected, strict=True):
+            torch.testing.assert_close(of_kind, all_of_kind.unflatten(0, (-1, 8))[:, mine].flatten(0, 1))
 
 
 def test_figures_are_the_first_choices_of_the_assigned_crops():

@@ -16,6 +16,7 @@ from seer_model.checkpoint import build_network, read_checkpoint
 from seer_model.preprocess import PREPROCESSINGS, prepare
 from seer_model.readout import Readout, choose_output
 from seer_model.zoo import BUNDLED_WEIGHTS
+from tests.device import DEVICE
 
 NEAREST = 10
 PHOTOS, MANY_PHOTOS = 32, 699
@@ -71,7 +72,7 @@ def test_a_faster_way_is_as_close_as_it_is_promised(
     way: str, pixels: list[np.ndarray], plain: np.ndarray, capsys: pytest.CaptureFixture
 ):
     how, least_bound, mean_bound, shared_bound = WAYS[way]
-    rows = open_backbone(device="cpu", batch_size=16, **how).embed(pixels)
+    rows = open_backbone(device=DEVICE, batch_size=16, **how).embed(pixels)
     least, mean, shared = measure(rows, plain)
     with capsys.disabled():
         print(f"\n{way}: cosine least {least:.7f}, mean {mean:.7f}; ten nearest shared {shared:.4f}")
@@ -81,7 +82,7 @@ def test_a_faster_way_is_as_close_as_it_is_promised(
 @pytest.mark.long
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")  # of its own parts, which compiling loads
 def test_a_compiled_network_is_as_close(pixels: list[np.ndarray], plain: np.ndarray):
-    rows = open_backbone(device="cpu", batch_size=16, is_compiled=True).embed(pixels)
+    rows = open_backbone(device=DEVICE, batch_size=16, is_compiled=True).embed(pixels)
     least, mean, shared = measure(rows, plain)
     print(f"\ncompiled: cosine least {least:.7f}, mean {mean:.7f}; ten nearest shared {shared:.4f}")
     assert least >= 0.99999 and mean >= 0.999999 and shared >= 0.99

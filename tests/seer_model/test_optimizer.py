@@ -85,7 +85,7 @@ def test_lengths_are_those_of_the_measure_given():
     Larc(
         [parameter],
         OptimizerSettings(rate=1.0, weight_decay=0.0),
-        measure=lambda tensor: (tensor.square().sum() * 2).sqrt(),
+        measure=lambda tensors: torch.stack([(tensor.square().sum() * 2).sqrt() for tensor in tensors]),
     ).step()
     assert parameter.tolist() == pytest.approx([3.0 - 0.001 * 3.0, 0.0])
 

@@ -13,9 +13,10 @@ from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 from seer_model.errors import CheckpointError
 from seer_model.parts import fill_from_parts, read_outline, read_parts, write_parts
 from seer_model.ranks import Ranks
+from tests.device import DEVICE
 from tests.seer_model.two_ranks import run_in_ranks
 
-ALONE = Ranks(device=torch.device("cpu"))
+ALONE = Ranks(device=torch.device(DEVICE))
 SHAPES = {"kernel": (5, 3, 2, 2), "single": (1, 4), "bias": (7,), "queue": (2, 3, 8, 4), "memory.kernel": (5, 3, 2, 2)}
 """Rows that no two ranks share evenly, and fewer rows than ranks."""
 PLAIN, AXES = "bias", {"queue": 2}

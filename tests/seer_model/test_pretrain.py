@@ -27,11 +27,12 @@ from seer_model.run_folder import RunFolder
 from seer_model.squares import Square
 from seer_model.swav import SwavSettings
 from tests.conftest import REPOSITORY
+from tests.device import DEVICE
 from tests.seer_model import making_weights as making
 from tests.seer_model.making_piles import MadePile
 from tests.seer_model.two_ranks import run_in_two_ranks
 
-ALONE = Ranks(device=torch.device("cpu"))
+ALONE = Ranks(device=torch.device(DEVICE))
 RECIPE = PretrainSettings(
     architecture="200MF",
     crops=(CropKind(count=2, side_px=32, scale=(0.5, 1.0)),),

@@ -13,6 +13,7 @@ from seer_model.outputs import POOLINGS, READOUTS, Asked, Output, read_asked
 from seer_model.poolings import list_squares
 from seer_model.preprocess import PREPROCESSINGS
 from seer_model.readout import Readout, choose_output, list_readouts
+from tests.device import DEVICE
 from tests.seer_model import making_weights as making
 
 STAGES = {name: (0, 1) if name == "gem-both" else (0,) if name.endswith("res4") else (1,) for name in POOLINGS}
@@ -83,7 +84,7 @@ def embed_plainly(made: Checkpoint, name: str, x: torch.Tensor, layer: dict | No
 @pytest.mark.parametrize("name", POOLINGS)
 def test_a_pooling_is_read_by_its_formula(tiny, name):
     made, path = tiny
-    backbone, pictures = open_backbone(f"{path}#{name}", device="cpu"), draw_pictures(2)
+    backbone, pictures = open_backbone(f"{path}#{name}", device=DEVICE), draw_pictures(2)
     rows = backbone.embed(pictures)
     expected = [embed_plainly(made, name, make_input(picture)) for picture in pictures]
     np.testing.assert_allclose(rows, expected, atol=1e-5)
@@ -94,20 +95,20 @@ def test_a_pooling_is_read_by_its_formula(tiny, name):
 def test_a_layer_is_put_on_what_its_name_says_and_squares_are_whitened_before_they_are_summed(tiny, name, tmp_path):
     layer = draw_layer(name)
     made = replace(tiny[0], heads=tiny[0].heads | layer)
-    backbone = open_backbone(save(made, tmp_path / "m.safetensors"), device="cpu")
+    backbone = open_backbone(save(made, tmp_path / "m.safetensors"), device=DEVICE)
     picture = draw_pictures(1)[0]
     expected = embed_plainly(made, name, make_input(picture), layer)
     np.testing.assert_allclose(backbone.embed([picture])[0], expected, atol=1e-5)
     described = backbone.describe()
     assert (described["output"], described["dimension"]) == (f"{POOLINGS[name].spelled}-whitened-l2", 6)
     # By name the model is read without the layer.
-    plain = open_backbone(f"{tmp_path / 'm.safetensors'}#{name}", device="cpu")
-    assert plain.fingerprint == open_backbone(f"{tiny[1]}#{name}", device="cpu").fingerprint
+    plain = open_backbone(f"{tmp_path / 'm.safetensors'}#{name}", device=DEVICE)
+    assert plain.fingerprint == open_backbone(f"{tiny[1]}#{name}", device=DEVICE).fingerprint
 
 
 def test_several_sizes_are_the_mean_of_the_rows_of_each(tiny):
     made, path = tiny
-    backbone, picture = open_backbone(f"{path}#rmac+scales", device="cpu", batch_size=1), draw_pictures(1)[0]
+    backbone, picture = open_backbone(f"{path}#rmac+scales", device=DEVICE, batch_size=1), draw_pictures(1)[0]
     x, rows = make_input(picture), []
     for side in (45, 64, 90):  # 0.7, 1 and 1.4 times 64
         resized = torch.nn.functional.interpolate(x, size=(side, side), mode="bilinear", antialias=True)
@@ -129,7 +130,7 @@ def test_no_two_readouts_are_taken_for_comparable(tiny):
     }  # fmt: skip
     # Of one trunk each named readout is the same, whatever layer stands beside it; so is what a plain model is itself.
     assert len(set(prints.values())) == 2 * len(READOUTS) + 2 * 2
-    assert prints[0, Asked()] == prints[2, Asked("average")] == open_backbone(tiny[1], device="cpu").fingerprint
+    assert prints[0, Asked()] == prints[2, Asked("average")] == open_backbone(tiny[1], device=DEVICE).fingerprint
 
 
 def test_names_of_outputs_are_those_that_stand_in_collections():
@@ -146,7 +147,7 @@ def test_a_readout_that_is_not_known_is_not_guessed_at(text):
 
 def test_one_that_is_not_known_is_refused_with_those_that_are():
     with pytest.raises(ModelUnknown, match="no readout 'copies'.*average.*rmac-res4, projection.*scales.*seer whiten"):
-        open_backbone("seer-mini#copies", device="cpu")
+        open_backbone("seer-mini#copies", device=DEVICE)
 
 
 def test_what_is_known_is_read():

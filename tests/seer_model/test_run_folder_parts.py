@@ -16,11 +16,12 @@ from seer_model.errors import TrainingError
 from seer_model.parts import fill_from_parts, write_parts
 from seer_model.ranks import Ranks
 from seer_model.run_folder import RunFolder
+from tests.device import DEVICE
 from tests.seer_model import test_run_folder as whole
 from tests.seer_model.test_run_folder import CHECKPOINT, Killed, begin, list_steps
 from tests.seer_model.two_ranks import run_in_two_ranks
 
-ALONE = Ranks(device=torch.device("cpu"))
+ALONE = Ranks(device=torch.device(DEVICE))
 
 
 def make_parts(step: int) -> dict[str, Tensor]:

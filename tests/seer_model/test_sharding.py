@@ -20,7 +20,6 @@ from seer_model.sharding import (
     scatter_optimizer,
     scatter_weights,
     shard,
-    whole_norm,
     whole_norms,
 )
 from seer_model.sync_norm import synchronise_norms
@@ -72,7 +71,7 @@ class Run:
         self.student, self.ranks, self.dtype = student, ranks, dtype
         self.network = student if layout == "sharded" else replicate(student, ranks)
         settings = OptimizerSettings(rate=300, weight_decay=1e-3)
-        self.optimizer = Larc(student.parameters(), settings, measure=whole_norm)
+        self.optimizer = Larc(student.parameters(), settings, measure=whole_norms)
 
     def take_steps(self, first: int, last: int, autocast: torch.dtype | None = None) -> None:
         for step in range(first, last):
@@ -320,7 +319,7 @@ def measure(ranks: Ranks) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[st
     together = {name: part.full_tensor() for name, part in parts.items()}
     # One that is not sharded, whose norm must not be counted once for each rank.
     parts["plain"] = together["plain"] = torch.full((3,), 2.0)
-    one_by_one = {name: whole_norm(part) for name, part in parts.items()}
+    one_by_one = {name: whole_norms([part])[0] for name, part in parts.items()}
     return together, one_by_one, dict(zip(parts, whole_norms(list(parts.values())), strict=True))
 
 
@@ -334,7 +333,7 @@ def test_a_norm_is_that_of_the_whole_tensor():
 
 
 def test_the_norm_of_a_tensor_in_half_precision_does_not_overflow():
-    assert whole_norm(torch.full((4,), 60000.0, dtype=torch.float16)).item() == 120000
+    assert whole_norms([torch.full((4,), 60000.0, dtype=torch.float16)]).item() == 120000
 
 
 def test_alone_nothing_is_wrapped():

@@ -17,9 +17,10 @@ from seer_model.poolings import pool_maps
 from seer_model.preprocess import PREPROCESSINGS
 from seer_model.squares import Square
 from seer_model.whitening import OURS, build_whitening, find_fit, fit_whitening, whiten
+from tests.device import DEVICE
 from tests.seer_model import making_weights as making
 
-CPU = torch.device("cpu")
+CPU = torch.device(DEVICE)
 WIDTH = sum(making.TINY.widths[-2:])
 
 
@@ -178,7 +179,7 @@ def test_whitening_spreads_the_embeddings_of_different_pictures(tmp_path):
     pixels = [square.pixels.repeat(5, 0).repeat(5, 1)[:224, :224] for square in squares[:40]]
 
     def measure(name: str) -> float:
-        rows = open_backbone(str(tmp_path / name), device="cpu").embed(pixels)
+        rows = open_backbone(str(tmp_path / name), device=DEVICE).embed(pixels)
         return float(np.median((rows @ rows.T)[np.triu_indices(len(rows), 1)]))
 
     assert measure("plain.safetensors") > 0.9
@@ -214,7 +215,7 @@ def test_what_is_whitened_is_what_the_backbone_puts_in(tmp_path):
     write_checkpoint(made, tmp_path / "m.safetensors")
     squares = draw_squares(3, side_px=222)
     squares = [Square(np.pad(square.pixels, ((1, 1), (1, 1), (0, 0)), "edge"), 1.0) for square in squares]
-    rows = open_backbone(str(tmp_path / "m.safetensors"), device="cpu").embed([square.pixels for square in squares])
+    rows = open_backbone(str(tmp_path / "m.safetensors"), device=DEVICE).embed([square.pixels for square in squares])
     network = build_network(made).eval()
     kind = replace(whitening.WHOLE, flip=0)
     maps = whitening.read_maps(network, squares, kind, torch.Generator().manual_seed(0), CPU)
@@ -258,7 +259,7 @@ def embed_plainly(made: Checkpoint, picture: np.ndarray) -> np.ndarray:
 
 def test_a_whitened_model_embeds_by_the_formulas(whitened):
     made, path = whitened
-    backbone = open_backbone(path, device="cpu")
+    backbone = open_backbone(path, device=DEVICE)
     pictures = [square.pixels for square in draw_squares(3)]
     for picture, row in zip(pictures, backbone.embed(pictures), strict=True):
         np.testing.assert_allclose(row, embed_plainly(made, picture), atol=1e-5)
@@ -268,7 +269,7 @@ def test_a_whitened_model_embeds_by_the_formulas(whitened):
 
 def test_an_open_whitened_model_does_without_its_file(whitened):
     _, path = whitened
-    backbone, pictures = open_backbone(path, device="cpu"), [square.pixels for square in draw_squares(2)]
+    backbone, pictures = open_backbone(path, device=DEVICE), [square.pixels for square in draw_squares(2)]
     before = backbone.embed(pictures)
     os.truncate(path, 0)
     assert np.array_equal(backbone.embed(pictures), before)
@@ -281,7 +282,7 @@ def test_a_whitening_kept_in_half_precision_gives_the_rows_of_its_fingerprint(wh
     kept = read_checkpoint(halved)
     trunk, heads = ({key: weight.float() for key, weight in part.items()} for part in (kept.trunk, kept.heads))
     write_checkpoint(replace(kept, trunk=trunk, heads=heads), whole)
-    first, other = (open_backbone(str(name), device="cpu") for name in (halved, whole))
+    first, other = (open_backbone(str(name), device=DEVICE) for name in (halved, whole))
     assert first.fingerprint == other.fingerprint
     pictures = [square.pixels for square in draw_squares(2)]
     assert np.array_equal(first.embed(pictures), other.embed(pictures))
@@ -292,7 +293,7 @@ def test_a_map_without_a_direction_is_no_embedding(tmp_path):
     dead = {key: torch.zeros_like(weight) if ".3.0." in key else weight for key, weight in made.trunk.items()}
     assert any(".3.0." in key for key in dead)
     write_checkpoint(replace(made, trunk=dead), tmp_path / "dead.safetensors")
-    rows = open_backbone(str(tmp_path / "dead.safetensors"), device="cpu").embed([draw_squares(1)[0].pixels])
+    rows = open_backbone(str(tmp_path / "dead.safetensors"), device=DEVICE).embed([draw_squares(1)[0].pixels])
     assert np.isnan(rows).all()
 
 
@@ -300,8 +301,8 @@ def test_another_whitening_is_another_space_and_the_projection_is_not_concerned(
     made, path = whitened
     other = str(tmp_path / "other.safetensors")
     write_checkpoint(replace(made, heads=made.heads | draw_whitening(seed=5)), other)
-    assert open_backbone(path, device="cpu").fingerprint != open_backbone(other, device="cpu").fingerprint
-    projected = [open_backbone(f"{name}#projection", device="cpu") for name in (path, other)]
+    assert open_backbone(path, device=DEVICE).fingerprint != open_backbone(other, device=DEVICE).fingerprint
+    projected = [open_backbone(f"{name}#projection", device=DEVICE) for name in (path, other)]
     assert projected[0].fingerprint == projected[1].fingerprint
     assert projected[0].dimension == 4
 
