@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.device import VARIABLE
+VARIABLE, DEVICES = "SEER_TEST_DEVICE", ("cpu", "cuda", "pretended")
+"""Where `tests.device` reads which one was chosen."""
 
 pytest_plugins = ["tests.danger.tally"]
 
@@ -25,16 +26,13 @@ PHOTOS = REPOSITORY.parent / "shared" / "data" / "photos"
 def pytest_addoption(parser: pytest.Parser) -> None:
     """The flag for what takes longer than a suite that is run at every change may."""
     parser.addoption("--long", action="store_true", help="longer versions of the tests of danger, and the marked ones")
-    parser.addoption(
-        "--device", choices=["cpu", "cuda", "pretended"], default="cpu", help="where the tests of the network run"
-    )
+    parser.addoption("--device", choices=DEVICES, default=DEVICES[0], help="where the tests of the network run")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Before any test is read: those that ask for a device ask `tests.device`."""
-    chosen = config.getoption("--device")
-    os.environ[VARIABLE] = "cpu" if chosen == "cpu" else "cuda"
-    if chosen == "cpu":
+    """Before any test is read: those that need a device ask `tests.device`."""
+    os.environ[VARIABLE] = config.getoption("--device")
+    if config.getoption("--device") == DEVICES[0]:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""  # Also where there is one: the same tests everywhere.
 
 
@@ -94,14 +92,11 @@ def given_way(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def pretended(request: pytest.FixtureRequest) -> Iterator[None]:
-    """With `--device pretended`, a GPU that is none."""
-    if request.config.getoption("--device") != "pretended":
-        yield
-        return
-    from tests.pretended_gpu import pretend_gpu
+def device() -> Iterator[None]:
+    """The device that was chosen, ready."""
+    from tests.device import begin  # read when `pytest_configure` has set what it reads
 
-    with pretend_gpu():
+    with begin():
         yield
 
 

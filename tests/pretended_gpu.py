@@ -8,7 +8,7 @@ Rule: a tensor is there if its storage was sent or made there, or came of someth
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from types import SimpleNamespace
 
 import pytest
@@ -39,7 +39,7 @@ class PretendedGpu(TorchFunctionMode):
         is_there = any(map(self.is_there, tensors))
         if name in ("numpy", "__array__") and is_there:
             raise TypeError("can't convert cuda:0 device type tensor to numpy. Use Tensor.cpu() first.")
-        if name == "_parse_to":  # reads what `Module.to` is given
+        if function is torch.device or name == "_parse_to":  # a word; what `Module.to` is given
             return function(*given, **more)
         if name == "pin_memory":
             return given[0]
@@ -59,7 +59,7 @@ class PretendedGpu(TorchFunctionMode):
 
     def is_there(self, value: object) -> bool:
         """Whether a value is a tensor that lies on the pretended GPU."""
-        if not isinstance(value, Tensor):
+        if not isinstance(value, Tensor) or value.layout == torch._mkldnn:
             return False
         with torch._C.DisableTorchFunction():
             kept = self._there.get(value.untyped_storage()._cdata)
@@ -114,7 +114,8 @@ def take_device(given: tuple, more: dict) -> tuple[torch.device | None, tuple, d
 
 
 def is_device(value: object) -> bool:
-    return isinstance(value, torch.device) or (isinstance(value, str) and value.split(":")[0] in ("cpu", "cuda"))
+    name = str(value) if isinstance(value, torch.device | str) else ""
+    return name.partition(":")[0] in ("cpu", "cuda")
 
 
 def copy_shared(found: object, tensors: list[Tensor]) -> object:
@@ -146,6 +147,8 @@ def pretend_gpu() -> Iterator[PretendedGpu]:
             "memory_allocated": 0,
             "max_memory_allocated": 1 << 20,
             "get_device_properties": SimpleNamespace(name="a pretended GPU", total_memory=8 << 30),
+            "current_stream": SimpleNamespace(synchronize=lambda: None),
+            "stream": nullcontext(),
             **dict.fromkeys(("synchronize", "reset_peak_memory_stats", "empty_cache", "set_device")),
         }.items():
             patch.setattr(torch.cuda, name, lambda *_, value=value: value)

@@ -160,12 +160,14 @@ KILLED = """
 import sys, time
 from pathlib import Path
 from seer_model.pretrain import RunOptions, RunWatchers
+from tests.device import begin
 from tests.seer_model.test_pretrain import run
 def wait(figures):
     print(figures.step, flush=True)
     time.sleep(60 if figures.step == 5 else 0)
-run(Path(sys.argv[1]), options=RunOptions(look_every_steps=1, save_every_seconds=0),
-    watchers=RunWatchers(on_figures=wait))
+with begin():
+    run(Path(sys.argv[1]), options=RunOptions(look_every_steps=1, save_every_seconds=0),
+        watchers=RunWatchers(on_figures=wait))
 """
 
 
