@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from types import SimpleNamespace
+from typing import ClassVar
 
 import pytest
 import torch
@@ -27,12 +28,17 @@ INDEXING = {"__getitem__", "__setitem__", "index_put_"}
 class PretendedGpu(TorchFunctionMode):
     """Within it, "cuda" is a device."""
 
+    _there: ClassVar[dict[int, StorageWeakRef]] = {}
+    """Of all that were there, one after the other: what is kept on a device outlives the one who put it there."""
+
     def __init__(self) -> None:
         super().__init__()
-        self._there: dict[int, StorageWeakRef] = {}
+        self.sent = 0
+        """Tensors that were made there or sent there, so far."""
 
     def __torch_function__(self, function, types, given=(), more=None):
         more = dict(more or {})
+        more.pop("pin_memory", None)
         name, tensors = function.__name__, list(list_tensors((given, more)))
         if name == "__get__" and is_property(function, "device", "is_cuda") and self.is_there(given[0]):
             return THERE if is_property(function, "device") else True
@@ -43,7 +49,7 @@ class PretendedGpu(TorchFunctionMode):
             return function(*given, **more)
         if name == "pin_memory":
             return given[0]
-        self._require_one_place(name, tensors)
+        self._require_one_place(name, given, more)
         target, given, more = take_device(given, more)
         found = function(*given, **more)
         if name == "cpu" or target == HOME:
@@ -51,6 +57,7 @@ class PretendedGpu(TorchFunctionMode):
         if name == "copy_" or name == "__set__":
             is_there = self.is_there(given[0]) or (name == "__set__" and is_there)
         if target == THERE:
+            self.sent += 1
             found = copy_shared(found, [one for one in tensors if not self.is_there(one)])
         if target == THERE or is_there:
             for one in list_tensors(found):
@@ -59,7 +66,7 @@ class PretendedGpu(TorchFunctionMode):
 
     def is_there(self, value: object) -> bool:
         """Whether a value is a tensor that lies on the pretended GPU."""
-        if not isinstance(value, Tensor) or value.layout == torch._mkldnn:
+        if not isinstance(value, Tensor) or value.layout != torch.strided:
             return False
         with torch._C.DisableTorchFunction():
             kept = self._there.get(value.untyped_storage()._cdata)
@@ -70,14 +77,18 @@ class PretendedGpu(TorchFunctionMode):
             kept = StorageWeakRef(tensor.untyped_storage())
         self._there[kept.cdata] = kept
         if len(self._there) % 10_000 == 0:
-            self._there = {key: one for key, one in self._there.items() if not one.expired()}
+            for key in [key for key, one in self._there.items() if one.expired()]:
+                del self._there[key]
 
-    def _require_one_place(self, name: str, tensors: list[Tensor]) -> None:
+    def _require_one_place(self, name: str, given: tuple, more: dict) -> None:
         # What comes of a backward pass was made by torch within, unseen.
         if name in MOVING or torch._C._current_autograd_node() is not None:
             return
-        asked = tensors[:1] + tensors[2:] if name in INDEXING else tensors
-        places = {self.is_there(one) for one in asked if count_dimensions(one)}
+        tensors = list(list_tensors((given, more)))
+        if name in INDEXING:
+            numbers = {id(one) for one in list_tensors(given[1]) if not self.is_there(one)}
+            tensors = [one for one in tensors if id(one) not in numbers]
+        places = {self.is_there(one) for one in tensors if count_dimensions(one)}
         if len(places) > 1:
             raise RuntimeError(f"Expected all tensors of {name} on one device; some are on cuda:0 and some on cpu.")
 

@@ -6,13 +6,16 @@ from contextlib import ExitStack
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from indexer import fitting, remote
 from tests.indexer import pixel_backbone
 from tests.indexer.making import build, draw
-from tests.indexer.object_store import ObjectStore, serve_objects
+
+if TYPE_CHECKING:
+    from tests.indexer.object_store import ObjectStore
 
 
 @pytest.fixture
@@ -48,8 +51,10 @@ def place(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def store(monkeypatch: pytest.MonkeyPatch) -> Iterator[ObjectStore]:
+def store(monkeypatch: pytest.MonkeyPatch) -> Iterator["ObjectStore"]:
     """An empty bucket behind s3://pictures, with short patience towards it."""
+    from tests.indexer.object_store import serve_objects  # a computer that only embeds has no moto
+
     monkeypatch.setattr(remote, "FIRST_SECONDS", 0.01)
     with serve_objects() as served:
         for name, value in served.environment().items():

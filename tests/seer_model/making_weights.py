@@ -170,7 +170,7 @@ SAVERS = {
 
 def assert_same_weights(found: dict, expected: dict) -> None:
     assert found.keys() == expected.keys()
-    assert all(torch.equal(found[key], expected[key]) for key in expected)
+    assert all(torch.equal(found[key].cpu(), expected[key].cpu()) for key in expected)
 
 
 def assert_is_the_model(path: Path) -> None:

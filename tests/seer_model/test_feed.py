@@ -17,7 +17,7 @@ from tests.seer_model.making_piles import MadePile, read_number
 
 SIDE = 8
 ROOMY = 10**9
-CPU = torch.device(DEVICE)
+THERE = torch.device(DEVICE)
 
 
 @pytest.fixture(autouse=True)
@@ -46,7 +46,7 @@ def list_all(plan: Plan, first_step: int = 0) -> list[list[int]]:
 
 def run_feed(pile: MadePile, plan: Plan, *, memory_bytes: int = ROOMY, first_step: int = 0) -> list[list[int]]:
     """Which pictures come out, batch by batch; aspects must be theirs."""
-    feed = Feed(pile, plan, side_px=SIDE, device=CPU, memory_bytes=memory_bytes, first_step=first_step)
+    feed = Feed(pile, plan, side_px=SIDE, device=THERE, memory_bytes=memory_bytes, first_step=first_step)
     try:
         return answer_of(lambda: [read_batch(batch) for batch in feed])
     finally:
@@ -55,7 +55,7 @@ def run_feed(pile: MadePile, plan: Plan, *, memory_bytes: int = ROOMY, first_ste
 
 def read_batch(batch) -> list[int]:
     assert (batch.pictures.dtype, batch.pictures.shape[1:]) == (torch.uint8, (3, SIDE, SIDE))
-    assert (batch.aspects.dtype, batch.aspects.device) == (torch.float32, CPU)
+    assert (batch.aspects.dtype, batch.aspects.device) == (torch.float32, torch.device("cpu"))
     numbers = [read_number(picture) for picture in batch.pictures]
     torch.testing.assert_close(batch.aspects, 1 + torch.tensor(numbers) / 1000)
     return numbers
@@ -155,7 +155,7 @@ def test_what_waits_for_its_turn_is_less_than_a_window():
             most.append(len(self._waiting))
             return super()._make_batch(numbers)
 
-    feed = Watching(MadePile(103), IN_WINDOWS, side_px=SIDE, device=CPU, memory_bytes=ROOM)
+    feed = Watching(MadePile(103), IN_WINDOWS, side_px=SIDE, device=THERE, memory_bytes=ROOM)
     assert len(answer_of(lambda: list(feed))) == 30
     feed.close()
     assert 12 < max(most) < 24 + 12
@@ -163,9 +163,9 @@ def test_what_waits_for_its_turn_is_less_than_a_window():
 
 def test_a_window_that_takes_more_memory_than_is_granted_is_refused():
     with pytest.raises(SettingsError, match="--window 23 or less"):
-        Feed(MadePile(103), IN_WINDOWS, side_px=SIDE, device=CPU, memory_bytes=ROOM - 1)
+        Feed(MadePile(103), IN_WINDOWS, side_px=SIDE, device=THERE, memory_bytes=ROOM - 1)
     halves = replace(IN_WINDOWS, ranks=2)
-    Feed(MadePile(103), halves, side_px=SIDE, device=CPU, memory_bytes=ROOM // 2).close()
+    Feed(MadePile(103), halves, side_px=SIDE, device=THERE, memory_bytes=ROOM // 2).close()
 
 
 # --- batches -----------------------------------------------------------------------------------------------------
@@ -212,7 +212,7 @@ def test_only_pictures_that_the_rank_sees_are_decoded():
 
 def test_what_was_decoded_in_a_batch_given_out_is_not_changed_by_later_ones():
     plan = Plan(pictures=12, batch_size=4, steps=30)
-    feed = Feed(MadePile(12), plan, side_px=SIDE, device=CPU, memory_bytes=ROOMY)
+    feed = Feed(MadePile(12), plan, side_px=SIDE, device=THERE, memory_bytes=ROOMY)
     batches = list(feed)
     feed.close()
     for batch in batches[:3]:
@@ -266,7 +266,7 @@ def test_a_pile_of_which_just_less_than_half_is_bad_is_good_enough():
 def test_an_error_in_the_reader_reaches_the_one_who_asks_after_the_good_batches():
     plan = Plan(pictures=40, batch_size=10, steps=4)
     order = list_all(plan)
-    feed = Feed(MadePile(40, fails_at=order[2][5]), plan, side_px=SIDE, device=CPU, memory_bytes=ROOMY)
+    feed = Feed(MadePile(40, fails_at=order[2][5]), plan, side_px=SIDE, device=THERE, memory_bytes=ROOMY)
     assert [read_batch(next(feed)), read_batch(next(feed))] == order[:2]
     for _ in range(2):  # who asks again must not wait for ever
         with pytest.raises(OSError, match="the disk is gone"):
@@ -275,7 +275,7 @@ def test_an_error_in_the_reader_reaches_the_one_who_asks_after_the_good_batches(
 
 
 def test_the_end_stays_the_end():
-    feed = Feed(MadePile(8), Plan(pictures=8, batch_size=8, steps=2), side_px=SIDE, device=CPU, memory_bytes=ROOMY)
+    feed = Feed(MadePile(8), Plan(pictures=8, batch_size=8, steps=2), side_px=SIDE, device=THERE, memory_bytes=ROOMY)
     assert len(list(feed)) == 2
     assert answer_of(lambda: next(feed, None)) is None
     feed.close()
@@ -284,7 +284,7 @@ def test_the_end_stays_the_end():
 @pytest.mark.parametrize("taken", [0, 1, 5])
 def test_closing_ends_thread_and_reader_though_batches_are_left(taken: int):
     pile = MadePile(1000)
-    feed = Feed(pile, Plan(pictures=1000, batch_size=10, steps=10**6), side_px=SIDE, device=CPU, memory_bytes=0)
+    feed = Feed(pile, Plan(pictures=1000, batch_size=10, steps=10**6), side_px=SIDE, device=THERE, memory_bytes=0)
     for _ in range(taken):
         next(feed)
     for _ in range(2):
@@ -309,7 +309,7 @@ def test_the_first_batch_of_a_long_run_does_not_wait_until_all_epochs_were_looke
                 yield numbers
 
     feed = Feed(
-        MadePile(16), Watched(pictures=16, batch_size=16, steps=10**5), side_px=SIDE, device=CPU, memory_bytes=ROOMY
+        MadePile(16), Watched(pictures=16, batch_size=16, steps=10**5), side_px=SIDE, device=THERE, memory_bytes=ROOMY
     )
     for _ in range(2):
         next(feed)
@@ -325,7 +325,7 @@ def test_waiting_is_counted():
             release.wait(5)
             yield from super().read(numbers)
 
-    feed = Feed(SlowPile(8), Plan(pictures=8, batch_size=8, steps=1), side_px=SIDE, device=CPU, memory_bytes=0)
+    feed = Feed(SlowPile(8), Plan(pictures=8, batch_size=8, steps=1), side_px=SIDE, device=THERE, memory_bytes=0)
     threading.Timer(0.2, release.set).start()
     next(feed)
     assert feed.waited_seconds > 0.1

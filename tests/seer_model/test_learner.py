@@ -29,7 +29,8 @@ CLASSIFIER = {"classifier.weight": torch.ones(3, making.TINY.dimension), "classi
 
 
 def draw_pictures(seed: int = 0) -> Tensor:
-    return torch.randint(0, 256, (8, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 256, (8, 3, 32, 32), dtype=torch.uint8, generator=generator).to(DEVICE)
 
 
 def take_step(learner: Learner, step: int, rate: float = 1.0) -> StepFigures:
@@ -59,7 +60,7 @@ def test_a_model_with_heads_goes_on_with_them(vissl):
     making.assert_same_weights({key: state[f"trunk.{key}"] for key in vissl.trunk}, vissl.trunk)
     projection = {key: weight for key, weight in vissl.heads.items() if key.startswith("projection.")}
     making.assert_same_weights({key: state[f"head.{key}"] for key in projection}, projection)
-    prototypes = vissl.heads["prototypes.0.weight"]
+    prototypes = vissl.heads["prototypes.0.weight"].to(DEVICE)
     torch.testing.assert_close(state["head.prototypes.0.weight"], F.normalize(prototypes, dim=1))
 
 
@@ -70,7 +71,7 @@ def test_the_first_scores_are_cosines_with_the_prototypes_of_the_model(vissl):
     take_step(learner, 0)
     projections, scores, _ = heard[0]
     assert scores.shape == (24, 10)
-    prototypes = vissl.heads["prototypes.0.weight"]
+    prototypes = vissl.heads["prototypes.0.weight"].to(DEVICE)
     torch.testing.assert_close(scores, F.cosine_similarity(projections[:, None], prototypes[None], dim=2))
 
 
@@ -119,7 +120,7 @@ def test_a_queue_is_saved_batch_by_batch_and_any_number_of_ranks_takes_its_part(
     for step in range(2):
         take_step(learner, step)
     memory = learner.read_memory()
-    assert torch.equal(memory["queue"], learner.queue.rows[:, :16]), "alone as it always was"
+    assert torch.equal(memory["queue"], learner.queue.rows[:, :16].cpu()), "alone as it always was"
     for count in (1, 2, 4):
         # No process is started: a rank that only loads its queue speaks to nobody.
         parts = [_split_batches(memory["queue"], count, 8 // count)[rank] for rank in range(count)]
@@ -157,7 +158,7 @@ def test_prototypes_are_frozen_at_first_and_of_length_1_afterwards():
     for step in range(2, 4):
         take_step(learner, step, rate=100.0)
         assert (weight - drawn).abs().max() > 1e-3
-        torch.testing.assert_close(weight.norm(dim=1), torch.ones(7))
+        torch.testing.assert_close(weight.norm(dim=1).cpu(), torch.ones(7))
 
 
 def test_a_rate_of_0_moves_no_weight():

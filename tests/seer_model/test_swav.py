@@ -14,7 +14,6 @@ from torch import Tensor
 from seer_model.checkpoint import Checkpoint, drop_counters, read_checkpoint, write_checkpoint
 from seer_model.errors import SettingsError
 from seer_model.swav import Head, Queue, SwavSettings, assign, assign_crops, group_by_side, swapped_loss
-from tests.device import DEVICE
 from tests.seer_model import making_weights as making
 
 
@@ -337,7 +336,7 @@ def list_queued(queue: Queue) -> list[int]:
 
 
 def test_the_oldest_leave_the_queue():
-    queue = Queue(QUEUED, torch.device(DEVICE))
+    queue = Queue(QUEUED, torch.device("cpu"))
     seen = []
     for batch in ((1, 2), (3, 4), (5, 6), (7, 8), (9, 10)):
         queue.push(make_batch(*batch))
@@ -352,7 +351,7 @@ def test_the_oldest_leave_the_queue():
 
 
 def test_a_queue_that_no_batch_divides_drops_no_more_than_it_must():
-    queue = Queue(QUEUED, torch.device(DEVICE))
+    queue = Queue(QUEUED, torch.device("cpu"))
     for batch in ((1, 2, 3, 4), (5, 6, 7, 8)):
         queue.push(make_batch(*batch))
     found = list_queued(queue)
@@ -360,19 +359,19 @@ def test_a_queue_that_no_batch_divides_drops_no_more_than_it_must():
 
 
 def test_a_batch_larger_than_the_queue_fills_it():
-    queue = Queue(QUEUED, torch.device(DEVICE))
+    queue = Queue(QUEUED, torch.device("cpu"))
     queue.push(make_batch(*range(10)))
     assert queue.is_full and len(set(list_queued(queue))) == 6
 
 
 def test_no_queue_is_never_full():
-    queue = Queue(SwavSettings(projection=(2,), prototypes=6), torch.device(DEVICE))
+    queue = Queue(SwavSettings(projection=(2,), prototypes=6), torch.device("cpu"))
     queue.push(make_batch(1, 2))
     assert not queue.is_full
 
 
 def test_what_is_read_from_a_queue_half_full_fills_another_as_far():
-    queue, again = Queue(QUEUED, torch.device(DEVICE)), Queue(QUEUED, torch.device(DEVICE))
+    queue, again = Queue(QUEUED, torch.device("cpu")), Queue(QUEUED, torch.device("cpu"))
     queue.push(make_batch(1, 2))
     queue.push(make_batch(3, 4))
     again.push(queue.rows[:, : queue.filled].clone())
@@ -384,7 +383,7 @@ def test_what_is_read_from_a_queue_half_full_fills_another_as_far():
 
 def test_no_gradient_goes_into_the_queue_nor_comes_out_of_it():
     head = make_head(SwavSettings(projection=(8,), prototypes=30, queue=4))
-    queue = Queue(SwavSettings(projection=(8,), prototypes=30, queue=4), torch.device(DEVICE))
+    queue = Queue(SwavSettings(projection=(8,), prototypes=30, queue=4), torch.device("cpu"))
     projections, _, _ = head(torch.randn(8, 64, generator=make_generator()))
     queue.push(projections.view(2, 4, 8))
     assert not queue.rows.requires_grad

@@ -20,7 +20,7 @@ from seer_model.whitening import OURS, build_whitening, find_fit, fit_whitening,
 from tests.device import DEVICE
 from tests.seer_model import making_weights as making
 
-CPU = torch.device(DEVICE)
+THERE = torch.device(DEVICE)
 WIDTH = sum(making.TINY.widths[-2:])
 
 
@@ -55,7 +55,7 @@ class Drawn:
 
 
 def whiten_on(made: Checkpoint, squares: list[Square | None], *, pictures: int = 99, **how) -> Checkpoint | None:
-    return whiten(made, Drawn(squares, pictures), crops=len(squares), device=CPU, **how)
+    return whiten(made, Drawn(squares, pictures), crops=len(squares), device=THERE, **how)
 
 
 def draw_whitening(seed: int = 4, width: int = WIDTH) -> dict[str, torch.Tensor]:
@@ -156,7 +156,7 @@ def test_a_picture_is_looked_at_as_a_whole_and_cropped_when_it_comes_again(monke
 
 def test_each_picture_is_drawn_once_before_one_comes_again():
     pile = Drawn(draw_squares(1), pictures=16)
-    assert len(list(whitening.look_at(making.make_checkpoint(), pile, crops=40, device=CPU))) == 1
+    assert len(list(whitening.look_at(making.make_checkpoint(), pile, crops=40, device=THERE))) == 1
     first, again = pile.numbers[:16], pile.numbers[16:]
     assert sorted(first) == list(range(16)) and first != sorted(first)
     assert again == (2 * first)[:24]
@@ -216,10 +216,10 @@ def test_what_is_whitened_is_what_the_backbone_puts_in(tmp_path):
     squares = draw_squares(3, side_px=222)
     squares = [Square(np.pad(square.pixels, ((1, 1), (1, 1), (0, 0)), "edge"), 1.0) for square in squares]
     rows = open_backbone(str(tmp_path / "m.safetensors"), device=DEVICE).embed([square.pixels for square in squares])
-    network = build_network(made).eval()
+    network = build_network(made).eval().to(DEVICE)
     kind = replace(whitening.WHOLE, flip=0)
-    maps = whitening.read_maps(network, squares, kind, torch.Generator().manual_seed(0), CPU)
-    found = pool_maps(maps, UNNAMED)[:, 0]
+    maps = whitening.read_maps(network, squares, kind, torch.Generator().manual_seed(0), THERE)
+    found = pool_maps(maps, UNNAMED)[:, 0].cpu()
     np.testing.assert_allclose(found.numpy() / 2**0.5, rows, atol=1e-5)  # of two parts of length 1
 
 
