@@ -77,8 +77,9 @@ class PretendedGpu(TorchFunctionMode):
             kept = StorageWeakRef(tensor.untyped_storage())
         self._there[kept.cdata] = kept
         if len(self._there) % 10_000 == 0:
-            for key in [key for key, one in self._there.items() if one.expired()]:
-                del self._there[key]
+            for key, one in list(self._there.items()):
+                if one.expired():
+                    self._there.pop(key, None)
 
     def _require_one_place(self, name: str, given: tuple, more: dict) -> None:
         # What comes of a backward pass was made by torch within, unseen.
