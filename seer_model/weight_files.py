@@ -33,6 +33,8 @@ NEWEST_LAYOUT = 1
 """The newest version of our own layout; in the metadata `seer_layout` of a safetensors file."""
 
 ZIP_START, PICKLE_START = b"PK\x03\x04", b"\x80"
+MOST_HEADER_BYTES = 100_000_000
+"""Of a safetensors file, as its readers have it: eight bytes say how long the header is, which is JSON."""
 # What torch's readers are seen to raise on damaged files; foreign code shows itself as UnpicklingError.
 DAMAGE = (
     *(RuntimeError, EOFError, ValueError, LookupError, TypeError),
@@ -100,7 +102,9 @@ def _read_file(path: Path) -> Mapping:
     except (OSError, ValueError) as error:  # ValueError: the name has a NUL in it.
         reason = getattr(error, "strerror", None) or error
         raise CheckpointError(f"The weights file {path} cannot be read: {reason}.") from error
-    if head.startswith((ZIP_START, PICKLE_START)):
+    # Of the lengths that a header may have, one in 32 begins as a pickle does.
+    is_header = head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= MOST_HEADER_BYTES
+    if head.startswith((ZIP_START, PICKLE_START)) and not is_header:
         return _read_torch(path, is_zip=head.startswith(ZIP_START))
     if head[8:9] == b"{":
         return _read_safetensors(path)
