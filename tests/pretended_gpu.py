@@ -3,9 +3,13 @@
 What a real one would refuse is refused: a product of a tensor here with one there, numpy's look at one that is there.
 What a real one computes otherwise is not seen: for that, run the tests on one (`pytest --device cuda`).
 
+    python -m tests.pretended_gpu benchmarks.embedding --device cuda ...    a command on it
+
 Rule: a tensor is there if its storage was sent or made there, or came of something that was there.
 """
 
+import runpy
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -165,3 +169,9 @@ def pretend_gpu() -> Iterator[PretendedGpu]:
         }.items():
             patch.setattr(torch.cuda, name, lambda *_, value=value: value)
         yield gpu
+
+
+if __name__ == "__main__":
+    del sys.argv[0]
+    with pretend_gpu():
+        runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
