@@ -35,6 +35,7 @@ CEILING = "both parts combined"
 @click.option("--precision", default="auto", show_default=True, help="Of ours; the script has fp32.")
 @click.option("--limit", type=click.IntRange(1), help="Pictures that are used, the first by name; all if left out.")
 @click.option("--megapixels", type=click.FloatRange(0, min_open=True), help="Make JPEGs of this size of them first.")
+@click.option("--times", type=click.IntRange(1), default=1, show_default=True, help="Each picture so often, as others.")
 @click.option("--workers", type=click.IntRange(1), help="Processes that decode; one for each core if left out.")
 @click.option("--rounds", type=click.IntRange(1), default=5, show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON with all rounds.")
@@ -43,6 +44,7 @@ def main(
     device: str,
     limit: int | None,
     megapixels: float | None,
+    times: int,
     rounds: int,
     as_json: bool,
     **given: object,
@@ -54,6 +56,7 @@ def main(
     try:
         with tempfile.TemporaryDirectory(prefix="seer-pictures-") as scratch:
             files = stage_pictures(pictures, Path(scratch) / "pictures", limit, megapixels)
+            files += repeat_pictures(files, times)
             chosen = {"folder": files[0].parent, "files": tuple(files), "device": choose_device(device), **given}
             report = measure(Setting(**chosen), rounds, megapixels)
     except UserError as error:
@@ -80,6 +83,19 @@ def stage_pictures(source: Path, target: Path, limit: int | None, megapixels: fl
     return [
         Path(shutil.copyfile(file, target / f"{number:06d}{file.suffix}")) for number, file in enumerate(chosen)
     ]
+
+
+def repeat_pictures(files: list[Path], times: int) -> list[Path]:
+    """Write each picture again, so that there are `times` of it. Returns: the new ones.
+
+    They have the same pixels, and bytes of their own behind their end: to the job they are other pictures.
+    """
+    made = []
+    for number in range(1, times):
+        for file in files:
+            made.append(file.with_name(f"{file.stem}-{number:04d}{file.suffix}"))
+            made[-1].write_bytes(file.read_bytes() + number.to_bytes(4, "big"))
+    return made
 
 
 def measure(setting: "Setting", rounds: int, megapixels: float | None) -> dict:

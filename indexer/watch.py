@@ -13,8 +13,6 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
-import watchfiles
-
 from indexer.kinds import LIST, is_source, read_list, recognise
 from indexer.sources import FoundFile, Walk
 from indexer.urls import is_remote
@@ -105,7 +103,7 @@ def _list_moments(
     try:
         if folders:
             yield from _wait_for_events(folders, should_stop, quiet_seconds, poll_seconds)
-    except (RuntimeError, OSError, ValueError) as error:  # ValueError: a folder's own name is no text.
+    except (ImportError, RuntimeError, OSError, ValueError) as error:  # ValueError: a folder's own name is no text.
         log.warning("the system's events cannot be followed (%s); looking every %g s", error, poll_seconds)
         yield None
     while not should_stop():
@@ -117,6 +115,8 @@ def _wait_for_events(
 ) -> Iterator[None]:
     stopped, is_changed = threading.Event(), False
     looked = changed = time.monotonic()
+    import watchfiles  # Here, for a computer that only embeds or trains and has none.
+
     watching = watchfiles.watch(
         *folders,
         watch_filter=None,

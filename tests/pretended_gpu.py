@@ -155,6 +155,8 @@ def pretend_gpu() -> Iterator[PretendedGpu]:
     with pytest.MonkeyPatch.context() as patch, PretendedGpu() as gpu:
         patch.setattr(threading.Thread, "run", run_with)
         patch.setattr(torch, "autocast", lambda kind, **how: autocast("cpu", **how))
+        patch.setattr(torch.accelerator, "is_available", lambda: False)  # DataLoader's, which would pin memory
+        patch.setattr(torch, "compile", lambda network, **how: network)
         patch.setattr(torch.amp, "GradScaler", lambda kind, **how: scaler("cpu", **how))
         for name, value in {
             "is_available": True,
@@ -162,7 +164,7 @@ def pretend_gpu() -> Iterator[PretendedGpu]:
             "mem_get_info": (8 << 30, 8 << 30),
             "memory_allocated": 0,
             "max_memory_allocated": 1 << 20,
-            "get_device_properties": SimpleNamespace(name="a pretended GPU", total_memory=8 << 30),
+            "get_device_properties": SimpleNamespace(name="pretended", total_memory=8 << 30, major=9, minor=0),
             "current_stream": SimpleNamespace(synchronize=lambda: None),
             "stream": nullcontext(),
             **dict.fromkeys(("synchronize", "reset_peak_memory_stats", "empty_cache", "set_device")),
@@ -172,6 +174,9 @@ def pretend_gpu() -> Iterator[PretendedGpu]:
 
 
 if __name__ == "__main__":
+    from benchmarks import ceilings
+
     del sys.argv[0]
+    ceilings.SIZES["cuda"] = ceilings.SIZES["cpu"]
     with pretend_gpu():
         runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)

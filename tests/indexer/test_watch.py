@@ -12,10 +12,11 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+import watchfiles
 from click.testing import CliRunner
 
 from indexer import cli_build as commands
-from indexer import job, watch
+from indexer import job
 from indexer.cli import cli
 from indexer.errors import CollectionBusy
 from indexer.layout import APPLICATION, CATALOG
@@ -95,7 +96,7 @@ def test_where_no_events_come_the_folders_are_looked_through(follow, pictures: P
     def refuse(*_: object, **__: object) -> None:
         raise OSError(28, "no watches left")
 
-    monkeypatch.setattr(watch.watchfiles, "watch", refuse)
+    monkeypatch.setattr(watchfiles, "watch", refuse)
     follower = follow(poll_seconds=0.4)
     draw(pictures / "new.png", 42)
     follower.wait_for(1)
@@ -107,7 +108,7 @@ def test_events_that_are_lost_are_made_up_for(follow, pictures: Path, monkeypatc
             time.sleep(0.1)
             yield set()
 
-    monkeypatch.setattr(watch.watchfiles, "watch", say_nothing)
+    monkeypatch.setattr(watchfiles, "watch", say_nothing)
     follower = follow(poll_seconds=0.5)
     draw(pictures / "new.png", 43)
     follower.wait_for(1)
