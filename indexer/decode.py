@@ -150,7 +150,10 @@ class DecodePool:
 def choose_limits(settings: DecodeSettings) -> Limits:
     """What one picture may cost its worker."""
     return Limits(
-        seconds=settings.max_seconds, memory_bytes=bound_memory(settings.max_megapixels) + MAX_FILE_BYTES
+        seconds=settings.max_seconds,
+        memory_bytes=bound_memory(settings.max_megapixels) + MAX_FILE_BYTES,
+        # A network whose threads wait for each other in every layer must not wait for a decoder's turn.
+        niceness=9,
     )
 
 

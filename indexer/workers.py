@@ -44,6 +44,8 @@ class Limits:
     memory_bytes: int | None = None
     """What a process may have of memory of its own; more is refused to it, and most decoders say so. On Linux; the
     other systems have no such limit that holds."""
+    niceness: int = 0
+    """By how much a process gives way to others, where the system knows that."""
 
 
 def count_cores() -> int:
@@ -200,9 +202,9 @@ class _Crew:
 
     def _start_process(self) -> "_Process":
         try:
-            return _Process(self._work, self._preload, self._limits.memory_bytes)
+            return _Process(self._work, self._preload, self._limits)
         except RuntimeError:  # Ctrl-C reaches a process before it can ignore that.
-            return _Process(self._work, self._preload, self._limits.memory_bytes)
+            return _Process(self._work, self._preload, self._limits)
 
 
 class _Ending(Exception):
@@ -216,14 +218,14 @@ class _Died(_Ending):
 class _Process:
     """One worker process, and the connection to it."""
 
-    def __init__(self, work: Callable, preload: str, memory_bytes: int | None) -> None:
+    def __init__(self, work: Callable, preload: str, limits: Limits) -> None:
         # Not fork: this process may hold torch's threads. A fork server loads our modules once for all workers.
         methods = multiprocessing.get_all_start_methods()
         context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
         if "forkserver" in methods:
             context.set_forkserver_preload([preload])
         self._connection, far_end = context.Pipe()
-        self._process = context.Process(target=_serve, args=(far_end, work, memory_bytes), daemon=True)
+        self._process = context.Process(target=_serve, args=(far_end, work, limits), daemon=True)
         with _one_at_a_time:
             self._process.start()
         far_end.close()
@@ -258,12 +260,14 @@ class _Process:
         self._connection.close()
 
 
-def _serve(connection, work: Callable, memory_bytes: int | None) -> None:
+def _serve(connection, work: Callable, limits: Limits) -> None:
     """In a worker: do what comes, until nothing does."""
     # Ctrl-C reaches the whole process group; the conductor decides what becomes of the batch in hand.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_die_with_parent, daemon=True).start()
-    limit_memory(memory_bytes)
+    limit_memory(limits.memory_bytes)
+    if limits.niceness and hasattr(os, "nice"):
+        os.nice(limits.niceness)
     connection.send("ready")
     # What C libraries say of damaged pictures would stand in the middle of our own lines. Errors go to who asked.
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)

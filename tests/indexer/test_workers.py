@@ -202,6 +202,16 @@ def test_memory_beyond_the_limit_is_refused_to_a_worker_and_to_it_alone():
     assert take_memory(500 << 20) == f"{500 << 20:,}"
 
 
+def tell_priority(task: int) -> int:
+    return os.getpriority(os.PRIO_PROCESS, 0)
+
+
+@pytest.mark.skipif(not hasattr(os, "getpriority"), reason="This system knows no niceness.")
+def test_workers_give_way_as_far_as_they_are_told():
+    (found,) = start(tell_priority, count=1, limits=Limits(niceness=3)).map([0])
+    assert found == min(19, tell_priority(0) + 3)
+
+
 def test_closing_does_not_wait_for_what_hangs():
     workers = start(partial(sleep_at, slow=frozenset({1, 3})), count=2)
     results = workers.map(range(100))
