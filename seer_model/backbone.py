@@ -35,8 +35,9 @@ from seer_model.zoo import BEHIND, FoundModel, find_model, read_home
 PROBE_BATCH = 8
 BROKEN = ("CUDA error", "cuDNN error")
 """How torch's errors about a device itself begin."""
-COMPILING = {"cpu": "default", "cuda": "max-autotune"}
-"""How torch.compile goes about it; on a GPU with kernels chosen by trial, and replayed as one CUDA graph."""
+COMPILING = {"cpu": "default", "cuda": "max-autotune-no-cudagraphs"}
+"""How torch.compile goes about it; on a GPU with kernels chosen by trial. No CUDA graph: torch lets one thread alone
+replay it (pytorch/pytorch issue 123177), and a build embeds in one thread and publishes in another."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,7 @@
 """What only a real GPU shows, its allocator and its kernels: with `pytest --device cuda`, skipped elsewhere."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -69,3 +70,7 @@ def test_compiled_rows_are_those_of_the_eager_network(pictures: list[np.ndarray]
     assert (plain.embed(pictures) * compiled.embed(pictures)).sum(1).min() > 0.9999
     # Of a batch that is not full, too: shapes are fixed.
     assert (plain.embed(pictures[:3]) * compiled.embed(pictures[:3])).sum(1).min() > 0.9999
+    # From whichever thread: a build embeds in one, and what it publishes in another.
+    with ThreadPoolExecutor(1) as thread:
+        rows = thread.submit(compiled.embed, pictures).result()
+    assert np.array_equal(rows, compiled.embed(pictures))

@@ -1,0 +1,173 @@
+"""All that only a GPU can show, a command for each part: python -m benchmarks.on_gpu PART... --output FOLDER
+
+    tests      the tests of the network, of training and of the embedding, on the GPU
+    network    images/s of seer-mini and of SEER's sizes, beside timm, transformers, torchvision and a matrix product
+    largest    memory and images/s of the 10B shape in bf16
+    job        the whole job from JPEG files, beside its parts and the plain script
+    training   a training step beside the plain one; its memory, and the largest recipe that fits
+
+A GPU may be lent for minutes: each step is a process of its own with a limit of time. One that fails or takes too long
+is told, and the next begins. With --rehearse all of it runs in small, on a pretended GPU (`tests.pretended_gpu`).
+
+Rule: figures and logs go to files in a folder; what came of each step goes to stdout.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+NETWORK_TESTS = ("tests/seer_model", "tests/indexer/test_embed.py")
+TIMED = ("--rounds", "3", "--steps", "5")
+ONCE = ("--rounds", "1", "--steps", "1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """One command and how long it may take."""
+
+    name: str
+    module: str
+    arguments: tuple[str, ...]
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sources:
+    """What is measured on."""
+
+    photos: Path
+    """A folder of JPEGs."""
+    pictures: Path
+    """To train on: a folder or tar shard."""
+
+
+def list_steps(part: str, sources: Sources, *, is_rehearsed: bool = False) -> list[Step]:
+    """The steps of one part of `PARTS`."""
+    steps = (PARTS_IN_SMALL if is_rehearsed else PARTS)[part]
+    placed = {"PHOTOS": str(sources.photos), "PICTURES": str(sources.pictures)}
+    return [
+        Step(name=name, module=module, arguments=tuple(placed.get(word, word) for word in words), seconds=seconds)
+        for name, module, words, seconds in steps
+    ]
+
+
+def _embed(name: str, *words: str, seconds: float) -> tuple:
+    return f"network-{name}", "benchmarks.embedding", ("--model", name, "--device", "cuda", *words, "--json"), seconds
+
+
+def _train(name: str, *words: str, seconds: float) -> tuple:
+    given = ("--preset", name, "--device", "cuda", "--pictures", "PICTURES", *words, "--json")
+    return f"step-{name}", "benchmarks.training_step", given, seconds
+
+
+def _build(*words: str, device: str = "cuda") -> tuple:
+    return "job", "benchmarks.job", ("--pictures", "PHOTOS", "--device", device, *words, "--json"), 240
+
+
+def _fit(*words: str) -> tuple:
+    return "step-memory", "benchmarks.training_memory", ("--device", "cuda", *words, "--json"), 330
+
+
+def _test(*words: str, device: str) -> tuple:
+    return "tests", "pytest", ("--device", device, "-q", "-p", "no:cacheprovider", *words), 240
+
+
+PARTS = {
+    "tests": [_test(*NETWORK_TESTS, "-n", "8", "--dist", "loadfile", device="cuda")],
+    "network": [
+        _embed("seer-mini", "--compiled", "--rounds", "3", "--steps", "20", seconds=240),
+        _embed("32GF", "--compiled", *TIMED, seconds=330),
+        *(_embed(size, "--alone", *TIMED, seconds=120) for size in ("64GF", "128GF", "256GF")),
+    ],
+    "largest": [_embed("10B", "--alone", "--precision", "bf16", "--batch-size", "64", *TIMED, seconds=300)],
+    "job": [_build("--times", "15", "--rounds", "3")],
+    "training": [
+        _train("mini", "--rounds", "3", "--steps", "30", seconds=240),
+        _train("seer-32gf", "--batch-size", "32", "--rounds", "2", "--steps", "5", seconds=240),
+        _fit("--seconds", "240"),
+    ],
+}
+"""Part -> its steps, in the order of what is asked for first: name, module, words, seconds."""
+PARTS_IN_SMALL = {
+    "tests": [_test("tests/seer_model/test_learner.py", "tests/seer_model/test_backbone.py", device="pretended")],
+    "network": [
+        _embed("seer-mini", "--compiled", "--precision", "bf16", "--batch-size", "2", *ONCE, seconds=120),
+        _embed("400MF", "--alone", "--precision", "bf16", "--batch-size", "2", *ONCE, seconds=120),
+    ],
+    "largest": [_embed("800MF", "--alone", "--precision", "bf16", "--batch-size", "2", *ONCE, seconds=120)],
+    # Its rounds are processes of their own, which nobody pretends to.
+    "job": [_build("--times", "2", "--limit", "16", "--rounds", "1", device="cpu")],
+    "training": [
+        _train("tiny", "--batch-size", "8", "--limit", "16", "--workers", "1", *ONCE, seconds=120),
+        _fit("--preset", "tiny", "--preset", "mini", "--steps", "1"),
+    ],
+}
+
+
+@click.command()
+@click.argument("parts", nargs=-1, required=True, type=click.Choice(list(PARTS)))
+@click.option("--output", required=True, type=click.Path(file_okay=False, path_type=Path), help="For figures and logs.")
+@click.option("--photos", type=click.Path(exists=True, path_type=Path), required=True, help="A folder of JPEGs.")
+@click.option("--pictures", type=click.Path(exists=True, path_type=Path), required=True, help="To train on.")
+@click.option("--seconds", type=click.FloatRange(1), default=3600, show_default=True, help="For all of it together.")
+@click.option("--rehearse", "is_rehearsed", is_flag=True, help="In small, on a pretended GPU.")
+def main(parts: tuple[str, ...], output: Path, seconds: float, is_rehearsed: bool, **places: Path) -> None:
+    """Run parts one after the other; the status is 1 where a step of them has not come to its end."""
+    output.mkdir(parents=True, exist_ok=True)
+    sources, until = Sources(**places), time.monotonic() + seconds
+    steps = [step for part in parts for step in list_steps(part, sources, is_rehearsed=is_rehearsed)]
+    outcomes = []
+    for step in steps:
+        outcomes.append(run_step(step, output, until, ("tests.pretended_gpu",) if is_rehearsed else ()))
+        click.echo(f"{step.name:<18} {outcomes[-1]}")
+        for line in list_figures(output / f"{step.name}.out"):
+            click.echo(f"    {line}")
+    sys.exit(not all(outcome.startswith("ended") for outcome in outcomes))
+
+
+def run_step(step: Step, output: Path, until: float, before: tuple[str, ...] = ()) -> str:
+    """Run one step to its end, or to that of its time; say what came of it."""
+    started = time.monotonic()
+    if until <= started:
+        return "not begun: no time was left"
+    before = () if step.module == "pytest" else before
+    command = [sys.executable, "-m", *before, step.module, *step.arguments]
+    with open(output / f"{step.name}.out", "wb") as out, open(output / f"{step.name}.log", "wb") as log:
+        process = subprocess.Popen(command, cwd=REPOSITORY, stdout=out, stderr=log, start_new_session=True)
+        try:
+            status = process.wait(min(step.seconds, until - started))
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            return f"took longer than {time.monotonic() - started:.0f} s and was ended; its log says how far it came"
+    took = f"{time.monotonic() - started:.0f} s"
+    return f"ended in {took}" if status == 0 else f"failed with status {status} after {took}; its log says why"
+
+
+def list_figures(result: Path) -> list[str]:
+    """The medians of a step's JSON: rates and ratios; of tests the last line; nothing of a step that has none."""
+    text = result.read_text(encoding="utf-8", errors="replace").strip() if result.exists() else ""
+    try:
+        told = json.loads(text)
+    except ValueError:
+        return text.splitlines()[-1:]
+    rates = [f"{name}: {rate['median']:,.1f} images/s" for name, rate in told.get("images_per_second", {}).items()]
+    ratios = [f"{name}: {ratio['median']:.2f}" for name, ratio in told.get("ratios", {}).items()]
+    memory = [f"memory {name}: {size / 1e9:.2f} GB" for name, size in told.get("memory", {}).items()]
+    tried = [
+        f"{one['preset']}, activations {'computed again' if one['recompute'] else 'kept'}: {one['outcome']}"
+        for one in told.get("tried", [])
+    ]
+    return [*rates, *ratios, *memory, *tried]
+
+
+if __name__ == "__main__":
+    main()
