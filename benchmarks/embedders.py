@@ -8,6 +8,7 @@ Rule: nobody is timed whose embeddings are not ours; who is left out is told, wi
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -53,7 +54,7 @@ class Setting:
     is_alone: bool = False
     """Without the peers, and with weights that are made in seconds; to draw the largest network's takes minutes."""
     is_compiled: bool = False
-    """Ours takes part by `torch.compile`, too."""
+    """Who can takes part by `torch.compile`, too: ours, and timm on a GPU. It takes minutes."""
 
 
 @dataclass(kw_only=True)
@@ -185,47 +186,68 @@ def compete(setting: Setting, tell: Callable[[str], None] = lambda text: None) -
     outcome = Outcome(
         backbone=backbone, flops=work.flops, gemm=gemm, rounds={}, apart=measure_apart(rows), memory=memory
     )
-    ours = [Runner(OURS, lambda: backbone.embed_ready(pixels), len(pixels), device)]
-    if setting.is_compiled:
-        ours.append(prepare_compiled(setting, outcome, pixels, rows))
-    peers = [] if setting.is_alone else admit_peers(outcome, checkpoint, pixels, rows, tell)
-    outcome.rounds = race([*ours, gemm, *peers], rounds=setting.rounds, steps=setting.steps, tell=tell)
+    ours = Runner(OURS, lambda: backbone.embed_ready(pixels), len(pixels), device)
+    peers = admit(outcome, list_others(setting, checkpoint, pixels, backbone), rows, tell)
+    outcome.rounds = race([ours, gemm, *peers], rounds=setting.rounds, steps=setting.steps, tell=tell)
     return outcome
 
 
 def measure_memory(device: torch.device, embed: Callable[[], Tensor]) -> tuple[dict[str, int], Tensor]:
     """What a GPU holds before and, at most, while a batch is embedded, in bytes; nothing on a CPU. And the rows."""
+    rows = embed()  # Once before: what kernels are chosen by takes memory, too.
     if device.type != "cuda":
-        return {}, embed()
+        return {}, rows
     torch.cuda.reset_peak_memory_stats(device)
     resting, rows = torch.cuda.memory_allocated(device), embed()
     torch.cuda.synchronize(device)
     return {"resting": resting, "most": torch.cuda.max_memory_allocated(device)}, rows
 
 
-def prepare_compiled(setting: Setting, outcome: Outcome, pixels: Tensor, rows: Tensor) -> Runner:
-    """Ours with the same weights and batch, compiled, which takes minutes."""
-    _, compiled = open_network(setting, is_compiled=True, batch_size=len(pixels))
-    outcome.agreement[COMPILED] = measure_agreement(rows, compiled.embed_ready(pixels))
-    return Runner(COMPILED, lambda: compiled.embed_ready(pixels), len(pixels), pixels.device)
+@dataclass(frozen=True, kw_only=True)
+class Other:
+    """Somebody who may take part beside ours."""
+
+    name: str
+    prepare: Callable[[], Callable[[], Tensor]]
+    """Gives what is timed: a batch embedded."""
+    is_tuned: bool = False
 
 
-def admit_peers(
-    outcome: Outcome, checkpoint: Checkpoint, pixels: Tensor, rows: Tensor, tell: Callable[[str], None]
+def list_others(setting: Setting, checkpoint: Checkpoint, pixels: Tensor, backbone: Backbone) -> list[Other]:
+    """Ours compiled, and the peers, as far as they are asked for."""
+
+    def prepare_compiled() -> Callable[[], Tensor]:
+        _, compiled = open_network(setting, is_compiled=True, batch_size=len(pixels))
+        return lambda: compiled.embed_ready(pixels)
+
+    modes = [] if setting.is_alone else [mode for mode in MODES if setting.is_compiled or not mode.is_compiled]
+    peers = [
+        Other(
+            name=mode.name,
+            prepare=partial(prepare_peer, mode, checkpoint, pixels, backbone),
+            is_tuned=mode.is_tuned,
+        )
+        for mode in modes
+    ]
+    return [Other(name=COMPILED, prepare=prepare_compiled), *peers] if setting.is_compiled else peers
+
+
+def admit(
+    outcome: Outcome, others: list[Other], rows: Tensor, tell: Callable[[str], None]
 ) -> list[Contender]:
-    """The peers that are here, fit the device and embed as we do; the others are noted in the outcome."""
+    """Those that are here, fit the device, can be compiled, and embed as we do; the rest is noted in the outcome."""
     admitted: list[Contender] = []
-    for mode in MODES:
+    for other in others:
         try:
-            run = prepare_peer(mode, checkpoint, pixels, outcome.backbone)
-            agreement = outcome.agreement[mode.name] = measure_agreement(rows, run())
+            run = other.prepare()
+            agreement = outcome.agreement[other.name] = measure_agreement(rows, run())
             require_agreement(agreement)
-        except (Absent, torch.OutOfMemoryError) as error:
-            outcome.absent[mode.name] = str(error).splitlines()[0]
-            tell(f"{mode.name}: left out, {outcome.absent[mode.name]}")
+        except (Absent, RuntimeError) as error:  # RuntimeError: too little memory, no compiler.
+            outcome.absent[other.name] = (str(error).splitlines() or [type(error).__name__])[0]
+            tell(f"{other.name}: left out, {outcome.absent[other.name]}")
             continue
-        tell(f"{mode.name}: cosine with ours {agreement:.6f} or more")
-        admitted.append(Runner(mode.name, run, len(pixels), pixels.device, is_tuned=mode.is_tuned))
+        tell(f"{other.name}: cosine with ours {agreement:.6f} or more")
+        admitted.append(Runner(other.name, run, len(rows), rows.device, is_tuned=other.is_tuned))
     return admitted
 
 

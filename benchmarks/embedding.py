@@ -26,7 +26,7 @@ from seer_model.regnet import name_architecture
 @click.option("--rounds", type=click.IntRange(1), default=5, show_default=True)
 @click.option("--steps", type=click.IntRange(1), default=10, show_default=True, help="Timed batches in a round.")
 @click.option("--alone", "is_alone", is_flag=True, help="Without the peers; weights are drawn in seconds.")
-@click.option("--compiled", "is_compiled", is_flag=True, help="Ours takes part by torch.compile, too: minutes more.")
+@click.option("--compiled", "is_compiled", is_flag=True, help="Also by torch.compile, ours and timm: minutes more.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON with all rounds.")
 def main(as_json: bool, device: str, **given: object) -> None:
     """Measure our network beside those of other libraries, with the same weights."""

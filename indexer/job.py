@@ -44,6 +44,7 @@ from indexer.schema import explain_damage
 from indexer.settings import RAY, BuildSettings
 from indexer.sources import Walk, require_listing, resolve_folders
 from indexer.thumbnails import ThumbnailReader, ThumbnailWriter
+from indexer.urls import is_remote
 from indexer.vectors import StoreWriter, copy_rows, count_rows, measure_row
 from seer_model.durable import make_folder
 from seer_model.errors import UserError
@@ -268,7 +269,10 @@ class _Build:
         if self.spread:
             pipeline = self.spread.make_pipeline(sinks, decoding, together, self.watchers)
         else:
-            pool = self.stack.enter_context(closing(DecodePool(decoding, self.settings.workers, total)))
+            # Files from elsewhere travel with their bytes, so that few of them may at a time.
+            is_near = not any(is_remote(one) or recognise(one) == LIST for one in self.catalog.list_folders())
+            pool = DecodePool(decoding, self.settings.workers, total if is_near else 0)
+            self.stack.enter_context(closing(pool))
             pipeline = Pipeline(sinks, self.fleet.lanes, together, pool, self.watchers)
         self.tally = pipeline.tally
         self.is_stopped = not pipeline.run(total)

@@ -11,6 +11,8 @@ CPU_BATCH, MOST_BATCH = 8, 256
 """On a CPU larger batches make maps so large that each needs new pages of the system, which costs a third."""
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 MEMORY_TABLE = Path("/proc/meminfo")
+SHORT_OF_MEMORY = ("DefaultCPUAllocator", "CUBLAS_STATUS_ALLOC_FAILED", "unable to find an engine to execute")
+"""In errors of the processor's allocator, of cuBLAS and of cuDNN, which has then no room for any of its ways."""
 
 
 def choose_precision(asked: str, device: torch.device) -> str:
@@ -41,8 +43,8 @@ def measure_free(device: torch.device) -> int | None:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether a device's memory, or the processor's, was too small; torch has no class of its own for the latter."""
-    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
+    """Whether a device's memory, or the processor's, was too small; torch has a class of its own for some of this."""
+    return isinstance(error, torch.OutOfMemoryError) or any(sign in str(error) for sign in SHORT_OF_MEMORY)
 
 
 def share_cores(count: int) -> None:

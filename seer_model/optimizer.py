@@ -90,7 +90,7 @@ class Larc(torch.optim.SGD):
         super().step(closure)
 
     def _scale(self, parameters: list[Tensor], gradients: list[Tensor]) -> None:
-        """All at once: one by one a GPU spends its time on the start of some twenty kernels for each parameter."""
+        """All in a few calls of torch; one by one it is twenty for each parameter, longer than the work itself."""
         lengths, steepness = self._measure(parameters), self._measure(gradients)
         trust = TRUST * lengths / (steepness + self._decay * lengths + TINY)
         # No branch on the numbers, for which a GPU would have to be waited for. A gradient of zero stays zero, decay

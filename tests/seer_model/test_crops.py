@@ -129,6 +129,20 @@ def test_the_same_chances_give_the_same_crop_in_a_batch_of_one_and_of_many():
     assert len({round(float(crop.mean()), 3) for crop in together}) == 12
 
 
+def test_several_crops_of_each_picture_are_those_that_are_cut_one_by_one():
+    kind = CropKind(count=3, side_px=24, scale=(0.1, 1.0))
+    pictures, chances = stack(*(make_noise(40, seed=seed) for seed in range(4))), draw_chances(12)
+    aspects = torch.linspace(0.5, 2, 4)
+    together = cut_crops(pictures, aspects, chances, kind, mean=torch.zeros(3), std=torch.ones(3))
+    for number, of_one in enumerate(together.chunk(3)):
+        require_near(of_one, cut_alone(pictures, aspects, chances[4 * number : 4 * number + 4], kind), 1e-4)
+
+
+def cut_alone(pictures: Tensor, aspects: Tensor, chances: Tensor, kind: CropKind) -> Tensor:
+    each = zip(pictures.split(1), aspects.split(1), chances.split(1), strict=True)
+    return torch.cat([cut_crops(*one, kind, mean=torch.zeros(3), std=torch.ones(3)) for one in each])
+
+
 # --- boxes -------------------------------------------------------------------------------------------------------
 
 LARGE = CropKind(count=2, side_px=224, scale=(0.14, 1.0))

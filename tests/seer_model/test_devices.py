@@ -45,7 +45,7 @@ def anywhere(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("preset", ["mini", "swav-small-batch"])
-def test_a_step_waits_for_nothing_and_sends_little(preset: str, anywhere: None):
+def test_but_for_the_scaler_of_fp16_a_step_waits_for_nothing_and_sends_little(preset: str, anywhere: None):
     recipe = replace(find_preset(preset), architecture="200MF", precision="fp32", batch_size=64)
     learner = start_learner(recipe, Ranks(device=NOWHERE))
     pictures = torch.empty((64, 3, recipe.picture_px, recipe.picture_px), dtype=torch.uint8, device=NOWHERE)
@@ -58,7 +58,7 @@ def test_a_step_waits_for_nothing_and_sends_little(preset: str, anywhere: None):
     assert sum(watch.sent_bytes) < 200_000
 
 
-def test_the_optimiser_does_not_start_something_for_each_parameter(anywhere: None):
+def test_the_optimiser_does_not_call_torch_for_each_parameter(anywhere: None):
     recipe = replace(find_preset("mini"), architecture="200MF", precision="fp32", batch_size=8)
     learner = start_learner(recipe, Ranks(device=NOWHERE))
     for parameter in learner.student.parameters():

@@ -32,6 +32,8 @@ def draw_pictures(count: int, *, width: int = 64, seed: int = 0) -> list[np.ndar
 @pytest.mark.parametrize("error", [
     torch.OutOfMemoryError("2 GiB short"),
     RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory"),
+    RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    RuntimeError("GET was unable to find an engine to execute this computation"),
 ])  # fmt: skip
 def test_a_batch_too_large_for_the_device_is_halved_until_it_fits(weights_path, monkeypatch, error: RuntimeError):
     backbone, sizes = open_backbone(str(weights_path), device=DEVICE, batch_size=16), []

@@ -27,7 +27,7 @@ from seer_model.run_folder import RunFolder
 from seer_model.squares import Square
 from seer_model.swav import SwavSettings
 from tests.conftest import REPOSITORY
-from tests.device import DEVICE
+from tests.device import CHOSEN, DEVICE
 from tests.seer_model import making_weights as making
 from tests.seer_model.making_piles import MadePile
 from tests.seer_model.two_ranks import run_in_two_ranks
@@ -388,11 +388,13 @@ def calm(tmp_path_factory) -> Path:
     return output
 
 
+OF_THE_CPU = pytest.mark.skipif(CHOSEN == "cuda", reason="Ranks of the tests are the CPU's, and round otherwise.")
 BOTH_LAYOUTS = pytest.mark.parametrize(
     "is_sharded", [pytest.param(False, id="replicated", marks=pytest.mark.long), pytest.param(True, id="sharded")]
 )
 
 
+@OF_THE_CPU
 @BOTH_LAYOUTS
 def test_two_ranks_in_pieces_are_one(tmp_path, calm, is_sharded):
     output = tmp_path / "m.safetensors"
@@ -425,7 +427,7 @@ def test_two_ranks_take_up_the_queues_of_both(tmp_path, first, is_sharded):
     assert read_losses(pieces) == read_losses(whole), "to the bit, with as many ranks"
     # One rank goes on with what two have left, two with what one has left, and those whole with what lay in parts.
     run_in_two_ranks(run_with_queue, other, is_sharded, (first,))
-    run_with_queue(ALONE, other, False, (2,), resume=True)
+    run_with_queue(Ranks(device=torch.device("cpu")), other, False, (2,), resume=True)
     run_in_two_ranks(run_with_queue, other, is_sharded, (1,), resume=True)
     run_in_two_ranks(run_with_queue, other, not is_sharded, (99,), resume=True)
     # Sums in another order make 0.001 of the losses here; a quarter of the queue that is not what it was, 0.035.
@@ -546,6 +548,7 @@ def read_metric(output: Path) -> Tensor:
     return weight.T @ weight
 
 
+@OF_THE_CPU
 @BOTH_LAYOUTS
 def test_of_two_ranks_the_first_one_whitens(tmp_path, whitened, is_sharded):
     output = tmp_path / "m.safetensors"
