@@ -172,9 +172,9 @@ class Backbone:
 
     def _halve(self, error: RuntimeError) -> None:
         """Go on with half the batch where memory was the trouble. Raises: DeviceError; a bug's error as it is."""
-        if str(error).startswith(BROKEN):
-            raise DeviceError(f"{self._device} cannot go on: {str(error).splitlines()[0]}") from error
         if not is_out_of_memory(error):
+            if str(error).startswith(BROKEN):
+                raise DeviceError(f"{self._device} cannot go on: {str(error).splitlines()[0]}") from error
             raise error
         if self.batch_size == 1:
             raise DeviceError(_explain_memory(self._device)) from error
