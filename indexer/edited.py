@@ -8,6 +8,8 @@ Rule: nothing is kept, and an image whose thumbnail cannot be read is passed ove
 
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
 
 import numpy as np
 from PIL import Image
@@ -42,15 +44,20 @@ def edit_thumbnails(
 def embed_copies(
     copies: Iterable[tuple[int, Image.Image]], how: Preprocessing, lane: Lane, batch_size: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Batch by batch (b, D) float32 rows of length 1 of those copies that have an embedding, and (b,) their numbers."""
-    batch: list[tuple[int, np.ndarray]] = []
-    for number, copy in copies:
-        batch.append((number, prepare(copy, how)))
-        if len(batch) == batch_size:
-            yield _embed(batch, lane)
-            batch = []
-    if batch:
-        yield _embed(batch, lane)
+    """Batch by batch (b, D) float32 rows of length 1 of those copies that have an embedding, and (b,) their numbers.
+
+    The next batch is edited while one is embedded.
+    """
+    prepared = ((number, prepare(copy, how)) for number, copy in copies)
+    with ThreadPoolExecutor(1, thread_name_prefix="copies") as thread:
+        under_way: Future | None = None
+        while batch := list(islice(prepared, batch_size)):
+            begun = thread.submit(_embed, batch, lane)
+            if under_way:
+                yield under_way.result()
+            under_way = begun
+        if under_way:
+            yield under_way.result()
 
 
 def _embed(batch: list[tuple[int, np.ndarray]], lane: Lane) -> tuple[np.ndarray, np.ndarray]:

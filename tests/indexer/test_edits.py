@@ -7,8 +7,10 @@ import pytest
 from PIL import Image, ImageEnhance, ImageOps
 from scipy import ndimage
 
+from indexer.edited import embed_copies
 from indexer.edits import EDITS, KINDS, apply_edit, choose_edits
 from seer_model.errors import SettingsError
+from seer_model.preprocess import PREPROCESSINGS
 
 
 @pytest.fixture(scope="module")
@@ -181,3 +183,17 @@ def test_an_edit_that_there_is_not_is_refused_with_those_there_are(name: str):
     with pytest.raises(SettingsError, match="allowed are crop, resize, JPEG") as refused:
         choose_edits((name,))
     assert "crop 60 %" in str(refused.value)
+
+
+def test_copies_are_embedded_batch_by_batch_in_their_order_and_those_without_an_embedding_left_out():
+    sizes = []
+
+    def embed(pixels: list[np.ndarray]) -> tuple[np.ndarray, list[bool]]:
+        sizes.append(len(pixels))
+        levels = [int(one[0, 0, 0]) for one in pixels]
+        return np.array([[level] for level in levels if level != 40], np.float32), [level != 40 for level in levels]
+
+    copies = ((number, Image.new("RGB", (300, 300), (10 * number,) * 3)) for number in range(8))
+    rows, numbers = map(np.concatenate, zip(*embed_copies(copies, PREPROCESSINGS["vissl"], embed, 3), strict=True))
+    assert numbers.tolist() == [0, 1, 2, 3, 5, 6, 7] and rows[:, 0].tolist() == [10 * number for number in numbers]
+    assert sizes == [3, 3, 2]
