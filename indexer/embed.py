@@ -12,7 +12,7 @@ import numpy as np
 from indexer.errors import QueryError
 from indexer.fleet import About, Fleet, Lane, start_processes
 from seer_model.backbone import Backbone, open_backbone, read_prototypes
-from seer_model.devices import set_threads, share_cores
+from seer_model.devices import set_threads, share_cores, use_one_heap
 
 __all__ = ["Backbone", "embed_batch", "embed_prepared", "open_backbone", "open_fleet", "open_lane", "read_prototypes"]
 
@@ -33,6 +33,7 @@ def open_fleet(model: str, devices: Sequence[str], **how: object) -> Fleet:
             for number, device in enumerate(devices)
         }
         return start_processes(works, __name__)
+    use_one_heap()  # The lane is a thread of its own.
     backbone = open_backbone(model, device=devices[0], **how)
     return Fleet(_describe(backbone), [partial(embed_batch, backbone)])
 

@@ -3,6 +3,8 @@
 Rule: this module asks and reckons; nothing is allocated here.
 """
 
+import contextlib
+import ctypes
 from pathlib import Path
 
 import torch
@@ -10,6 +12,8 @@ import torch
 CPU_BATCH, MOST_BATCH = 8, 256
 """On a CPU larger batches make maps so large that each needs new pages of the system, which costs a third."""
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+M_ARENA_MAX = -8
+"""As glibc's malloc.h has it."""
 MEMORY_TABLE = Path("/proc/meminfo")
 SHORT_OF_MEMORY = ("DefaultCPUAllocator", "CUBLAS_STATUS_ALLOC_FAILED", "unable to find an engine to execute")
 """In errors of the processor's allocator, of cuBLAS and of cuDNN, which has then no room for any of its ways."""
@@ -55,6 +59,16 @@ def share_cores(count: int) -> None:
 def set_threads(count: int) -> None:
     """How many threads the networks of this process have on a CPU."""
     torch.set_num_threads(count)
+
+
+def use_one_heap() -> None:
+    """Let all threads allocate from this process's first heap, where the C library gives each its own (glibc).
+
+    A network's maps are blocks of megabytes, for which a thread's own heap asks the system anew each time. To be called
+    before there are threads.
+    """
+    with contextlib.suppress(OSError, AttributeError, TypeError):  # Another C library, another system.
+        ctypes.CDLL(None).mallopt(M_ARENA_MAX, 1)
 
 
 def read_cuda_version() -> str | None:

@@ -1,6 +1,8 @@
 """A backbone whose device is short of memory, and what it chooses by its device."""
 
 import os
+import platform
+import subprocess
 import sys
 from types import SimpleNamespace
 
@@ -14,6 +16,7 @@ from seer_model.checkpoint import write_checkpoint
 from seer_model.devices import CPU_BATCH, choose_precision, fit_batch, measure_free
 from seer_model.errors import DeviceError
 from seer_model.regnet import ARCHITECTURES, ConvNorm, RegNet
+from tests.conftest import REPOSITORY
 from tests.device import DEVICE
 from tests.seer_model import making_weights as making
 
@@ -150,6 +153,29 @@ def test_no_more_than_one_convolution_waits_for_the_device(weights_path, monkeyp
     monkeypatch.setattr(ConvNorm, "fold", count)
     open_backbone(str(weights_path), device="cpu", precision="bf16")
     assert waiting == [1] * len(waiting) and len(waiting) > 5
+
+
+HEAPS = """
+import ctypes, sys, threading
+from seer_model.devices import use_one_heap
+malloc = ctypes.CDLL(None).malloc
+malloc.restype, malloc.argtypes = ctypes.c_void_p, (ctypes.c_size_t,)
+if sys.argv[1] == "one":
+    use_one_heap()
+found = []
+thread = threading.Thread(target=lambda: found.append(malloc(64 << 10)))
+thread.start()
+thread.join()
+heaps = [line.split()[0].split("-") for line in open("/proc/self/maps") if "[heap]" in line]
+print(any(int(start, 16) <= found[0] < int(end, 16) for start, end in heaps))
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="Only glibc has a heap for each thread.")
+@pytest.mark.parametrize(("how", "is_there"), [("one", "True"), ("as it is", "False")])
+def test_a_thread_allocates_from_the_first_heap(how: str, is_there: str):
+    found = subprocess.check_output([sys.executable, "-c", HEAPS, how], cwd=REPOSITORY, text=True)
+    assert found.strip() == is_there
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="read from /proc")
