@@ -30,6 +30,9 @@ VANISHED = "The file vanished before it was read; the next build looks again."
 CHUNK, LARGE_CHUNK, AHEAD_PER_WORKER = 4, 16, 2
 """Files that travel together, so that a worker rarely waits for the next one, and how many such are under way. Where
 many wait, more: this process is woken less often, and may have many workers to serve."""
+NICENESS = 5
+"""A network whose threads wait for each other in every layer is not to wait for a decoder's turn. Not more: on a busy
+computer a build gives way as a whole."""
 MANY_EACH = 64
 """Files for each worker; with fewer, the last ones would lie with one worker while the others have nothing to do."""
 
@@ -152,8 +155,7 @@ def choose_limits(settings: DecodeSettings) -> Limits:
     return Limits(
         seconds=settings.max_seconds,
         memory_bytes=bound_memory(settings.max_megapixels) + MAX_FILE_BYTES,
-        # A network whose threads wait for each other in every layer must not wait for a decoder's turn.
-        niceness=9,
+        niceness=NICENESS,
     )
 
 

@@ -86,8 +86,11 @@ def seer_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
 @pytest.fixture(autouse=True)
 def given_way(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """By how much commands lowered their priority: not really, as that of the tests would never rise again."""
+    from indexer import decode
+
     given = []
     monkeypatch.setattr(os, "nice", given.append)
+    monkeypatch.setattr(decode, "NICENESS", 0)  # Beside another process of the tests they would wait.
     return given
 
 

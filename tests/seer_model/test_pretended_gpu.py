@@ -64,7 +64,7 @@ def test_what_moved_is_a_copy_and_gradients_are_there(gpu: None):
     assert layer.weight.grad.device == THERE
 
 
-@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.parametrize("precision", [pytest.param("fp32", marks=pytest.mark.long), "fp16"])
 def test_a_run_stays_on_its_device_and_ends_as_on_the_cpu(tmp_path: Path, precision: str):
     recipe = replace(RECIPE, precision=precision, swav=WITH_QUEUE.swav, whitening_crops=8, recompute=True)
     found = {}
