@@ -119,7 +119,7 @@ PARTS_IN_SMALL = {
     "job": [_build("--times", "2", "--limit", "16", "--rounds", "1", device="cpu")],
     "training": [
         _train("tiny", "--batch-size", "8", "--limit", "16", "--workers", "1", *ONCE, seconds=120),
-        _fit("--preset", "tiny", "--preset", "mini", "--steps", "1"),
+        _fit("--preset", "tiny", "--steps", "1"),
     ],
 }
 
