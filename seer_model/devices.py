@@ -1,6 +1,6 @@
 """What a device computes well, and how much it holds.
 
-Rule: this module asks and reckons; nothing is allocated here.
+Rule: this module asks, reckons, and sets what is the whole process's; no tensor is made here.
 """
 
 import contextlib

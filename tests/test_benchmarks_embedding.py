@@ -7,6 +7,7 @@ import builtins
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ import torch
 from click.testing import CliRunner
 from PIL import Image
 
-from benchmarks import embedding, flat_memory, job, nothing_new
+from benchmarks import embedding, flat_memory, job, nothing_new, training_memory
 from benchmarks.ceilings import count_flops
 from benchmarks.embedders import (
     Setting,
@@ -34,6 +35,7 @@ from benchmarks.seer_command import CommandFailed, read_result, run_to_end, star
 from seer_model.backbone import open_backbone
 from seer_model.checkpoint import write_checkpoint
 from seer_model.preprocess import PREPROCESSINGS, prepare
+from seer_model.presets import find_preset
 from seer_model.regnet import ARCHITECTURES, Architecture
 from tests.indexer.making import build, draw
 from tests.seer_model import making_weights
@@ -106,6 +108,41 @@ def test_random_weights_tell_pictures_apart_so_that_a_peer_that_embeds_otherwise
         require_agreement(measure_agreement(ours, theirs * torch.nan))
 
 
+def test_weights_that_are_made_in_seconds_give_embeddings_that_differ():
+    _, backbone = open_network(Setting(model="200MF", device=CPU, batch_size=3, is_alone=True))
+    rows = backbone.embed_ready(torch.from_numpy(draw_pictures(3, 224)))
+    assert rows.isfinite().all() and measure_apart(rows) < 0.9999
+
+
+def test_who_cannot_be_compiled_is_told_and_the_others_are_measured(model: str, alone: None, monkeypatch):
+    def refuse(*_: object, **__: object) -> None:
+        raise RuntimeError("no compiler\nand more")
+
+    monkeypatch.setattr("benchmarks.ceilings.SIZES", {"cpu": ((256, 256, 256),)})
+    monkeypatch.setattr("benchmarks.ceilings.TRIAL_SECONDS", 0.01)
+    monkeypatch.setattr(torch, "compile", refuse)
+    given = ("--model", model, "--device", "cpu", "--batch-size", 2, "--rounds", 1, "--steps", 1)
+    report = run(embedding.main, *given, "--compiled")
+    assert report["absent"]["ours, compiled"] == "no compiler"
+    assert set(report["rounds"]) == {"ours", "GEMM", TRANSFORMERS.name}
+
+
+def test_the_memory_of_a_step_is_tried_both_ways_and_what_does_not_fit_is_told(monkeypatch):
+    small = replace(find_preset("tiny"), batch_size=4, picture_px=32)
+    monkeypatch.setattr(training_memory, "choose_recipe", lambda name, batch_size: small)
+    report = run(training_memory.main, "--preset", "tiny", "--device", "cpu", "--steps", 1)
+    assert [(one["recompute"], one["outcome"]) for one in report["tried"]] == [(False, "fits"), (True, "fits")]
+    assert all(one["images_per_second"] > 0 and one["memory_bytes"] is None for one in report["tried"])
+
+    def fall_short(*_: object) -> None:
+        raise torch.OutOfMemoryError("2 GiB short")
+
+    monkeypatch.setattr(training_memory, "start_learner", fall_short)
+    report = run(training_memory.main, "--preset", "tiny", "--device", "cpu", "--steps", 1)
+    assert {one["outcome"] for one in report["tried"]} == {"does not fit"}
+    assert "does not fit" in training_memory.show_report(report)
+
+
 def test_what_is_timed_is_what_the_backbone_does(model: str):
     pixels = draw_pictures(4, 224)
     backbone = open_network(Setting(model=model, device=CPU, batch_size=4))[1]
@@ -163,6 +200,14 @@ def test_the_job_is_measured_beside_the_script_and_gives_the_same_embeddings(tmp
     assert rates[job.CEILING] == pytest.approx(1 / (1 / decoding + 1 / network))
     assert min(report["start_seconds"]["ours"] + report["start_seconds"]["script"]) > 0
     assert "ours / both parts combined" in job.show_report(report)
+
+
+def test_a_picture_that_is_taken_again_has_the_same_pixels_and_other_bytes(tmp_path: Path):
+    make_scene(120, 90).save(tmp_path / "one.jpg")
+    again = job.repeat_pictures([tmp_path / "one.jpg"], 3)
+    files = [tmp_path / "one.jpg", *again]
+    assert len({file.read_bytes() for file in files}) == 3
+    assert len({Image.open(file).tobytes() for file in files}) == 1
 
 
 def test_a_job_with_cores_of_its_own_for_each_part_reaches_the_slower_one():

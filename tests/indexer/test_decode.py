@@ -61,6 +61,15 @@ def test_results_come_in_the_order_of_the_tasks(tmp_path: Path):
     pool.close()
 
 
+@pytest.mark.parametrize(("total", "chunk"), [(0, 4), (127, 4), (128, 16)])
+def test_many_files_travel_many_at_a_time_and_their_decoders_give_way(monkeypatch, total: int, chunk: int):
+    asked = {}
+    monkeypatch.setattr(decode, "Workers", lambda *_, **how: asked.update(how))
+    monkeypatch.setattr(decode, "NICENESS", 3)
+    DecodePool(SETTINGS, workers=2, total=total)
+    assert (asked["chunk"], asked["limits"].niceness) == (chunk, 3)
+
+
 def test_a_worker_killed_by_one_file_costs_that_file_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(decode, "decode_file", die_at_poison)
     names = [f"{number:02d}{'-poison' if number in (3, 20) else ''}.png" for number in range(30)]

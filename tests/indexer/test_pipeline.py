@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from indexer import pipeline
-from indexer.decode import DecodePool
+from indexer import job, pipeline
+from indexer.decode import DecodePool, DecodeSettings
 from indexer.recording import Recorder
 from indexer.report import Progress, Watchers
 from tests.indexer import pixel_backbone
@@ -64,3 +64,20 @@ def count_from_the_first(take: Callable) -> Callable:
         return taken
 
     return take_after
+
+
+def test_files_from_elsewhere_do_not_travel_many_at_a_time(
+    place: Path, pictures: Path, tmp_path: Path, by_pixels: None, monkeypatch: pytest.MonkeyPatch
+):
+    asked = []
+
+    def note(settings: DecodeSettings, workers: int | None, total: int) -> DecodePool:
+        asked.append(total)
+        return DecodePool(settings, workers)
+
+    monkeypatch.setattr(job, "DecodePool", note)
+    build(place, pictures)
+    listed = tmp_path / "listed.txt"
+    listed.write_text("\n".join(map(str, sorted(pictures.glob("*/*.png")))))
+    build(tmp_path / "of a list", listed)
+    assert asked == [9, 0], "a list may name URLs, whose files travel with their bytes"

@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import sqlite3
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -92,11 +93,14 @@ def test_a_name_that_is_no_text_does_not_end_the_watch(follow, pictures: Path):
     follower.wait_for(2)
 
 
-def test_where_no_events_come_the_folders_are_looked_through(follow, pictures: Path, monkeypatch):
+@pytest.mark.parametrize("is_installed", [True, False])
+def test_where_no_events_come_the_folders_are_looked_through(follow, pictures: Path, monkeypatch, is_installed: bool):
     def refuse(*_: object, **__: object) -> None:
         raise OSError(28, "no watches left")
 
     monkeypatch.setattr(watchfiles, "watch", refuse)
+    if not is_installed:
+        monkeypatch.setitem(sys.modules, "watchfiles", None)
     follower = follow(poll_seconds=0.4)
     draw(pictures / "new.png", 42)
     follower.wait_for(1)
