@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
-from benchmarks.ceilings import Gemm, Work, count_flops
+from benchmarks.ceilings import Copy, Gemm, Work, count_work, join_ceilings
 from benchmarks.peers import MODES, Absent, Mode, make_peer, normalise_for, run_peer
 from benchmarks.race import Contender, Round, race, read_clock
 from seer_model.backbone import Backbone, BackboneSettings
@@ -28,6 +28,7 @@ from seer_model.regnet import ARCHITECTURES, Block, RegNet
 from seer_model.zoo import FoundModel, find_model
 
 OURS, COMPILED = "ours", "ours, compiled"
+LAYERS = "GEMM or copy, layer by layer"
 FITTED, FITTED_PX = 8, 128
 """Pictures, and their side, that the normalisations of random weights are fitted to."""
 LEAD_STEPS = 3
@@ -62,8 +63,7 @@ class Outcome:
     """What the race gave."""
 
     backbone: Backbone
-    flops: int
-    """Of one picture."""
+    work: Work
     gemm: Gemm
     rounds: dict[str, list[Round]]
     agreement: dict[str, float] = field(default_factory=dict)
@@ -180,15 +180,18 @@ def compete(setting: Setting, tell: Callable[[str], None] = lambda text: None) -
     how, device = backbone.preprocessing, setting.device
     side_px = how.crop_px or how.resize_px
     pixels = torch.from_numpy(draw_pictures(backbone.batch_size, side_px)).to(device)
-    work = Work(flops=count_flops(checkpoint.architecture, side_px), batch_size=backbone.batch_size)
+    dtype = PRECISIONS[backbone.settings.precision]
+    work = count_work(checkpoint.architecture, side_px, backbone.batch_size, dtype)
     memory, rows = measure_memory(device, lambda: backbone.embed_ready(pixels))
-    gemm = Gemm(device, PRECISIONS[backbone.settings.precision], work)
-    outcome = Outcome(
-        backbone=backbone, flops=work.flops, gemm=gemm, rounds={}, apart=measure_apart(rows), memory=memory
-    )
+    gemm = Gemm(device, dtype, work)
+    # On a CPU much of what one layer writes is still in a cache when the next one reads it: no ceiling there.
+    copies = [Copy(device, work)] if device.type == "cuda" else []
+    outcome = Outcome(backbone=backbone, work=work, gemm=gemm, rounds={}, apart=measure_apart(rows), memory=memory)
     ours = Runner(OURS, lambda: backbone.embed_ready(pixels), len(pixels), device)
     peers = admit(outcome, list_others(setting, checkpoint, pixels, backbone), rows, tell)
-    outcome.rounds = race([ours, gemm, *peers], rounds=setting.rounds, steps=setting.steps, tell=tell)
+    outcome.rounds = race([ours, gemm, *copies, *peers], rounds=setting.rounds, steps=setting.steps, tell=tell)
+    for copy in copies:
+        outcome.rounds[LAYERS] = join_ceilings(work, outcome.rounds[gemm.name], outcome.rounds[copy.name])
     return outcome
 
 

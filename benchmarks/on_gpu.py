@@ -1,7 +1,9 @@
 """All that only a GPU can show, a command for each part: python -m benchmarks.on_gpu PART... --output FOLDER
 
+    pretrain   a whole run of eight minutes, and its model in half precision
     tests      the tests of the network, of training and of the embedding, on the GPU
-    network    images/s of seer-mini and of SEER's sizes, beside timm, transformers, torchvision and a matrix product
+    network    images/s of seer-mini and of SEER's sizes, beside timm, transformers, torchvision and the ceilings
+    profile    where the time of a batch goes, and that of a training step, operation by operation
     compiled   seer-mini and 32GF once more, with ours and timm by torch.compile: minutes before the first figure
     largest    memory and images/s of the 10B shape in bf16
     job        the whole job from JPEG files, beside its parts and the plain script
@@ -26,8 +28,11 @@ import click
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 NETWORK_TESTS = ("tests/seer_model", "tests/indexer/test_embed.py")
+TRAINED = "seer-mini.safetensors"
 TIMED = ("--rounds", "3", "--steps", "5")
 ONCE = ("--rounds", "1", "--steps", "1")
+TOLD = 5
+"""Operations of a profile."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,13 +52,15 @@ class Sources:
     photos: Path
     """A folder of JPEGs."""
     pictures: Path
-    """To train on: a folder or tar shard."""
+    """To train on: a folder, of tar shards for one."""
+    model: Path
+    """To be, of what is trained."""
 
 
 def list_steps(part: str, sources: Sources, *, is_rehearsed: bool = False) -> list[Step]:
     """The steps of one part of `PARTS`."""
     steps = (PARTS_IN_SMALL if is_rehearsed else PARTS)[part]
-    placed = {"PHOTOS": str(sources.photos), "PICTURES": str(sources.pictures)}
+    placed = {"PHOTOS": str(sources.photos), "PICTURES": str(sources.pictures), "MODEL": str(sources.model)}
     return [
         Step(name=name, module=module, arguments=tuple(placed.get(word, word) for word in words), seconds=seconds)
         for name, module, words, seconds in steps
@@ -65,6 +72,11 @@ def _embed(model: str, *words: str, seconds: float, name: str = "") -> tuple:
     return name or f"network-{model}", "benchmarks.embedding", given, seconds
 
 
+def _pretrain(*words: str) -> tuple:
+    given = ("PICTURES", "--device", "cuda", "--output", "MODEL", *words)
+    return "pretrain", "benchmarks.timed_pretraining", given, 590
+
+
 def _train(name: str, *words: str, seconds: float) -> tuple:
     given = ("--preset", name, "--device", "cuda", "--pictures", "PICTURES", *words, "--json")
     return f"step-{name}", "benchmarks.training_step", given, seconds
@@ -72,6 +84,11 @@ def _train(name: str, *words: str, seconds: float) -> tuple:
 
 def _build(*words: str, device: str = "cuda") -> tuple:
     return "job", "benchmarks.job", ("--pictures", "PHOTOS", "--device", device, *words, "--json"), 240
+
+
+def _profile(option: str, subject: str, *words: str) -> tuple:
+    given = (option, subject, "--device", "cuda", *words, "--json")
+    return f"profile-{subject}", "benchmarks.operations", given, 90
 
 
 def _fit(*words: str) -> tuple:
@@ -84,6 +101,7 @@ def _test(name: str, *words: str, device: str) -> tuple:
 
 
 PARTS = {
+    "pretrain": [_pretrain("--minutes", "8")],
     "tests": [
         _test("tests", *NETWORK_TESTS, "-n", "8", "--dist", "loadfile", device="cuda"),
         _test("tests-compiled", *NETWORK_TESTS, "--long", "-k", "compiled", device="cuda"),
@@ -91,7 +109,11 @@ PARTS = {
     "network": [
         _embed("32GF", *TIMED, seconds=150),
         _embed("seer-mini", "--rounds", "3", "--steps", "20", seconds=120),
-        *(_embed(size, "--alone", *TIMED, seconds=120) for size in ("64GF", "128GF", "256GF")),
+        *(_embed(size, *TIMED, seconds=200) for size in ("64GF", "128GF", "256GF")),
+    ],
+    "profile": [
+        *(_profile("--model", model) for model in ("32GF", "seer-mini")),
+        *(_profile("--preset", preset) for preset in ("mini", "seer-32gf")),
     ],
     "compiled": [
         _embed("32GF", "--compiled", *TIMED, seconds=420, name="compiled-32GF"),
@@ -107,10 +129,15 @@ PARTS = {
 }
 """Part -> its steps, in the order of what is asked for first: name, module, words, seconds."""
 PARTS_IN_SMALL = {
+    "pretrain": [_pretrain("--preset", "tiny", "--minutes", "0.5", "--steps", "1", "--workers", "1")],
     "tests": [_test("tests", "tests/seer_model/test_learner.py", "-n", "2", device="pretended")],
     "network": [
         _embed("seer-mini", "--precision", "bf16", "--batch-size", "2", *ONCE, seconds=120),
         _embed("400MF", "--alone", "--precision", "bf16", "--batch-size", "2", *ONCE, seconds=120),
+    ],
+    "profile": [
+        _profile("--model", "400MF", "--precision", "bf16", "--batch-size", "2", "--steps", "1"),
+        _profile("--preset", "tiny", "--batch-size", "8", "--steps", "1"),
     ],
     # Which the pretended GPU does not do.
     "compiled": [_embed("200MF", "--compiled", "--precision", "bf16", "--batch-size", "2", *ONCE, seconds=120)],
@@ -134,7 +161,7 @@ PARTS_IN_SMALL = {
 def main(parts: tuple[str, ...], output: Path, seconds: float, is_rehearsed: bool, **places: Path) -> None:
     """Run parts one after the other; the status is 1 where a step of them has not come to its end."""
     output.mkdir(parents=True, exist_ok=True)
-    sources, until = Sources(**places), time.monotonic() + seconds
+    sources, until = Sources(**places, model=output / TRAINED), time.monotonic() + seconds
     steps = [step for part in parts for step in list_steps(part, sources, is_rehearsed=is_rehearsed)]
     before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # So that the step in hand is ended, too.
     try:
@@ -177,20 +204,27 @@ def run_step(step: Step, output: Path, until: float, before: tuple[str, ...] = (
 
 
 def list_figures(result: Path) -> list[str]:
-    """The medians of a step's JSON: rates and ratios; of tests the last line; nothing of a step that has none."""
+    """A step's JSON in lines: medians of rates and ratios, and so on; of tests the last line; else nothing."""
     text = result.read_text(encoding="utf-8", errors="replace").strip() if result.exists() else ""
     try:
         told = json.loads(text)
     except ValueError:
         return text.splitlines()[-1:]
-    rates = [f"{name}: {rate['median']:,.1f} images/s" for name, rate in told.get("images_per_second", {}).items()]
+    rates = [f"{name}: {_show_rate(rate)}" for name, rate in told.get("images_per_second", {}).items()]
     ratios = [f"{name}: {ratio['median']:.2f}" for name, ratio in told.get("ratios", {}).items()]
+    busy = [f"the GPU computes {told['busy_share']:.0%} of the time"] if told.get("busy_share") else []
+    operations = [f"{one['share']:.0%} {one['name']} {one['shapes']}" for one in told.get("operations", [])[:TOLD]]
     memory = [f"memory {name}: {size / 1e9:.2f} GB" for name, size in told.get("memory", {}).items()]
     tried = [
         f"{one['preset']}, activations {'computed again' if one['recompute'] else 'kept'}: {one['outcome']}"
         for one in told.get("tried", [])
     ]
-    return [*rates, *ratios, *memory, *tried]
+    return [*rates, *ratios, *memory, *tried, *busy, *operations]
+
+
+def _show_rate(rate: dict) -> str:
+    waited = f", waiting {rate['waiting_share']:.0%}" if rate.get("waiting_share") else ""
+    return f"{rate['median']:,.1f} images/s{waited}"
 
 
 if __name__ == "__main__":

@@ -7,8 +7,10 @@ Rule: figures go to stdout, progress to stderr. On a CPU no memory is told: the 
 """
 
 import gc
+import itertools
 import json
 import time
+from collections.abc import Callable
 from dataclasses import replace
 
 import click
@@ -88,15 +90,26 @@ def try_recipe(recipe: PretrainSettings, device: torch.device, steps: int) -> di
 
 def take_steps(learner: Learner, device: torch.device, steps: int) -> float:
     """Images/s of the steps after the first ones."""
+    step = make_step(learner, device)
+    for _ in range(LEAD_STEPS):
+        step()
+    started = read_clock(device)
+    for _ in range(steps):
+        step()
+    return steps * learner.settings.batch_size / (read_clock(device) - started)
+
+
+def make_step(learner: Learner, device: torch.device) -> Callable[[], None]:
+    """What takes one more step on pictures of noise that lie on the device, in the state in which most steps are."""
     recipe = learner.settings
     shape = (recipe.batch_size, 3, recipe.picture_px, recipe.picture_px)
     pictures, aspects = torch.randint(0, 256, shape, dtype=torch.uint8).to(device), torch.ones(recipe.batch_size)
-    first = max(recipe.swav.frozen_steps, recipe.swav.queue_start_step)
-    for step in range(LEAD_STEPS + steps):
-        if step == LEAD_STEPS:
-            started = read_clock(device)
-        learner.step(pictures, aspects, first + step, recipe.optimizer.warmup_start_rate)
-    return steps * recipe.batch_size / (read_clock(device) - started)
+    numbers = itertools.count(max(recipe.swav.frozen_steps, recipe.swav.queue_start_step))
+
+    def step() -> None:
+        learner.step(pictures, aspects, next(numbers), recipe.optimizer.warmup_start_rate)
+
+    return step
 
 
 def clear(device: torch.device) -> None:

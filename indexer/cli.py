@@ -29,6 +29,7 @@ from indexer.interrupts import INTERRUPTED
 from indexer.layout import find_collection
 from indexer.terminal import show_progress
 from indexer.texts import describe_status, show_status, show_unsearchable
+from seer_model.cli import models
 from seer_model.errors import UserError
 from seer_model.zoo import DEFAULT_MODEL
 
@@ -72,6 +73,7 @@ cli.add_command(search)
 cli.add_command(graph)
 cli.add_command(survey)
 cli.add_command(publish)
+cli.add_command(models)
 cli.add_command(check_command)
 cli.add_command(prune)
 cli.add_command(relocate)

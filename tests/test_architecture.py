@@ -155,7 +155,7 @@ UI_KNOWS = {
     "indexer.aside",  # decodes uploads, and originals that browsers cannot show, outside of the page's process
 }
 UI_COMMAND_KNOWS = UI_KNOWS | {
-    *("indexer.cli", "indexer.cli_build", "indexer.cli_graph", "indexer.cli_publish", "seer_model.cli"),
+    *("indexer.cli", "indexer.cli_build", "indexer.cli_graph", "indexer.cli_publish"),
 }
 """The composed command joins the groups of the floors below."""
 

@@ -9,15 +9,17 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
 from PIL import Image
+from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import embedding, flat_memory, job, nothing_new, training_memory
-from benchmarks.ceilings import count_flops
+from benchmarks import embedding, flat_memory, job, nothing_new, operations, training_memory
+from benchmarks.ceilings import Copy, count_work, join_ceilings
 from benchmarks.embedders import (
     Setting,
     draw_pictures,
@@ -36,7 +38,7 @@ from seer_model.backbone import open_backbone
 from seer_model.checkpoint import write_checkpoint
 from seer_model.preprocess import PREPROCESSINGS, prepare
 from seer_model.presets import find_preset
-from seer_model.regnet import ARCHITECTURES, Architecture
+from seer_model.regnet import ARCHITECTURES, Architecture, RegNet
 from tests.indexer.making import build, draw
 from tests.seer_model import making_weights
 from tests.seer_model.making_pictures import make_scene
@@ -157,7 +159,70 @@ def test_a_shape_that_the_library_does_not_have_is_told():
 def test_the_work_of_a_network_is_that_of_the_published_one():
     # Multiply-adds of the trunk at 224 px, as the RegNet paper and the SEER weights' cards state them.
     for size, giga in (("800MF", 0.8), ("32GF", 32.3), ("64GF", 64.2)):
-        assert count_flops(ARCHITECTURES[size], 224) / 2e9 == pytest.approx(giga, rel=0.01)
+        assert count_work(ARCHITECTURES[size], 224, 1, torch.half).flops / 2e9 == pytest.approx(giga, rel=0.01)
+
+
+def test_the_work_of_a_network_is_what_torch_counts_and_its_maps_are_read_once_and_written_once():
+    work = count_work(SMALL, 64, 8, torch.half)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network = RegNet(SMALL).eval()
+        network(torch.zeros(1, 3, 64, 64))
+    assert work.flops == counter.get_total_flops()
+    stem = network.stem.conv.weight
+    assert work.layers[0].bytes == 2 * (3 * 64 * 64 + len(stem) * 32 * 32 + stem.numel() / 8)
+    # Of the weights each picture has its part.
+    kernels = sum(weight.numel() for weight in network.parameters() if weight.ndim == 4)
+    assert count_work(SMALL, 64, 1, torch.half).bytes - work.bytes == pytest.approx(2 * kernels * 7 / 8)
+
+
+def test_layer_by_layer_a_ceiling_is_as_low_as_the_lower_one_of_both(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("benchmarks.ceilings.COPIED_BYTES", 1 << 20)
+    work = count_work(SMALL, 64, 8, torch.half)
+    copies = [Copy(CPU, work).take_round(2)]
+    # Whole copies, as many as come nearest to two batches: 16 pictures.
+    assert copies[0].images * work.bytes / (2 << 20) == pytest.approx(2 * round(8 * work.bytes / (2 << 20)))
+    endless = Round(images=1e12, seconds=1e-6)
+    assert join_ceilings(work, [endless], copies)[0].rate == pytest.approx(copies[0].rate)
+    assert join_ceilings(work, copies, [endless])[0].rate == pytest.approx(copies[0].rate)
+    # With equal rates some layers wait for the products, others for the copies.
+    assert join_ceilings(work, copies, copies)[0].rate < 0.99 * copies[0].rate
+
+
+def test_a_profile_says_where_the_time_of_a_batch_goes(model: str):
+    report = run(operations.main, "--model", model, "--device", "cpu", "--batch-size", 2, "--steps", 2)
+    told = report["operations"]
+    assert report["images"] == 2 and report["busy_share"] is None and not report["kernels"]
+    assert 0 < sum(one["share"] for one in told) <= 1.001
+    assert [one["seconds"] for one in told] == sorted((one["seconds"] for one in told), reverse=True)
+    (stem,) = [one for one in told if "convolution" in one["name"] and "[2, 3, 224, 224]" in one["shapes"]]
+    assert stem["calls"] == 1
+    assert stem["name"] in operations.show_report(report)
+
+
+def test_a_training_step_is_profiled_too_and_one_of_both_is_asked_for(model: str):
+    report = run(operations.main, "--preset", "tiny", "--device", "cpu", "--batch-size", 4, "--steps", 1)
+    assert any("backward" in one["name"] for one in report["operations"])
+    for given in ([], ["--model", model, "--preset", "tiny"]):
+        assert "Name one of" in CliRunner().invoke(operations.main, given).output
+
+
+def test_the_time_of_a_gpu_is_that_of_its_kernels_and_a_name_given_to_some_is_none():
+    def make(key: str, device: str, microseconds: float, *, is_given: bool = False) -> SimpleNamespace:
+        return SimpleNamespace(
+            key=key, count=4, input_shapes=[[2, 3], []], device_type=SimpleNamespace(name=device),
+            self_device_time_total=microseconds, self_cpu_time_total=1.0, is_user_annotation=is_given,
+        )  # fmt: skip
+
+    events = [
+        make("aten::conv", "CPU", 600), make("aten::add", "CPU", 0),
+        make("small", "CUDA", 200), make("large", "CUDA", 400), make("step", "CUDA", 600, is_given=True),
+    ]  # fmt: skip
+    large, small = operations.list_kernels(events, 2)
+    assert (large.name, large.calls, small.share) == ("large", 2, pytest.approx(1 / 3))
+    assert large.seconds == pytest.approx(200e-6)
+    (only,) = operations.list_operations(events, 2, on_gpu=True)
+    assert (only.name, only.shapes, only.share) == ("aten::conv", "[[2, 3]]", 1)
+    assert len(operations.list_operations(events, 2, on_gpu=False)) == 2
 
 
 def test_the_command_prints_ratios_agreement_and_who_is_absent(model: str, alone: None, monkeypatch):

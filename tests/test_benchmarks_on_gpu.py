@@ -13,14 +13,14 @@ from tests.conftest import REPOSITORY
 
 
 def make_sources(photos: Path) -> Sources:
-    return Sources(photos=photos, pictures=photos)
+    return Sources(photos=photos, pictures=photos, model=photos / "model.safetensors")
 
 
 @pytest.mark.parametrize("is_rehearsed", [False, True])
 @pytest.mark.parametrize("part", PARTS)
 def test_each_command_is_one_that_there_is(part: str, is_rehearsed: bool, photos_folder: Path):
     steps = list_steps(part, make_sources(photos_folder), is_rehearsed=is_rehearsed)
-    assert steps and not {"PHOTOS", "PICTURES"} & {word for step in steps for word in step.arguments}
+    assert steps and not {"PHOTOS", "PICTURES", "MODEL"} & {word for step in steps for word in step.arguments}
     for step in steps:
         if step.module == "pytest":
             assert all((REPOSITORY / word).exists() for word in step.arguments if word.startswith("tests/"))
@@ -65,6 +65,12 @@ def test_figures_are_read_from_what_a_step_has_written(tmp_path: Path):
     ]  # fmt: skip
     (tmp_path / "tried").write_text('{"tried": [{"preset": "mini", "recompute": true, "outcome": "fits"}]}')
     assert list_figures(tmp_path / "tried") == ["mini, activations computed again: fits"]
+    seen = '"busy_share": 0.875, "operations": [{"share": 0.25, "name": "aten::add", "shapes": "[[2]]"}]'
+    (tmp_path / "profile").write_text("{" + seen + "}")
+    assert list_figures(tmp_path / "profile") == ["the GPU computes 88% of the time", "25% aten::add [[2]]"]
+    waiting = '{"images_per_second": {"ours": {"median": 2, "waiting_share": 0.25}}}'
+    (tmp_path / "waiting").write_text(waiting)
+    assert list_figures(tmp_path / "waiting") == ["ours: 2.0 images/s, waiting 25%"]
 
 
 @pytest.mark.long

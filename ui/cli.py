@@ -1,4 +1,4 @@
-"""The `seer` command, composed: building and asking (`indexer`), `models` (`seer_model`), and here `ui` and `demo`.
+"""The `seer` command, composed: what needs no page (`indexer`), and here `ui` and `demo`.
 
 Rule: a command parses, calls one function, prints. What the person can put right becomes text in `CommandGroup` alone.
 """
@@ -15,7 +15,6 @@ from indexer.cli_build import build, choose_collection
 from indexer.cli_graph import survey
 from indexer.cli_publish import engine_option
 from indexer.layout import find_collection, list_collections, read_home
-from seer_model.cli import models
 from ui.password import VARIABLE, read_password
 from ui.samples import SampleCounts, gather_samples
 from ui.server import is_loopback, require_free, serve
@@ -121,7 +120,7 @@ def show_samples(counts: SampleCounts, folder: Path) -> str:
 
 main = CommandGroup(
     "seer",
-    commands={**indexer_group.commands, "models": models, "ui": ui_command, "demo": demo},
+    commands={**indexer_group.commands, "ui": ui_command, "demo": demo},
     params=indexer_group.params,
     context_settings=indexer_group.context_settings,
     help=indexer_group.help,

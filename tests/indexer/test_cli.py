@@ -16,6 +16,7 @@ from click.testing import CliRunner, Result
 
 from indexer.cli import cli
 from tests.indexer.making import draw
+from ui.cli import main as page_command
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -149,6 +150,11 @@ def test_exit_statuses(arguments: list[str], status: int):
     result = run(*arguments)
     assert result.exit_code == status, result.output
     assert "Traceback" not in result.output
+
+
+def test_a_computer_without_the_page_has_all_commands_but_those_of_the_page():
+    assert set(page_command.commands) - set(cli.commands) == {"ui", "demo"}
+    assert run("models", "list").exit_code == 0
 
 
 def test_a_failed_command_leaves_no_new_collection_behind(seer_home: Path, tmp_path: Path):
