@@ -86,14 +86,18 @@ class Runner:
 
     def take_round(self, steps: int) -> Round:
         """As `Contender` has it."""
-        # Switches of the whole process: nobody runs under another's. Ours forbids TF32 itself.
-        torch.backends.cudnn.allow_tf32, torch.backends.cudnn.benchmark = True, self._is_tuned
+        set_switches(is_tuned=self._is_tuned)
         for _ in range(LEAD_STEPS):
             self._run()
         started = read_clock(self._device)
         for _ in range(steps):
             self._run()
         return Round(images=steps * self._images, seconds=read_clock(self._device) - started)
+
+
+def set_switches(*, is_tuned: bool) -> None:
+    """Those of the whole process, so that nobody runs under another's. Ours forbids TF32 itself."""
+    torch.backends.cudnn.allow_tf32, torch.backends.cudnn.benchmark = True, is_tuned
 
 
 def open_network(setting: Setting, **more: object) -> tuple[Checkpoint, Backbone]:
@@ -243,6 +247,7 @@ def admit(
     for other in others:
         try:
             run = other.prepare()
+            set_switches(is_tuned=other.is_tuned)
             agreement = outcome.agreement[other.name] = measure_agreement(rows, run())
             require_agreement(agreement)
         except (Absent, RuntimeError) as error:  # RuntimeError: too little memory, no compiler.

@@ -1,6 +1,7 @@
 """All that only a GPU can show, a command for each part: python -m benchmarks.on_gpu PART... --output FOLDER
 
-    pretrain   a whole run of eight minutes, and its model in half precision
+    pretrain   a whole run of seven minutes, and its model in half precision
+    longer     eight minutes of a run of 24; the next time the next eight
     tests      the tests of the network, of training and of the embedding, on the GPU
     network    images/s of seer-mini and of SEER's sizes, beside timm, transformers, torchvision and the ceilings
     profile    where the time of a batch goes, and that of a training step, operation by operation
@@ -15,6 +16,7 @@ is told, and the next begins. With --rehearse all of it runs in small, on a pret
 Rule: figures and logs go to files in a folder; what came of each step goes to stdout.
 """
 
+import contextlib
 import json
 import os
 import signal
@@ -28,8 +30,14 @@ import click
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 NETWORK_TESTS = ("tests/seer_model", "tests/indexer/test_embed.py")
-TRAINED = "seer-mini.safetensors"
+FIRST_TESTS = tuple(f"tests/seer_model/test_{name}.py" for name in ("cuda", "numerics", "sync_norm", "pretrain"))
+"""Of what is otherwise on a GPU."""
+MODEL, LONGER = "seer-mini.safetensors", "seer-mini-longer.safetensors"
+PLACE_OF_PHOTOS = "SEER_TEST_PHOTOS"
+"""Where the tests look, of which those of real photos must not be skipped."""
+SAVING_SECONDS = 20.0
 TIMED = ("--rounds", "3", "--steps", "5")
+FEW = ("--rounds", "2", "--steps", "3")
 ONCE = ("--rounds", "1", "--steps", "1")
 TOLD = 5
 """Operations of a profile."""
@@ -53,16 +61,17 @@ class Sources:
     """A folder of JPEGs."""
     pictures: Path
     """To train on: a folder, of tar shards for one."""
-    model: Path
-    """To be, of what is trained."""
+    models: Path
+    """A folder for what is trained."""
 
 
 def list_steps(part: str, sources: Sources, *, is_rehearsed: bool = False) -> list[Step]:
     """The steps of one part of `PARTS`."""
     steps = (PARTS_IN_SMALL if is_rehearsed else PARTS)[part]
-    placed = {"PHOTOS": str(sources.photos), "PICTURES": str(sources.pictures), "MODEL": str(sources.model)}
+    placed = {"PHOTOS": sources.photos, "PICTURES": sources.pictures}
+    placed |= {name: sources.models / name for name in (MODEL, LONGER)}
     return [
-        Step(name=name, module=module, arguments=tuple(placed.get(word, word) for word in words), seconds=seconds)
+        Step(name=name, module=module, arguments=tuple(str(placed.get(word, word)) for word in words), seconds=seconds)
         for name, module, words, seconds in steps
     ]
 
@@ -72,9 +81,9 @@ def _embed(model: str, *words: str, seconds: float, name: str = "") -> tuple:
     return name or f"network-{model}", "benchmarks.embedding", given, seconds
 
 
-def _pretrain(*words: str) -> tuple:
-    given = ("PICTURES", "--device", "cuda", "--output", "MODEL", *words)
-    return "pretrain", "benchmarks.timed_pretraining", given, 590
+def _pretrain(name: str, output: str, *words: str) -> tuple:
+    given = ("PICTURES", "--device", "cuda", "--output", output, *words)
+    return name, "benchmarks.timed_pretraining", given, 540
 
 
 def _train(name: str, *words: str, seconds: float) -> tuple:
@@ -100,20 +109,30 @@ def _test(name: str, *words: str, device: str) -> tuple:
     return name, "pytest", ("--device", device, "-v", "-p", "no:cacheprovider", *words), 240
 
 
+def _leave_out(files: tuple[str, ...]) -> list[str]:
+    return [f"--ignore={file}" for file in files]
+
+
 PARTS = {
-    "pretrain": [_pretrain("--minutes", "8")],
+    "pretrain": [_pretrain("pretrain", MODEL, "--minutes", "7")],
+    "longer": [_pretrain("longer", LONGER, "--minutes", "24", "--piece", "8")],
     "tests": [
-        _test("tests", *NETWORK_TESTS, "-n", "8", "--dist", "loadfile", device="cuda"),
+        _test("tests-first", *FIRST_TESTS, "-n", "4", "--dist", "loadfile", device="cuda"),
+        _test("tests", *NETWORK_TESTS, "-n", "8", "--dist", "loadfile", *_leave_out(FIRST_TESTS), device="cuda"),
         _test("tests-compiled", *NETWORK_TESTS, "--long", "-k", "compiled", device="cuda"),
     ],
     "network": [
         _embed("32GF", *TIMED, seconds=150),
         _embed("seer-mini", "--rounds", "3", "--steps", "20", seconds=120),
-        *(_embed(size, *TIMED, seconds=200) for size in ("64GF", "128GF", "256GF")),
+        _embed("64GF", "--batch-size", "128", *TIMED, seconds=200),
+        _embed("128GF", "--batch-size", "64", *FEW, seconds=200),
+        _embed("256GF", "--batch-size", "32", *FEW, seconds=200),
     ],
     "profile": [
-        *(_profile("--model", model) for model in ("32GF", "seer-mini")),
-        *(_profile("--preset", preset) for preset in ("mini", "seer-32gf")),
+        _profile("--preset", "mini"),
+        _profile("--model", "seer-mini"),
+        _profile("--model", "32GF", "--batch-size", "64"),
+        _profile("--preset", "seer-32gf"),
     ],
     "compiled": [
         _embed("32GF", "--compiled", *TIMED, seconds=420, name="compiled-32GF"),
@@ -128,8 +147,10 @@ PARTS = {
     ],
 }
 """Part -> its steps, in the order of what is asked for first: name, module, words, seconds."""
+SMALL_RUN = ("--preset", "tiny", "--steps", "1", "--workers", "1")
 PARTS_IN_SMALL = {
-    "pretrain": [_pretrain("--preset", "tiny", "--minutes", "0.5", "--steps", "1", "--workers", "1")],
+    "pretrain": [_pretrain("pretrain", MODEL, "--minutes", "0.5", *SMALL_RUN)],
+    "longer": [_pretrain("longer", LONGER, "--minutes", "1", "--piece", "0.1", *SMALL_RUN)],
     "tests": [_test("tests", "tests/seer_model/test_learner.py", "-n", "2", device="pretended")],
     "network": [
         _embed("seer-mini", "--precision", "bf16", "--batch-size", "2", *ONCE, seconds=120),
@@ -161,46 +182,59 @@ PARTS_IN_SMALL = {
 def main(parts: tuple[str, ...], output: Path, seconds: float, is_rehearsed: bool, **places: Path) -> None:
     """Run parts one after the other; the status is 1 where a step of them has not come to its end."""
     output.mkdir(parents=True, exist_ok=True)
-    sources, until = Sources(**places, model=output / TRAINED), time.monotonic() + seconds
+    sources, until = Sources(**places, models=output), time.monotonic() + seconds
     steps = [step for part in parts for step in list_steps(part, sources, is_rehearsed=is_rehearsed)]
     before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # So that the step in hand is ended, too.
     try:
-        outcomes = run_steps(steps, output, until, is_rehearsed=is_rehearsed)
+        outcomes = run_steps(steps, output, until, sources, is_rehearsed=is_rehearsed)
     finally:
         signal.signal(signal.SIGTERM, before)
     sys.exit(not all(outcome.startswith("ended") for outcome in outcomes))
 
 
-def run_steps(steps: list[Step], output: Path, until: float, *, is_rehearsed: bool) -> list[str]:
+def run_steps(
+    steps: list[Step], output: Path, until: float, sources: Sources, *, is_rehearsed: bool
+) -> list[str]:
     """Run steps one after the other, and print what came of each."""
     outcomes = []
     for step in steps:
-        outcomes.append(run_step(step, output, until, ("tests.pretended_gpu",) if is_rehearsed else ()))
+        outcomes.append(run_step(step, output, until, sources, ("tests.pretended_gpu",) if is_rehearsed else ()))
         click.echo(f"{step.name:<18} {outcomes[-1]}")
         for line in list_figures(output / f"{step.name}.out") if outcomes[-1].startswith("ended") else ():
             click.echo(f"    {line}")
     return outcomes
 
 
-def run_step(step: Step, output: Path, until: float, before: tuple[str, ...] = ()) -> str:
+def run_step(step: Step, output: Path, until: float, sources: Sources, before: tuple[str, ...] = ()) -> str:
     """Run one step to its end, or to that of its time; say what came of it."""
     started = time.monotonic()
     if until <= started:
         return "not begun: no time was left"
     before = () if step.module == "pytest" else before
     command = [sys.executable, "-m", *before, step.module, *step.arguments]
+    around = os.environ | {PLACE_OF_PHOTOS: str(sources.photos)}
     with open(output / f"{step.name}.out", "wb") as out, open(output / f"{step.name}.log", "wb") as log:
-        process = subprocess.Popen(command, cwd=REPOSITORY, stdout=out, stderr=log, start_new_session=True)
+        process = subprocess.Popen(command, cwd=REPOSITORY, stdout=out, stderr=log, env=around, start_new_session=True)
         try:
             status = process.wait(min(step.seconds, until - started))
         except subprocess.TimeoutExpired:
             return f"took longer than {time.monotonic() - started:.0f} s and was ended; its log says how far it came"
         finally:
-            if process.poll() is None:  # Nobody waits for it any more, and it may hold the GPU.
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
+            end(process)
     took = f"{time.monotonic() - started:.0f} s"
     return f"ended in {took}" if status == 0 else f"failed with status {status} after {took}; its log says why"
+
+
+def end(process: subprocess.Popen) -> None:
+    """Nobody waits for it any more, and it may hold the GPU: a training run saves itself first."""
+    if process.poll() is not None:
+        return
+    process.terminate()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(SAVING_SECONDS)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 def list_figures(result: Path) -> list[str]:
@@ -212,7 +246,7 @@ def list_figures(result: Path) -> list[str]:
         return text.splitlines()[-1:]
     rates = [f"{name}: {_show_rate(rate)}" for name, rate in told.get("images_per_second", {}).items()]
     ratios = [f"{name}: {ratio['median']:.2f}" for name, ratio in told.get("ratios", {}).items()]
-    busy = [f"the GPU computes {told['busy_share']:.0%} of the time"] if told.get("busy_share") else []
+    busy = [show_busy(told["busy_share"])] if "busy_share" in told else []
     operations = [f"{one['share']:.0%} {one['name']} {one['shapes']}" for one in told.get("operations", [])[:TOLD]]
     memory = [f"memory {name}: {size / 1e9:.2f} GB" for name, size in told.get("memory", {}).items()]
     tried = [
@@ -220,6 +254,11 @@ def list_figures(result: Path) -> list[str]:
         for one in told.get("tried", [])
     ]
     return [*rates, *ratios, *memory, *tried, *busy, *operations]
+
+
+def show_busy(share: float | None) -> str:
+    """How much of the time a GPU was at work, as a profile has it."""
+    return "the profiler saw no kernel" if share is None else f"the GPU is at work {share:.0%} of the time"
 
 
 def _show_rate(rate: dict) -> str:

@@ -17,6 +17,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.embedders import Setting, draw_pictures, open_network
 from benchmarks.machine import describe_machine, show_machine
+from benchmarks.on_gpu import show_busy
 from benchmarks.race import read_clock
 from benchmarks.training_memory import choose_recipe, make_step
 from seer_model.errors import UserError
@@ -100,8 +101,8 @@ def measure(run: Callable[[], object], device: torch.device, steps: int) -> dict
         run()
     seconds = (read_clock(device) - started) / steps
     events = record(run, device, steps)
-    operations = list_operations(events, steps, on_gpu=device.type == "cuda")
     kernels = list_kernels(events, steps)
+    operations = list_operations(events, steps, on_gpu=bool(kernels))
     return {
         "schema_version": 1,
         "device": str(device),
@@ -119,7 +120,7 @@ def record(run: Callable[[], object], device: torch.device, steps: int) -> list[
     watched = [ProfilerActivity.CPU]
     if device.type == "cuda" and ProfilerActivity.CUDA in torch.profiler.supported_activities():
         watched.append(ProfilerActivity.CUDA)
-    with profile(activities=watched, record_shapes=True) as found:
+    with profile(activities=watched, record_shapes=True, acc_events=True) as found:
         for _ in range(steps):
             run()
         read_clock(device)
@@ -127,13 +128,13 @@ def record(run: Callable[[], object], device: torch.device, steps: int) -> list[
 
 
 def list_operations(events: Iterable[FunctionEventAvg], steps: int, *, on_gpu: bool) -> list[Operation]:
-    """Torch's operations, by their time on the device that computes."""
+    """Torch's operations, by their time on the GPU, or on the processor where none was seen to compute."""
     clock = "self_device_time_total" if on_gpu else "self_cpu_time_total"
     return _rank([event for event in events if event.device_type.name == "CPU"], clock, steps)
 
 
 def list_kernels(events: Iterable[FunctionEventAvg], steps: int) -> list[Operation]:
-    """What ran on a GPU; none on a CPU. A name that a program gives to some of them is no kernel."""
+    """What ran on a GPU, copies included; none on a CPU. A name that a program gives to some of them is no kernel."""
     ran = [event for event in events if event.device_type.name == "CUDA" and not event.is_user_annotation]
     return _rank(ran, "self_device_time_total", steps)
 
@@ -155,7 +156,7 @@ def _rank(events: list[FunctionEventAvg], clock: str, steps: int) -> list[Operat
 
 def show_report(report: dict) -> str:
     """The figures as text."""
-    busy = f", the GPU computes {report['busy_share']:.0%} of it" if report["busy_share"] is not None else ""
+    busy = f", {show_busy(report['busy_share'])}" if report["device"] != "cpu" else ""
     lines = [
         f"{report['subject']} on {report['device']}, {report['images']} pictures: "
         f"{report['seconds'] * 1e3:,.2f} ms a batch{busy}",

@@ -3,13 +3,16 @@
 A run's length must be known when it begins, as its rate falls along a curve; how many epochs a computer has time for is
 measured first. The rest is `seer pretrain`, and the model once more in half precision beside its output.
 
-Rule: a run that has begun keeps its length. --piece stops it, saved, before its end; the same command goes on with it.
+Rule: a run that has begun keeps its length. One that is slower than was measured stops when its time is over, saved, as
+one with --piece does; the same command goes on with it.
 """
 
 from pathlib import Path
 
 import click
 
+HALF = "-half"
+SAVE_SECONDS = 60
 USED = 0.85
 """Part of the time that is planned with: the rest are pictures that are waited for, starts, and what is saved."""
 
@@ -18,7 +21,7 @@ USED = 0.85
 @click.argument("sources", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
 @click.option("--output", required=True, type=click.Path(path_type=Path), help="A .safetensors file.")
 @click.option("--preset", default="mini", show_default=True)
-@click.option("--minutes", required=True, type=click.FloatRange(0, min_open=True), help="Of the whole run.")
+@click.option("--minutes", required=True, type=click.FloatRange(0, min_open=True), help="Of training.")
 @click.option("--piece", type=click.FloatRange(0, min_open=True), help="Minutes after which it stops, saved.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option("--steps", type=click.IntRange(1), default=20, show_default=True, help="That the rate is measured by.")
@@ -38,7 +41,7 @@ def main(
 
     try:
         epochs = read_epochs(output) or fit_epochs(sources, preset, device, minutes, steps)
-        pieces = ["--minutes", str(piece)] if piece else []
+        pieces = ["--minutes", str(piece or minutes), "--save-every", str(SAVE_SECONDS)]
         decoding = ["--workers", str(workers)] if workers else []
         how = ["--preset", preset, "--epochs", str(epochs), "--device", device, *pieces, *decoding]
         call("pretrain", *map(str, sources), *how, "--resume", "--output", str(output))
@@ -50,7 +53,7 @@ def main(
 
 def name_half(output: Path) -> Path:
     """Where the model lies in half precision."""
-    return output.with_name(f"{output.stem}-half{output.suffix}")
+    return output.with_name(f"{output.stem}{HALF}{output.suffix}")
 
 
 def read_epochs(output: Path) -> float | None:

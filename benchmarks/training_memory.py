@@ -100,7 +100,7 @@ def take_steps(learner: Learner, device: torch.device, steps: int) -> float:
 
 
 def make_step(learner: Learner, device: torch.device) -> Callable[[], None]:
-    """What takes one more step on pictures of noise that lie on the device, in the state in which most steps are."""
+    """What takes one more step on pictures of noise that lie on the device; prototypes learn, a queue is empty."""
     recipe = learner.settings
     shape = (recipe.batch_size, 3, recipe.picture_px, recipe.picture_px)
     pictures, aspects = torch.randint(0, 256, shape, dtype=torch.uint8).to(device), torch.ones(recipe.batch_size)

@@ -19,7 +19,7 @@ from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import embedding, flat_memory, job, nothing_new, operations, training_memory
-from benchmarks.ceilings import Copy, count_work, join_ceilings
+from benchmarks.ceilings import Copy, Layer, count_work, join_ceilings
 from benchmarks.embedders import (
     Setting,
     draw_pictures,
@@ -170,6 +170,9 @@ def test_the_work_of_a_network_is_what_torch_counts_and_its_maps_are_read_once_a
     assert work.flops == counter.get_total_flops()
     stem = network.stem.conv.weight
     assert work.layers[0].bytes == 2 * (3 * 64 * 64 + len(stem) * 32 * 32 + stem.numel() / 8)
+    # The first grouped one: 16 maps in groups of 8, from 32 px to 16.
+    grouped = Layer(flops=2 * 16 * 16 * 16 * 8 * 9, bytes=2 * (16 * 32 * 32 + 16 * 16 * 16 + 16 * 8 * 9 / 8))
+    assert grouped in work.layers
     # Of the weights each picture has its part.
     kernels = sum(weight.numel() for weight in network.parameters() if weight.ndim == 4)
     assert count_work(SMALL, 64, 1, torch.half).bytes - work.bytes == pytest.approx(2 * kernels * 7 / 8)

@@ -13,14 +13,15 @@ from tests.conftest import REPOSITORY
 
 
 def make_sources(photos: Path) -> Sources:
-    return Sources(photos=photos, pictures=photos, model=photos / "model.safetensors")
+    return Sources(photos=photos, pictures=photos, models=photos)
 
 
 @pytest.mark.parametrize("is_rehearsed", [False, True])
 @pytest.mark.parametrize("part", PARTS)
 def test_each_command_is_one_that_there_is(part: str, is_rehearsed: bool, photos_folder: Path):
     steps = list_steps(part, make_sources(photos_folder), is_rehearsed=is_rehearsed)
-    assert steps and not {"PHOTOS", "PICTURES", "MODEL"} & {word for step in steps for word in step.arguments}
+    words = {word for step in steps for word in step.arguments}
+    assert steps and not words & {"PHOTOS", "PICTURES", on_gpu.MODEL, on_gpu.LONGER}
     for step in steps:
         if step.module == "pytest":
             assert all((REPOSITORY / word).exists() for word in step.arguments if word.startswith("tests/"))
@@ -31,7 +32,7 @@ def test_each_command_is_one_that_there_is(part: str, is_rehearsed: bool, photos
 
 def run(words: list[str], output: Path, *, seconds: float = 30, for_all: float = 30) -> str:
     step = Step(name="one", module=words[0], arguments=tuple(words[1:]), seconds=seconds)
-    return run_step(step, output, time.monotonic() + for_all)
+    return run_step(step, output, time.monotonic() + for_all, make_sources(output))
 
 
 def test_what_came_of_a_step_is_said_and_its_words_are_kept(tmp_path: Path):
@@ -41,6 +42,24 @@ def test_what_came_of_a_step_is_said_and_its_words_are_kept(tmp_path: Path):
     assert "year" in (tmp_path / "one.log").read_text()
     assert run(["http.server", "0", "--bind", "127.0.0.1"], tmp_path, seconds=0.5).startswith("took longer than")
     assert run(["calendar", "2026"], tmp_path, for_all=-1) == "not begun: no time was left"
+
+
+def test_a_step_that_takes_too_long_is_let_to_save_and_the_tests_know_where_the_photos_lie(tmp_path: Path):
+    # As a training run does: SIGTERM is answered by saving. A module, as steps are.
+    (tmp_path / "slow.py").write_text(
+        "import os, pathlib, signal, sys, time\n"
+        "def save(*_):\n"
+        "    pathlib.Path(sys.argv[1]).write_text(os.environ['SEER_TEST_PHOTOS'])\n"
+        "    sys.exit()\n"
+        "signal.signal(signal.SIGTERM, save)\n"
+        "print('ready', flush=True)\n"
+        "time.sleep(60)\n"
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(tmp_path))
+        assert run(["slow", str(tmp_path / "saved")], tmp_path, seconds=2).startswith("took longer than 2 s")
+    assert (tmp_path / "one.out").read_text() == "ready\n"
+    assert (tmp_path / "saved").read_text() == str(tmp_path)
 
 
 def test_one_that_fails_is_followed_by_the_next_and_is_the_status(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -67,7 +86,9 @@ def test_figures_are_read_from_what_a_step_has_written(tmp_path: Path):
     assert list_figures(tmp_path / "tried") == ["mini, activations computed again: fits"]
     seen = '"busy_share": 0.875, "operations": [{"share": 0.25, "name": "aten::add", "shapes": "[[2]]"}]'
     (tmp_path / "profile").write_text("{" + seen + "}")
-    assert list_figures(tmp_path / "profile") == ["the GPU computes 88% of the time", "25% aten::add [[2]]"]
+    assert list_figures(tmp_path / "profile") == ["the GPU is at work 88% of the time", "25% aten::add [[2]]"]
+    (tmp_path / "profile").write_text('{"busy_share": null, "operations": []}')
+    assert list_figures(tmp_path / "profile") == ["the profiler saw no kernel"]
     waiting = '{"images_per_second": {"ours": {"median": 2, "waiting_share": 0.25}}}'
     (tmp_path / "waiting").write_text(waiting)
     assert list_figures(tmp_path / "waiting") == ["ours: 2.0 images/s, waiting 25%"]
