@@ -73,7 +73,9 @@ def test_a_finished_run_comes_back_as_its_half_and_another_one_as_its_newest_che
     for name in ("step.out", "step.log", f"{run}/log.jsonl", f"{run}/step-00000001/a", f"{run}/step-00000002/a"):
         write(tmp_path / name, 5)
     always = {"step.out", "step.log", f"{run}/log.jsonl"}
-    assert {placed for _, placed in list_written(tmp_path)} == always | {f"{run}/step-00000002"}
+    written = list(list_written(tmp_path))
+    assert {placed for _, placed in written} == always | {f"{run}/step-00000002"}
+    assert all(str(file.relative_to(tmp_path)) == placed for file, placed in written)
     write(tmp_path / "seer-mini.safetensors", 5)
     write(tmp_path / "seer-mini-half.safetensors", 5)
     assert {placed for _, placed in list_written(tmp_path)} == always | {"seer-mini-half.safetensors"}
