@@ -212,7 +212,7 @@ PRESETS: dict[str, PretrainSettings] = {
         recompute=True,
     ),
     "mini": PretrainSettings(
-        # For one GPU and tens of thousands of small pictures. Its first 200 steps were tried on a CPU, and none on a GPU.
+        # For one GPU and tens of thousands of small pictures. Its first 200 steps were tried, on a CPU.
         # Large crops alone: with small ones a run of small pictures comes to tell few things apart (lab log).
         architecture="800MF",
         crops=(CropKind(count=2, side_px=112, scale=(0.25, 1.0), strength=0.8, blur_px=(0.1, 1.5)),),
