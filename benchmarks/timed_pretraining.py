@@ -3,8 +3,8 @@
 A run's length must be known when it begins, as its rate falls along a curve; how many epochs a computer has time for is
 measured first. The rest is `seer pretrain`, and the model once more in half precision beside its output.
 
-Rule: a run that has begun keeps its length. One that is slower than was measured stops when its time is over, saved, as
-one with --piece does; the same command goes on with it.
+Rule: a run that has begun keeps its length. One that is slower than was measured takes longer; SIGTERM saves it, --piece
+stops it saved, and the same command goes on with it.
 """
 
 from pathlib import Path
@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 
 HALF = "-half"
-SAVE_SECONDS = 60
+SAVING = ("--save-every", "60")
 USED = 0.85
 """Part of the time that is planned with: the rest are pictures that are waited for, starts, and what is saved."""
 
@@ -41,9 +41,9 @@ def main(
 
     try:
         epochs = read_epochs(output) or fit_epochs(sources, preset, device, minutes, steps)
-        pieces = ["--minutes", str(piece or minutes), "--save-every", str(SAVE_SECONDS)]
+        pieces = ["--minutes", str(piece)] if piece else []
         decoding = ["--workers", str(workers)] if workers else []
-        how = ["--preset", preset, "--epochs", str(epochs), "--device", device, *pieces, *decoding]
+        how = ["--preset", preset, "--epochs", str(epochs), "--device", device, *pieces, *decoding, *SAVING]
         call("pretrain", *map(str, sources), *how, "--resume", "--output", str(output))
         if output.exists():
             call("models", "convert", str(output), str(name_half(output)), "--half")
