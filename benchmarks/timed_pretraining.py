@@ -3,8 +3,8 @@
 A run's length must be known when it begins, as its rate falls along a curve; how many epochs a computer has time for is
 measured first. The rest is `seer pretrain`, and the model once more in half precision beside its output.
 
-Rule: a run that has begun keeps its length. One that is slower than was measured takes longer; SIGTERM saves it, --piece
-stops it saved, and the same command goes on with it.
+Rule: a run that has begun keeps its length. One that is slower than was measured takes longer; SIGTERM saves it,
+--piece stops it, saved, and the same command goes on with it.
 """
 
 from pathlib import Path
