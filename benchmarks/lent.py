@@ -5,18 +5,21 @@
                written so far is packed
     join       here: what came back, in a folder
 
-A run that did not come to its end comes back as its newest checkpoint, and `prepare --run` takes it along once more.
+Of a run that did not come to its end the newest checkpoint comes back (`seer_model.run_folder` says what lies there),
+and `prepare --run` takes it along once more.
 
-Rule: the repository there is written anew with each call, so nothing stays in it; and what travels is pieces of 15 MB.
+Rule: the repository there is written anew with each call, so nothing stays in it; large things travel in pieces.
 """
 
 import gzip
 import io
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tarfile
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -28,10 +31,14 @@ from benchmarks.timed_pretraining import HALF, name_half
 BROUGHT = REPOSITORY / ".lent"
 ROOM = REPOSITORY.parent / "seer-lent"
 """There, from call to call: wheels, pictures, what was written."""
-PIECE_BYTES = 15_000_000
-WEIGHTS = ".safetensors"
+PIECE_BYTES = 16_000_000
 PIECES_EACH = 2
 """Of a run, in one folder that travels."""
+FIGURES, RUN, PHOTOS = "figures", "run", "photos"
+"""What travels in pieces."""
+WEIGHTS = ".safetensors"
+CLOSING_SECONDS = 40.0
+"""Of a call, for a step that is to save itself, and for packing."""
 WHEELS = ("blake3", "platformdirs")
 """What the host is known to lack."""
 PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64")
@@ -50,27 +57,33 @@ def prepare(data: Path, run: Path | None, python: str) -> None:
     """Make folders of what is to travel out of DATA/photos and the shards in DATA/unlabelled."""
     shutil.rmtree(BROUGHT, ignore_errors=True)
     fetch_wheels(BROUGHT / "wheels", python)
-    write_pieces([(data / "photos", "photos")], BROUGHT / "photos", "photos")
+    write_pieces([(data / "photos", PHOTOS)], BROUGHT / PHOTOS, PHOTOS)
     for shard in sorted((data / "unlabelled").glob("*.tar")):
         compress(shard, BROUGHT / shard.stem)
     if run is not None:
-        pieces = write_pieces([(run, run.name)], BROUGHT / "run", "run")
-        spread(pieces)
+        split_into_folders(write_pieces(list_run(run), BROUGHT / RUN, RUN))
     for folder in sorted(BROUGHT.iterdir()):
         click.echo(f"{sum(file.stat().st_size for file in folder.iterdir()) / 1e6:6.1f} MB  {folder}")
 
 
 @main.command()
 @click.argument("parts", nargs=-1, type=click.Choice(list(PARTS)))
-@click.option("--seconds", type=click.FloatRange(1), default=480, show_default=True, help="For the parts.")
+@click.option("--limit", type=click.FloatRange(CLOSING_SECONDS), required=True, help="Seconds the call may take.")
 @click.option("--rehearse", "is_rehearsed", is_flag=True, help="In small, on a pretended GPU.")
 @click.option("--back", required=True, type=click.Path(path_type=Path), help="For what is to come back.")
-def call(parts: tuple[str, ...], seconds: float, is_rehearsed: bool, back: Path) -> None:
+def call(parts: tuple[str, ...], limit: float, is_rehearsed: bool, back: Path) -> None:
     """Unpack what has come along, run PARTS, pack what they have written."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # What there is, is packed.
+    started = time.monotonic()
     unpack(BROUGHT, ROOM)
-    words = [*parts, "--seconds", str(seconds), *(["--rehearse"] if is_rehearsed else [])]
-    status = run_parts(words, ROOM) if parts else 0
-    write_pieces(list_written(ROOM / "out"), back, "back")
+    if not parts:
+        return
+    seconds = max(1.0, limit - CLOSING_SECONDS - (time.monotonic() - started))
+    try:
+        status = run_parts([*parts, "--seconds", str(seconds), *(["--rehearse"] if is_rehearsed else [])], ROOM)
+    finally:
+        for name, members in ((FIGURES, list_figures(ROOM / "out")), (RUN, list_unfinished(ROOM / "out"))):
+            write_pieces(members, back, name)
     sys.exit(status)
 
 
@@ -79,7 +92,10 @@ def call(parts: tuple[str, ...], seconds: float, is_rehearsed: bool, back: Path)
 @click.argument("folder", type=click.Path(path_type=Path))
 def join(came: Path, folder: Path) -> None:
     """Unpack the pieces in CAME into FOLDER."""
-    join_pieces(came, "back", folder)
+    for name in (FIGURES, RUN):
+        found = len(list(came.glob(f"{name}-*-of-*")))
+        if not join_pieces(came, name, folder) and (found or name == FIGURES):
+            raise click.ClickException(f"Of {name} {found} pieces lie in {came}, and some are missing.")
 
 
 def fetch_wheels(folder: Path, python: str) -> None:
@@ -99,9 +115,11 @@ def compress(shard: Path, folder: Path) -> None:
 
 
 def write_pieces(members: Iterable[tuple[Path, str]], folder: Path, name: str) -> list[Path]:
-    """A tar of files and folders under the names they are to have, in pieces NAME-00-of-04, ..."""
+    """A tar of files and folders under the names they are to have, in pieces NAME-00-of-04, ...; none of nothing."""
     folder.mkdir(parents=True, exist_ok=True)
-    packed = io.BytesIO()
+    members, packed = list(members), io.BytesIO()
+    if not members:
+        return []
     with tarfile.open(fileobj=packed, mode="w") as tar:
         for path, placed in members:
             tar.add(path, placed)
@@ -124,7 +142,7 @@ def join_pieces(came: Path, name: str, folder: Path) -> bool:
     return True
 
 
-def spread(pieces: list[Path]) -> None:
+def split_into_folders(pieces: list[Path]) -> None:
     """Put so many pieces each into a folder of their own, beside theirs."""
     for number, piece in enumerate(pieces):
         folder = piece.parent.with_name(f"{piece.parent.name}-{number // PIECES_EACH}")
@@ -134,7 +152,7 @@ def spread(pieces: list[Path]) -> None:
 
 
 def unpack(brought: Path, room: Path) -> None:
-    """What has come along with this call; pieces wait until all of theirs are there."""
+    """What has come along with this call, and take it away; pieces wait until all of theirs are there."""
     waiting = room / "pieces"
     for folder in (waiting, room / "pictures", room / "photos", room / "out"):
         folder.mkdir(parents=True, exist_ok=True)
@@ -147,30 +165,56 @@ def unpack(brought: Path, room: Path) -> None:
     if wheels := sorted(map(str, brought.rglob("*.whl"))):
         pip = [sys.executable, "-m", "pip", "install", "-q", "--no-index", "--no-deps", "--upgrade"]
         subprocess.run([*pip, "--target", str(room / "site"), *wheels], check=True)
-    for name, folder in (("photos", room), ("run", room / "out")):
+    for name, folder in ((PHOTOS, room), (RUN, room / "out")):
         if join_pieces(waiting, name, folder):
             for piece in waiting.glob(f"{name}-*"):
                 piece.unlink()
+    shutil.rmtree(brought, ignore_errors=True)  # Ignored files stay there from call to call.
 
 
 def run_parts(words: list[str], room: Path) -> int:
     """`on_gpu`, with the wheels. Returns: its status."""
     places = ["--photos", room / "photos", "--pictures", room / "pictures", "--output", room / "out"]
     command = [sys.executable, "-m", "benchmarks.on_gpu", *words, *map(str, places)]
-    around = os.environ | {"PYTHONPATH": str(room / "site"), "PYTHONUNBUFFERED": "1"}
-    return subprocess.run(command, cwd=REPOSITORY, env=around, check=False).returncode
+    environment = os.environ | {"PYTHONPATH": str(room / "site"), "PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen(command, cwd=REPOSITORY, env=environment) as process:
+        try:
+            return process.wait()
+        finally:
+            process.terminate()  # It ends its step, and waits for it.
 
 
-def list_written(written: Path) -> Iterator[tuple[Path, str]]:
-    """Figures, logs and curves; models in half precision; of each run that has none its newest checkpoint."""
+def list_figures(written: Path) -> Iterator[tuple[Path, str]]:
+    """Figures, logs and curves, and models in half precision."""
     for file in sorted(written.glob("*")):
         if file.is_file() and (file.suffix != WEIGHTS or file.stem.endswith(HALF)):
             yield file, file.name
-    for run in sorted(written.glob(f"*{WEIGHTS}.run")):
-        yield from ((file, f"{run.name}/{file.name}") for file in sorted(run.glob("*")) if file.is_file())
-        steps = sorted(run.glob("step-*"))
-        if steps and not name_half(run.with_suffix("")).exists():
-            yield steps[-1], f"{run.name}/{steps[-1].name}"
+    for run in find_runs(written):
+        yield from list_files(run)
+
+
+def list_unfinished(written: Path) -> Iterator[tuple[Path, str]]:
+    """Of each run that has no model in half precision what it needs to go on."""
+    for run in find_runs(written):
+        if not name_half(run.with_suffix("")).exists():
+            yield from list_run(run)
+
+
+def find_runs(written: Path) -> list[Path]:
+    """The folders of runs."""
+    return sorted(written.glob(f"*{WEIGHTS}.run"))
+
+
+def list_run(run: Path) -> Iterator[tuple[Path, str]]:
+    """Settings, log and the newest checkpoint."""
+    yield from list_files(run)
+    for step in sorted(run.glob("step-*"))[-1:]:
+        yield step, f"{run.name}/{step.name}"
+
+
+def list_files(run: Path) -> Iterator[tuple[Path, str]]:
+    """Without its checkpoints."""
+    return ((file, f"{run.name}/{file.name}") for file in sorted(run.glob("*")) if file.is_file())
 
 
 if __name__ == "__main__":

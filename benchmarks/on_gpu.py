@@ -36,6 +36,7 @@ MODEL, LONGER = "seer-mini.safetensors", "seer-mini-longer.safetensors"
 PLACE_OF_PHOTOS = "SEER_TEST_PHOTOS"
 """Where the tests look, of which those of real photos must not be skipped."""
 SAVING_SECONDS = 20.0
+"""That a step which takes too long has for an end of its own."""
 TIMED = ("--rounds", "3", "--steps", "5")
 FEW = ("--rounds", "2", "--steps", "3")
 ONCE = ("--rounds", "1", "--steps", "1")
@@ -105,20 +106,26 @@ def _fit(*words: str) -> tuple:
 
 
 def _test(name: str, *words: str, device: str) -> tuple:
-    # -v: also of one that is ended too early it is known what has failed.
-    return name, "pytest", ("--device", device, "-v", "-p", "no:cacheprovider", *words), 240
+    # -v: also of one that is ended too early it is known what has failed. A warning is no failure there, and of the
+    # plugins that the computer happens to have (see `run_step`) one alone is wanted.
+    how = ("-v", "-W", "default", "-p", "no:cacheprovider", "-p", "xdist")
+    return name, "pytest", ("--device", device, *how, *words), 240
 
 
 def _leave_out(files: tuple[str, ...]) -> list[str]:
     return [f"--ignore={file}" for file in files]
 
 
+EAGER = ("-k", "not compiled")
+"""Compiling takes minutes."""
 PARTS = {
     "pretrain": [_pretrain("pretrain", MODEL, "--minutes", "7")],
     "longer": [_pretrain("longer", LONGER, "--minutes", "24", "--piece", "8")],
     "tests": [
-        _test("tests-first", *FIRST_TESTS, "-n", "4", "--dist", "loadfile", device="cuda"),
-        _test("tests", *NETWORK_TESTS, "-n", "8", "--dist", "loadfile", *_leave_out(FIRST_TESTS), device="cuda"),
+        _test("tests-first", *FIRST_TESTS, *EAGER, "-n", "4", "--dist", "loadfile", device="cuda"),
+        _test(
+            "tests", *NETWORK_TESTS, *_leave_out(FIRST_TESTS), *EAGER, "-n", "8", "--dist", "loadfile", device="cuda"
+        ),
         _test("tests-compiled", *NETWORK_TESTS, "--long", "-k", "compiled", device="cuda"),
     ],
     "network": [
@@ -212,9 +219,11 @@ def run_step(step: Step, output: Path, until: float, sources: Sources, before: t
         return "not begun: no time was left"
     before = () if step.module == "pytest" else before
     command = [sys.executable, "-m", *before, step.module, *step.arguments]
-    around = os.environ | {PLACE_OF_PHOTOS: str(sources.photos)}
+    environment = os.environ | {PLACE_OF_PHOTOS: str(sources.photos), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
     with open(output / f"{step.name}.out", "wb") as out, open(output / f"{step.name}.log", "wb") as log:
-        process = subprocess.Popen(command, cwd=REPOSITORY, stdout=out, stderr=log, env=around, start_new_session=True)
+        process = subprocess.Popen(
+            command, cwd=REPOSITORY, stdout=out, stderr=log, env=environment, start_new_session=True
+        )
         try:
             status = process.wait(min(step.seconds, until - started))
         except subprocess.TimeoutExpired:
@@ -222,7 +231,7 @@ def run_step(step: Step, output: Path, until: float, sources: Sources, before: t
         finally:
             end(process)
     took = f"{time.monotonic() - started:.0f} s"
-    return f"ended in {took}" if status == 0 else f"failed with status {status} after {took}; its log says why"
+    return f"ended in {took}" if status == 0 else f"failed with status {status} after {took}; its .log or .out says why"
 
 
 def end(process: subprocess.Popen) -> None:

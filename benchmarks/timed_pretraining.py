@@ -44,9 +44,9 @@ def main(
         pieces = ["--minutes", str(piece)] if piece else []
         decoding = ["--workers", str(workers)] if workers else []
         how = ["--preset", preset, "--epochs", str(epochs), "--device", device, *pieces, *decoding, *SAVING]
-        call("pretrain", *map(str, sources), *how, "--resume", "--output", str(output))
+        run_seer("pretrain", *map(str, sources), *how, "--resume", "--output", str(output))
         if output.exists():
-            call("models", "convert", str(output), str(name_half(output)), "--half")
+            run_seer("models", "convert", str(output), str(name_half(output)), "--half")
     except UserError as error:
         raise click.ClickException(str(error)) from error
 
@@ -82,7 +82,7 @@ def fit_epochs(sources: tuple[Path, ...], preset: str, device: str, minutes: flo
     return epochs
 
 
-def call(*words: str) -> None:
+def run_seer(*words: str) -> None:
     """One of seer's commands, in this process. Raises: UserError; SystemExit where it was interrupted."""
     from indexer.cli import cli
 

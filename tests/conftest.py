@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.on_gpu import PLACE_OF_PHOTOS
+
 VARIABLE, DEVICES = "SEER_TEST_DEVICE", ("cpu", "cuda", "pretended")
 """Where `tests.device` reads which one was chosen."""
 
@@ -20,8 +22,6 @@ pytest_plugins = ["tests.danger.tally"]
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-PLACE_OF_PHOTOS = "SEER_TEST_PHOTOS"
-"""Where the photos lie, if not beside the repository: then they must be there."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -73,8 +73,8 @@ def photos_folder() -> Path:
     """The 699 real photos; read-only."""
     place = os.environ.get(PLACE_OF_PHOTOS)
     photos = Path(place) if place else REPOSITORY.parent / "shared" / "data" / "photos"
-    if place and not photos.is_dir():
-        pytest.fail(f"{PLACE_OF_PHOTOS} names {photos}, where no folder is.")
+    if place and not (photos / "labels.csv").is_file():
+        pytest.fail(f"{PLACE_OF_PHOTOS} names {photos}, where the photos and their labels.csv are not.")
     if not photos.is_dir():
         fail_in_ci_else_skip(f"There is no folder {photos}; the photos lie beside the repository, in shared/.")
     return photos

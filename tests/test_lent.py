@@ -5,10 +5,10 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 
 from benchmarks import lent
-from benchmarks.lent import join_pieces, list_written, spread, unpack, write_pieces
+from benchmarks.lent import join_pieces, list_figures, list_unfinished, run_parts, unpack, write_pieces
 
 
 @pytest.fixture
@@ -38,61 +38,102 @@ def test_pieces_are_small_enough_and_whole_once_all_are_there(small: None, tmp_p
     assert read_all(tmp_path / "back" / "run") == read_all(tmp_path / "run")
 
 
-def test_a_run_travels_in_folders_and_goes_on_where_it_is_looked_for(small: None, tmp_path: Path):
+@pytest.fixture
+def data(small: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A photo and a shard; no wheels are fetched."""
+    write(tmp_path / "data" / "photos" / "one.jpg", 6000)
+    (tmp_path / "data" / "unlabelled").mkdir()
+    with tarfile.open(tmp_path / "data" / "unlabelled" / "shard-0.tar", "w") as shard:
+        shard.add(tmp_path / "data" / "photos" / "one.jpg", "one.jpg")
+    monkeypatch.setattr(lent, "BROUGHT", tmp_path / "brought")
+    monkeypatch.setattr(lent, "ROOM", tmp_path / "room")
+    monkeypatch.setattr(lent, "fetch_wheels", lambda folder, python: None)
+    return tmp_path / "data"
+
+
+def use(*words: object) -> Result:
+    return CliRunner().invoke(lent.main, list(map(str, words)))
+
+
+def test_a_run_travels_in_folders_as_its_newest_checkpoint_and_lies_where_it_is_looked_for(data: Path, tmp_path: Path):
     run = tmp_path / "home" / "seer-mini.safetensors.run"
+    write(run / "log.jsonl", 10)
     write(run / "step-00000007" / "weights.safetensors", 9000)
-    spread(write_pieces([(run, run.name)], tmp_path / "brought" / "run", "run"))
-    folders = sorted((tmp_path / "brought").iterdir())
-    assert [folder.name for folder in folders] == ["run-0", "run-1", "run-2"][: len(folders)] and len(folders) > 1
+    write(run / "step-00000003" / "weights.safetensors", 9000)
+    assert use("prepare", data, "--run", run).exit_code == 0
+    folders = sorted((tmp_path / "brought").glob("run*"))
+    assert [folder.name for folder in folders] == ["run-0", "run-1", "run-2"]  # 20 kB of tar, two pieces each
     for folder in folders:  # a call each
         assert not (tmp_path / "room" / "out" / run.name).exists()
         unpack(folder, tmp_path / "room")
-    assert read_all(tmp_path / "room" / "out" / run.name) == read_all(run)
+    found = read_all(tmp_path / "room" / "out" / run.name)
+    assert set(found) == {"log.jsonl", "step-00000007/weights.safetensors"}
+    assert found.items() <= read_all(run).items()
     assert not list((tmp_path / "room" / "pieces").iterdir())
 
 
-def test_what_is_prepared_lies_there_as_it_was(small: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    data = tmp_path / "data"
-    write(data / "photos" / "one.jpg", 6000)
-    (data / "unlabelled").mkdir()
-    with tarfile.open(data / "unlabelled" / "shard-0.tar", "w") as shard:
-        shard.add(data / "photos" / "one.jpg", "one.jpg")
-    monkeypatch.setattr(lent, "BROUGHT", tmp_path / "brought")
-    monkeypatch.setattr(lent, "fetch_wheels", lambda folder, python: None)
-    done = CliRunner().invoke(lent.main, ["prepare", str(data)])
+def test_what_is_prepared_lies_there_as_it_was_and_does_not_come_twice(data: Path, tmp_path: Path):
+    done = use("prepare", data)
     assert done.exit_code == 0 and "MB" in done.output, done.output
+    with gzip.open(tmp_path / "brought" / "shard-0" / "shard-0.tar.gz") as small_shard:
+        assert small_shard.read() == (data / "unlabelled" / "shard-0.tar").read_bytes()
     unpack(tmp_path / "brought", tmp_path / "room")
     assert read_all(tmp_path / "room" / "photos") == read_all(data / "photos")
     assert read_all(tmp_path / "room" / "pictures") == read_all(data / "unlabelled")
-    with gzip.open(tmp_path / "brought" / "shard-0" / "shard-0.tar.gz") as small_shard:
-        assert small_shard.read() == (data / "unlabelled" / "shard-0.tar").read_bytes()
+    assert not (tmp_path / "brought").exists()
+    unpack(tmp_path / "brought", tmp_path / "room")
 
 
 def test_a_finished_run_comes_back_as_its_half_and_another_one_as_its_newest_checkpoint(tmp_path: Path):
     run = "seer-mini.safetensors.run"
     for name in ("step.out", "step.log", f"{run}/log.jsonl", f"{run}/step-00000001/a", f"{run}/step-00000002/a"):
         write(tmp_path / name, 5)
-    always = {"step.out", "step.log", f"{run}/log.jsonl"}
-    written = list(list_written(tmp_path))
-    assert {placed for _, placed in written} == always | {f"{run}/step-00000002"}
-    assert all(str(file.relative_to(tmp_path)) == placed for file, placed in written)
+    figures, unfinished = list(list_figures(tmp_path)), list(list_unfinished(tmp_path))
+    assert {placed for _, placed in figures} == {"step.out", "step.log", f"{run}/log.jsonl"}
+    assert {placed for _, placed in unfinished} == {f"{run}/log.jsonl", f"{run}/step-00000002"}
+    assert all(str(file.relative_to(tmp_path)) == placed for file, placed in (*figures, *unfinished))
     write(tmp_path / "seer-mini.safetensors", 5)
     write(tmp_path / "seer-mini-half.safetensors", 5)
-    assert {placed for _, placed in list_written(tmp_path)} == always | {"seer-mini-half.safetensors"}
+    assert {placed for _, placed in list_figures(tmp_path)} == {placed for _, placed in figures} | {
+        "seer-mini-half.safetensors"
+    }
+    assert not list(list_unfinished(tmp_path))
 
 
-def test_a_call_unpacks_runs_and_packs_even_what_has_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    write(tmp_path / "brought" / "shard" / "shard.tar.gz", 0)
-
+@pytest.mark.parametrize("failure", [None, SystemExit(1)])
+def test_a_call_unpacks_runs_and_packs_even_what_has_failed(
+    failure: BaseException | None, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     def run(words: list[str], room: Path) -> int:
-        assert (room / "pictures" / "shard.tar").exists() and words == ["tests", "--seconds", "60.0"]
+        assert (room / "pictures" / "shard-0.tar").exists() and words[:2] == ["tests", "--seconds"]
+        assert 55 < float(words[2]) <= 60
         write(room / "out" / "tests.log", 5)
+        if failure:  # as SIGTERM does
+            raise failure
         return 1
 
-    monkeypatch.setattr(lent, "BROUGHT", tmp_path / "brought")
-    monkeypatch.setattr(lent, "ROOM", tmp_path / "room")
+    assert use("prepare", data).exit_code == 0
     monkeypatch.setattr(lent, "run_parts", run)
-    called = CliRunner().invoke(lent.main, ["call", "tests", "--seconds", "60", "--back", str(tmp_path / "back")])
-    assert called.exit_code == 1
-    joined = CliRunner().invoke(lent.main, ["join", str(tmp_path / "back"), str(tmp_path / "home")])
-    assert joined.exit_code == 0 and list(read_all(tmp_path / "home")) == ["tests.log"]
+    assert use("call", "tests", "--limit", 100, "--back", tmp_path / "back").exit_code == 1
+    assert use("join", tmp_path / "back", tmp_path / "home").exit_code == 0
+    assert list(read_all(tmp_path / "home")) == ["tests.log"]
+
+
+def test_a_call_without_parts_only_unpacks_and_pieces_that_are_missing_are_told(data: Path, tmp_path: Path):
+    assert use("prepare", data).exit_code == 0
+    assert use("call", "--limit", 100, "--back", tmp_path / "back").exit_code == 0
+    assert (tmp_path / "room" / "photos" / "one.jpg").exists() and not (tmp_path / "back").exists()
+    (tmp_path / "back").mkdir()
+    refused = use("join", tmp_path / "back", tmp_path / "home")
+    assert refused.exit_code == 1 and "Of figures 0 pieces lie in" in refused.output
+
+
+def test_the_parts_have_the_wheels_and_their_status_is_that_of_the_call(data: Path, tmp_path: Path, monkeypatch):
+    write(tmp_path / "repository" / "benchmarks" / "__init__.py", 0)
+    (tmp_path / "repository" / "benchmarks" / "on_gpu.py").write_text(
+        "import sys, wheel\nassert sys.argv[1] == 'tests' and '--output' in sys.argv\nsys.exit(3)"
+    )
+    monkeypatch.setattr(lent, "REPOSITORY", tmp_path / "repository")
+    assert run_parts(["tests"], tmp_path / "room") == 1  # no module of that name
+    write(tmp_path / "room" / "site" / "wheel.py", 0)
+    assert run_parts(["tests"], tmp_path / "room") == 3
