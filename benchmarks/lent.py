@@ -68,7 +68,7 @@ def prepare(data: Path, run: Path | None, python: str) -> None:
 
 @main.command()
 @click.argument("parts", nargs=-1, type=click.Choice(list(PARTS)))
-@click.option("--limit", type=click.FloatRange(CLOSING_SECONDS), required=True, help="Seconds the call may take.")
+@click.option("--limit", type=click.FloatRange(1), default=540, show_default=True, help="Seconds the call may take.")
 @click.option("--rehearse", "is_rehearsed", is_flag=True, help="In small, on a pretended GPU.")
 @click.option("--back", required=True, type=click.Path(path_type=Path), help="For what is to come back.")
 def call(parts: tuple[str, ...], limit: float, is_rehearsed: bool, back: Path) -> None:

@@ -121,7 +121,7 @@ def test_a_call_unpacks_runs_and_packs_even_what_has_failed(
 
 def test_a_call_without_parts_only_unpacks_and_pieces_that_are_missing_are_told(data: Path, tmp_path: Path):
     assert use("prepare", data).exit_code == 0
-    assert use("call", "--limit", 100, "--back", tmp_path / "back").exit_code == 0
+    assert use("call", "--limit", 30, "--back", tmp_path / "back").exit_code == 0
     assert (tmp_path / "room" / "photos" / "one.jpg").exists() and not (tmp_path / "back").exists()
     (tmp_path / "back").mkdir()
     refused = use("join", tmp_path / "back", tmp_path / "home")
