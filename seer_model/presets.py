@@ -213,7 +213,7 @@ PRESETS: dict[str, PretrainSettings] = {
     ),
     "mini": PretrainSettings(
         # For one GPU and tens of thousands of small pictures. Its first 200 steps were tried, on a CPU.
-        # Large crops alone: small ones of pictures this small teach less and cost half as much again (lab log).
+        # Large crops alone: small ones of pictures this small teach less and halve the speed (lab log).
         architecture="800MF",
         crops=(CropKind(count=2, side_px=112, scale=(0.25, 1.0), strength=0.8, blur_px=(0.1, 1.5)),),
         swav=SwavSettings(projection=(2048, 128), prototypes=2000, epsilon=0.03, sinkhorn_rounds=5, frozen_steps=100),
