@@ -15,7 +15,6 @@ import gzip
 import io
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import tarfile
@@ -25,7 +24,7 @@ from pathlib import Path
 
 import click
 
-from benchmarks.on_gpu import PARTS, REPOSITORY
+from benchmarks.on_gpu import PARTS, REPOSITORY, exiting_on_sigterm
 from benchmarks.timed_pretraining import HALF, name_half
 
 BROUGHT = REPOSITORY / ".lent"
@@ -73,14 +72,14 @@ def prepare(data: Path, run: Path | None, python: str) -> None:
 @click.option("--back", required=True, type=click.Path(path_type=Path), help="For what is to come back.")
 def call(parts: tuple[str, ...], limit: float, is_rehearsed: bool, back: Path) -> None:
     """Unpack what has come along, run PARTS, pack what they have written."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # What there is, is packed.
     started = time.monotonic()
     unpack(BROUGHT, ROOM)
     if not parts:
         return
     seconds = max(1.0, limit - CLOSING_SECONDS - (time.monotonic() - started))
     try:
-        status = run_parts([*parts, "--seconds", str(seconds), *(["--rehearse"] if is_rehearsed else [])], ROOM)
+        with exiting_on_sigterm():
+            status = run_parts([*parts, "--seconds", str(seconds), *(["--rehearse"] if is_rehearsed else [])], ROOM)
     finally:
         for name, members in ((FIGURES, list_figures(ROOM / "out")), (RUN, list_unfinished(ROOM / "out"))):
             write_pieces(members, back, name)

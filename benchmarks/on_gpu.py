@@ -23,6 +23,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -191,12 +192,19 @@ def main(parts: tuple[str, ...], output: Path, seconds: float, is_rehearsed: boo
     output.mkdir(parents=True, exist_ok=True)
     sources, until = Sources(**places, models=output), time.monotonic() + seconds
     steps = [step for part in parts for step in list_steps(part, sources, is_rehearsed=is_rehearsed)]
-    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # So that the step in hand is ended, too.
-    try:
+    with exiting_on_sigterm():  # So that the step in hand is ended, too.
         outcomes = run_steps(steps, output, until, sources, is_rehearsed=is_rehearsed)
+    sys.exit(not all(outcome.startswith("ended") for outcome in outcomes))
+
+
+@contextlib.contextmanager
+def exiting_on_sigterm() -> Iterator[None]:
+    """Let SIGTERM end the program as an error does: what is in hand is tidied up."""
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    try:
+        yield
     finally:
         signal.signal(signal.SIGTERM, before)
-    sys.exit(not all(outcome.startswith("ended") for outcome in outcomes))
 
 
 def run_steps(

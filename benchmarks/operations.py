@@ -19,7 +19,7 @@ from benchmarks.embedders import Setting, draw_pictures, open_network
 from benchmarks.machine import describe_machine, show_machine
 from benchmarks.on_gpu import show_busy
 from benchmarks.race import read_clock
-from benchmarks.training_memory import choose_recipe, make_step
+from benchmarks.training_memory import SEER_BATCH, choose_recipe, make_step
 from seer_model.errors import UserError
 from seer_model.learner import start_learner
 from seer_model.presets import change_recipe
@@ -30,8 +30,6 @@ LEAD_BATCHES = 3
 KEPT = 60
 """Operations that are told, and kernels."""
 SHOWN = 20
-SEER_BATCH = 32
-"""Pictures of a step of the recipes that are for many GPUs."""
 NAME_WIDTH = 60
 
 

@@ -25,13 +25,15 @@ from seer_model.presets import PretrainSettings, change_recipe, find_preset
 from seer_model.ranks import Ranks, choose_device
 
 SEER = ("seer-32gf", "seer-64gf", "seer-128gf", "seer-256gf", "seer-10b")
+SEER_BATCH = 32
+"""Pictures of a step of these, which are for many GPUs."""
 LEAD_STEPS = 2
 """Untimed: the first one makes the momentum, and chooses kernels."""
 
 
 @click.command()
 @click.option("--preset", "presets", multiple=True, default=("mini", *SEER), help="May be repeated; mini and SEER's.")
-@click.option("--batch-size", type=click.IntRange(2), default=32, show_default=True, help="Of SEER's recipes.")
+@click.option("--batch-size", type=click.IntRange(2), default=SEER_BATCH, show_default=True, help="Of SEER's recipes.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option("--steps", type=click.IntRange(1), default=10, show_default=True, help="Timed steps.")
 @click.option("--seconds", type=click.FloatRange(1), default=300, show_default=True, help="After these none is begun.")

@@ -1,6 +1,8 @@
 """What travels to a lent GPU and back: in pieces that are small enough, and whole when all of them are there."""
 
 import gzip
+import os
+import signal
 import tarfile
 from pathlib import Path
 
@@ -100,21 +102,23 @@ def test_a_finished_run_comes_back_as_its_half_and_another_one_as_its_newest_che
     assert not list(list_unfinished(tmp_path))
 
 
-@pytest.mark.parametrize("failure", [None, SystemExit(1)])
+@pytest.mark.parametrize("is_ended", [False, True])
 def test_a_call_unpacks_runs_and_packs_even_what_has_failed(
-    failure: BaseException | None, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    is_ended: bool, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     def run(words: list[str], room: Path) -> int:
         assert (room / "pictures" / "shard-0.tar").exists() and words[:2] == ["tests", "--seconds"]
         assert 55 < float(words[2]) <= 60
         write(room / "out" / "tests.log", 5)
-        if failure:  # as SIGTERM does
-            raise failure
+        if is_ended:
+            os.kill(os.getpid(), signal.SIGTERM)
         return 1
 
     assert use("prepare", data).exit_code == 0
+    before = signal.getsignal(signal.SIGTERM)
     monkeypatch.setattr(lent, "run_parts", run)
     assert use("call", "tests", "--limit", 100, "--back", tmp_path / "back").exit_code == 1
+    assert signal.getsignal(signal.SIGTERM) is before
     assert use("join", tmp_path / "back", tmp_path / "home").exit_code == 0
     assert list(read_all(tmp_path / "home")) == ["tests.log"]
 
@@ -131,9 +135,9 @@ def test_a_call_without_parts_only_unpacks_and_pieces_that_are_missing_are_told(
 def test_the_parts_have_the_wheels_and_their_status_is_that_of_the_call(data: Path, tmp_path: Path, monkeypatch):
     write(tmp_path / "repository" / "benchmarks" / "__init__.py", 0)
     (tmp_path / "repository" / "benchmarks" / "on_gpu.py").write_text(
-        "import sys, wheel\nassert sys.argv[1] == 'tests' and '--output' in sys.argv\nsys.exit(3)"
+        "import sys, brought_along\nassert sys.argv[1] == 'tests' and '--output' in sys.argv\nsys.exit(3)"
     )
     monkeypatch.setattr(lent, "REPOSITORY", tmp_path / "repository")
     assert run_parts(["tests"], tmp_path / "room") == 1  # no module of that name
-    write(tmp_path / "room" / "site" / "wheel.py", 0)
+    write(tmp_path / "room" / "site" / "brought_along.py", 0)
     assert run_parts(["tests"], tmp_path / "room") == 3
